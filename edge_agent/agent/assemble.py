@@ -1,0 +1,70 @@
+"""Builds an agent from the settings and what `hardware` says of this machine."""
+
+from __future__ import annotations
+
+from hardware import Profile, profile
+
+from edge_agent.agent.core import Rules
+from edge_agent.agent.daemon import Agent, MachineSummary, Options
+from edge_agent.agent.policy import Policy
+from edge_agent.errors import StateError
+from edge_agent.models.catalogue import builtin
+from edge_agent.models.fit import MachineFacts
+from edge_agent.models.store import Store
+from edge_agent.mqtt import LinkOptions
+from edge_agent.settings import Settings
+from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.messages import Machine
+
+FALLBACK_BUDGET_BYTES = 256 * 1024 * 1024
+"""Where the free memory cannot be known, no more than this is used."""
+
+
+def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinator_key: PublicKey) -> Agent:
+    """Profile the machine and put the agent together.
+
+    Raises:
+        StateError: the state directory cannot be made.
+    """
+    own = settings.agent
+    try:
+        own.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StateError(f"cannot make the state directory {own.state_dir}: {error.strerror}") from error
+    machine = profile()
+    options = Options(
+        network=settings.network.name,
+        state_dir=own.state_dir,
+        link=link,
+        rules=Rules(
+            max_in_flight=own.max_in_flight,
+            max_message_bytes=settings.limits.max_inline_bytes,
+            worker_idle_seconds=own.worker_idle_seconds,
+        ),
+        policy=Policy(own.families, own.max_in_flight, own.memory_share),
+        threads=own.threads or machine.usable_threads,
+        stop_seconds=own.stop_seconds,
+        inbox_messages=settings.limits.inbox_messages,
+    )
+    return Agent(options, key, coordinator_key, builtin(), Store(), summarise(machine))
+
+
+def summarise(machine: Profile) -> MachineSummary:
+    """Take from the profile what the agent needs."""
+    usable = len(machine.cpu.usable or ()) or 1
+    total_mib = (machine.memory.total_kib or 0) // 1024
+    budget = machine.memory.budget_bytes
+    name = machine.board.model or machine.cpu.model or "unknown board"
+    cores = f"{usable} usable CPU{'s' if usable != 1 else ''}"
+    free = "unknown" if budget is None else f"{budget / 1e9:.1f} GB"
+    return MachineSummary(
+        statement=Machine(
+            isa=machine.isa_path[:64],
+            board=machine.board.model[:128] if machine.board.model else None,
+            cpus=usable,
+            memory_mib=max(1, total_mib),
+        ),
+        facts=MachineFacts(cpus=float(machine.usable_threads)),
+        budget_bytes=FALLBACK_BUDGET_BYTES if budget is None else budget,
+        text=f"{name}, {machine.isa_path}, {cores}, {total_mib / 1024:.1f} GiB memory, {free} free for models",
+    )

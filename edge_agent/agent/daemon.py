@@ -1,0 +1,338 @@
+"""The agent as a process: the link's thread and the worker's threads put events into one bounded queue, and one loop
+takes them out, asks the core, and does what it says. Imports neither numpy nor onnxruntime nor coordinator code.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge_agent.agent.core import Core, Rules
+from edge_agent.agent.events import (
+    Command,
+    Event,
+    Exit,
+    LinkDown,
+    LinkUp,
+    LoadModel,
+    MessageReceived,
+    Note,
+    PlanRequested,
+    Publish,
+    RunCanary,
+    RunModel,
+    StartWorker,
+    StopRequested,
+    StopWorker,
+    Tick,
+)
+from edge_agent.agent.planner import Planner
+from edge_agent.agent.policy import Policy
+from edge_agent.agent.presence import Presence
+from edge_agent.agent.status import write_atomically, write_status
+from edge_agent.clock import system_now
+from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed
+from edge_agent.inference.handle import Worker
+from edge_agent.models.catalogue import Catalogue, Variant
+from edge_agent.models.fit import MachineFacts
+from edge_agent.models.store import Store
+from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
+from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.messages import Machine
+from edge_agent.wire.topics import Topics
+
+log = logging.getLogger("edge_agent.agent")
+
+CANARY_SECONDS = 0.05
+WORKER_STOP_SECONDS = 2.0
+LINK_STOP_SECONDS = 2.0
+SESSION_FILE = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an agent runs with; made from the settings by the command line.
+
+    Attributes:
+        state_dir: holds the session number and the status.
+        threads: for one inference.
+        stop_seconds: a clean stop takes at most this long.
+    """
+
+    network: str
+    state_dir: Path
+    link: LinkOptions
+    rules: Rules
+    policy: Policy
+    threads: int
+    stop_seconds: float
+    inbox_messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSummary:
+    """What the daemon needs of the profile.
+
+    Attributes:
+        statement: the few facts that a birth carries.
+        facts: what the predictor goes by.
+        budget_bytes: memory that is free for models.
+        text: one line for people.
+    """
+
+    statement: Machine
+    facts: MachineFacts
+    budget_bytes: int
+    text: str
+
+
+class Agent:
+    """A running agent.
+
+    Args:
+        options: limits and times.
+        key: the agent's identity.
+        coordinator_key: the pinned key.
+        catalogue: what may be offered.
+        store: where the models are.
+        machine: what this machine is.
+    """
+
+    def __init__(  # noqa: PLR0913 each is a seam
+        self,
+        options: Options,
+        key: SigningKey,
+        coordinator_key: PublicKey,
+        catalogue: Catalogue,
+        store: Store,
+        machine: MachineSummary,
+    ) -> None:
+        self.counters: Counter[str] = Counter()
+        self._options = options
+        self._store = store
+        self._machine = machine
+        self._topics = Topics(options.network)
+        self._presence = Presence(key, self._topics, machine.statement)
+        self._planner = Planner(
+            catalogue,
+            options.policy,
+            machine.facts,
+            isa=machine.statement.isa,
+            budget_bytes=machine.budget_bytes,
+            threads=options.threads,
+        )
+        self._core = Core(
+            presence=self._presence,
+            coordinator_key=coordinator_key,
+            planner=self._planner,
+            rules=options.rules,
+        )
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # put is safe in a signal handler
+        self._session = 0
+        self._exit_status: int | None = None
+        self._worker = Worker(
+            self._events.put,
+            threads=options.threads,
+            memory_limit_bytes=options.policy.memory_bytes(machine.budget_bytes),
+            log=logging.getLogger("edge_agent.worker"),
+        )
+
+    def run(self, on_online: Callable[[], None] | None = None) -> int:
+        """Run until SIGTERM or SIGINT; return the exit status. To be called on the main thread.
+
+        Args:
+            on_online: called once, when the first birth has been given to the broker.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        agent_id = self._presence.agent_id
+        subscriptions = [
+            self._topics.jobs(agent_id),
+            self._topics.settled(agent_id),
+            self._topics.control(agent_id),
+            self._topics.coordinator,
+        ]
+        link = Link(
+            self._options.link, subscriptions, self._sink, will=self._will, rng=random.Random(os.urandom(16)), log=log
+        )
+        self._link = link
+        link.start()
+        self._events.put(PlanRequested())
+        try:
+            while self._exit_status is None:
+                event = self._next_event()
+                self._execute(self._core.handle(event, system_now()))
+                if isinstance(event, LinkUp) and on_online is not None:
+                    on_online()
+                    on_online = None
+        finally:
+            self._worker.stop(WORKER_STOP_SECONDS)
+            link.stop(LINK_STOP_SECONDS)
+        return self._exit_status
+
+    # -- events in ------------------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _frame: object) -> None:
+        self._events.put(StopRequested(self._options.stop_seconds))
+
+    def _sink(self, event: LinkEvent) -> None:
+        """Enqueue; called on the network thread. Messages above the bound are dropped: their senders repeat them."""
+        match event:
+            case Message():
+                if self._events.qsize() >= self._options.inbox_messages:
+                    self.counters["inbox-full"] += 1
+                    return
+                self._events.put(MessageReceived(event.topic, bytes(event.payload)))
+            case Connected():
+                self._events.put(LinkUp(self._session))
+            case Disconnected():
+                self._events.put(LinkDown(event.reason))
+            case ConnectFailed():
+                fields = {"action": "broker-unreachable", "code": event.code}
+                log.warning("No connection to the broker: %s", event.reason, extra=fields)
+            case _:
+                pass
+
+    def _next_event(self) -> Event:
+        deadline = self._core.next_deadline()
+        if deadline is None:
+            return self._events.get()
+        try:
+            return self._events.get(timeout=max(0.0, deadline - system_now().monotonic))
+        except queue.Empty:
+            return Tick()
+
+    def _will(self) -> Will:
+        """Begin a new session; called on the network thread before each connect."""
+        now = system_now()
+        self._session = next_session(self._options.state_dir, now.wall_ms)
+        gone = self._presence.gone(self._session, now)
+        return Will(gone.topic, gone.payload, retain=True)
+
+    # -- commands out ---------------------------------------------------------------------------------------------
+
+    def _execute(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Publish():
+                    self._publish(command)
+                case RunModel():
+                    self._run_model(command)
+                case Note():
+                    self._note(command)
+                case StartWorker():
+                    self._worker.start()
+                    self._write_status()
+                case StopWorker():
+                    if command.hung:
+                        self._worker.kill("hung")
+                    else:
+                        self._worker.stop(WORKER_STOP_SECONDS)
+                    self._write_status()
+                case RunCanary():
+                    self._run_canary(command.variant)
+                case LoadModel():
+                    self._load(command.variant)
+                case Exit():
+                    self._exit_status = command.status
+
+    def _publish(self, command: Publish) -> None:
+        try:
+            self._link.publish(command.topic, command.payload, retain=command.retain)
+        except EdgeAgentError as error:
+            # Births after a reconnect and redelivery make up for it.
+            self.counters[f"publish-{error.error_code}"] += 1
+            log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
+        if command.topic == self._topics.offers(self._presence.agent_id):
+            self._write_status()
+
+    def _run_model(self, command: RunModel) -> None:
+        try:
+            self._worker.run(
+                command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes
+            )
+        except EdgeAgentError as error:
+            self._events.put(RunFailed(command.token, error.error_code, error.message, "agent"))
+
+    def _run_canary(self, variant: Variant) -> None:
+        try:
+            golden = self._store.golden_file(variant)
+            descriptor = self._store.open_variant(variant)
+            self._worker.canary(
+                variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden
+            )
+        except EdgeAgentError as error:
+            self._events.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
+
+    def _load(self, variant: Variant) -> None:
+        try:
+            self._worker.load(variant.digest_bytes, self._store.open_variant(variant))
+        except EdgeAgentError as error:
+            self._events.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
+
+    def _note(self, note: Note) -> None:
+        self.counters[note.action] += 1
+        fields: dict[str, str | int] = dict(note.fields)
+        if "code" in fields:
+            self.counters[f"{note.action}:{fields['code']}"] += 1
+        log.log(note.level, note.sentence, extra={"action": note.action, **fields})
+
+    # -- status ---------------------------------------------------------------------------------------------------
+
+    def _write_status(self) -> None:
+        try:
+            write_status(self._options.state_dir, self._status())
+        except OSError as error:
+            log.warning("Could not write the status: %s", error, extra={"action": "status"})
+
+    def _status(self) -> dict[str, Any]:
+        families = []
+        for plan in self._planner.plans:
+            chosen = plan.chosen
+            families.append(
+                {
+                    "family": plan.family.name,
+                    "chosen": chosen.variant.name if chosen else None,
+                    "why": plan.why,
+                    "latency_us": chosen.p50_us if chosen else None,
+                    "peak_bytes": chosen.peak_bytes if chosen else None,
+                    "lost": [{"variant": lost.variant.name, "why": lost.reason} for lost in plan.lost],
+                }
+            )
+        return {
+            "agent_id": self._presence.agent_id,
+            "pid": os.getpid(),
+            "worker_pid": self._worker.pid,
+            "machine": self._machine.text,
+            "session": self._session,
+            "offers": [offer.family for offer in self._planner.offers()],
+            "families": families,
+        }
+
+
+def next_session(state_dir: Path, wall_ms: int) -> int:
+    """Return a session number that is larger than any before, also when the clock went back, and remember it.
+
+    Raises:
+        StateError: the state directory cannot be written.
+    """
+    path = state_dir / SESSION_FILE
+    try:
+        last = int(path.read_text())
+    except (OSError, ValueError):
+        last = 0
+    session = max(last + 1, wall_ms)
+    try:
+        write_atomically(path, f"{session}\n")
+    except OSError as error:
+        raise StateError(f"cannot write {path}: {error.strerror}") from error
+    return session

@@ -1,0 +1,135 @@
+"""What the agent's core is told, and what it wants done: plain values, no behaviour.
+
+What the worker reports are the events of `edge_agent.inference.events`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.inference.events import WorkerEvent
+from edge_agent.models.catalogue import Variant
+from edge_agent.wire.tensors import Tensor
+
+# -- events -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """The broker is connected and our topics are subscribed.
+
+    Attributes:
+        session: of this connection; larger than any before, and the one that its will carries.
+    """
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class LinkDown:
+    """The broker is not reachable."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """Foreign bytes from the broker."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequested:
+    """The machine is profiled: choose what to offer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Stop cleanly within this many seconds."""
+
+    within_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed: `next_deadline` is reached."""
+
+
+Event = LinkUp | LinkDown | MessageReceived | PlanRequested | StopRequested | Tick | WorkerEvent
+
+# -- commands -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send these bytes, if the link is up; what matters is sent again by the core's own rules."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Start the worker process."""
+
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorker:
+    """End the worker process; `hung` says that it does not answer."""
+
+    hung: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunCanary:
+    """Measure a variant in the worker on its golden inputs."""
+
+    variant: Variant
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    """Load a variant in the worker."""
+
+    variant: Variant
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """Run a loaded variant.
+
+    Attributes:
+        token: names this run in the worker's answer.
+        outputs: wanted, empty for all.
+    """
+
+    token: int
+    variant: bytes
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[str, ...]
+    max_output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A log line: a sentence with fields, and a counter of the same name as its action."""
+
+    level: int
+    sentence: str
+    action: str
+    fields: tuple[tuple[str, str | int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Everything is done: leave with this status."""
+
+    status: int
+
+
+Command = Publish | StartWorker | StopWorker | RunCanary | LoadModel | RunModel | Note | Exit

@@ -1,0 +1,89 @@
+"""What an agent says of itself: birth, clean stop, will, offers and held attempts, signed. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from edge_agent import __version__
+from edge_agent.agent.events import Publish
+from edge_agent.clock import Now
+from edge_agent.wire.envelope import seal
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.messages import Birth, Gone, HeldAttempt, Machine, Offer, Offers, Progress
+from edge_agent.wire.topics import Topics
+
+PROTOCOL_VERSIONS = (1,)
+SOFTWARE = f"edge-agent/{__version__}"
+
+
+class Presence:
+    """Signs presence with the agent's key for one network.
+
+    Args:
+        key: the agent's.
+        topics: of the network.
+        machine: the few facts that a birth carries.
+    """
+
+    def __init__(self, key: SigningKey, topics: Topics, machine: Machine) -> None:
+        self.key = key
+        self.topics = topics
+        self.agent_id = key.public.id
+        self._machine = machine
+
+    def birth(
+        self,
+        state: Literal["online", "stopped"],
+        session: int,
+        coordinator_session: int | None,
+        held: Iterable[tuple[bytes, int]],
+        now: Now,
+    ) -> Publish:
+        """Say that this session is there (or stopped), whose hello it answers and what it holds. Retained."""
+        birth = Birth(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            agent_id=self.agent_id,
+            public_key=self.key.public.raw,
+            session=session,
+            state=state,
+            coordinator_session=coordinator_session,
+            held=_held(held),
+            versions=PROTOCOL_VERSIONS,
+            software=SOFTWARE,
+            machine=self._machine,
+        )
+        return Publish(self.topics.birth(self.agent_id), seal(self.key, birth), retain=True)
+
+    def gone(self, session: int, now: Now) -> Publish:
+        """Make the will of a session: the broker publishes it when the connection breaks. Retained."""
+        gone = Gone(network=self.topics.network, issued_ms=now.wall_ms, agent_id=self.agent_id, session=session)
+        return Publish(self.topics.gone(self.agent_id), seal(self.key, gone), retain=True)
+
+    def offers(self, session: int, sequence: int, offers: Sequence[Offer], now: Now) -> Publish:
+        """Say what is offered now; replaces what was offered before."""
+        statement = Offers(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            agent_id=self.agent_id,
+            session=session,
+            sequence=sequence,
+            offers=tuple(offers),
+        )
+        return Publish(self.topics.offers(self.agent_id), seal(self.key, statement))
+
+    def progress(self, session: int, held: Iterable[tuple[bytes, int]], now: Now) -> Publish:
+        """Renew the leases of these attempts."""
+        statement = Progress(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            agent_id=self.agent_id,
+            session=session,
+            held=_held(held),
+        )
+        return Publish(self.topics.progress(self.agent_id), seal(self.key, statement))
+
+
+def _held(attempts: Iterable[tuple[bytes, int]]) -> tuple[HeldAttempt, ...]:
+    return tuple(HeldAttempt(job=job, epoch=epoch) for job, epoch in attempts)

@@ -1,0 +1,150 @@
+"""`edge-agent coordinator`: the coordinator itself, and the operator's commands on its database."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+from edge_agent.cli.parsing import add_settings, effective, new_command
+from edge_agent.cli.parts import add_ready_file, link_options, own_key, set_up_log, write_ready_file
+from edge_agent.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    import asyncio
+
+    from edge_agent.cli.parsing import Subparsers
+    from edge_agent.settings import Settings
+
+ACTIONS = ("run", "approve", "revoke", "agents")
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Describe the command."""
+    parser = new_command(
+        subparsers,
+        "coordinator",
+        summary="run a coordinator, or admit agents to it",
+        description="Without an action (or with `run`): take jobs over HTTP, lease them to agents over the broker,\n"
+        "verify and countersign what comes back, until SIGTERM or Ctrl-C. Makes its key at the first start;\n"
+        "agents pin the public half, coordinator.pub in the state directory.\n"
+        "`approve ID` admits an agent, `revoke ID` ends that, `agents` lists those that are known; all three work\n"
+        "beside a running coordinator, which notices within a second. Needs the extra [coordinator].",
+        examples=(
+            "edge-agent coordinator --broker mqtt://127.0.0.1:1883 --http 127.0.0.1:8420",
+            "edge-agent coordinator approve 7xq2lmp4czk3vwtyb5ahd6nfogr2sjue",
+            "edge-agent coordinator agents",
+        ),
+    )
+    parser.add_argument("action", nargs="?", default="run", choices=ACTIONS, help="what to do; default: run")
+    parser.add_argument("agent_id", nargs="?", help="the agent, for approve and revoke")
+    parser.add_argument("--json", action="store_true", help="print the agents as JSON")
+    add_settings(
+        parser,
+        "network.name",
+        "broker.url",
+        "coordinator.http",
+        "coordinator.state_dir",
+        "log.level",
+        "log.format",
+    )
+    add_ready_file(parser, "the address, the public key's file and the process id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action."""
+    settings = effective(args).settings
+    match args.action:
+        case "run":
+            return _run(args, settings)
+        case "agents":
+            return _list(settings, as_json=args.json)
+        case _:
+            return _admit(settings, args.agent_id, approved=args.action == "approve")
+
+
+def _run(args: argparse.Namespace, settings: Settings) -> int:
+    import asyncio  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
+    import os  # noqa: PLC0415 as above
+
+    from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.app import make_app  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
+    from edge_agent.coordinator.leasing import Rules  # noqa: PLC0415 as above
+    from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
+    from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
+
+    set_up_log(settings)
+    own = settings.coordinator
+    key = own_key(own.key_file)
+    options = Options(
+        network=settings.network.name,
+        link=link_options(settings, f"ea1-coordinator-{key.public.id}"),
+        rules=Rules(
+            lease_seconds=own.lease_seconds,
+            max_attempts=own.max_attempts,
+            max_queued_jobs=own.max_queued_jobs,
+            offer_grace_seconds=own.offer_grace_seconds,
+            max_message_bytes=settings.limits.max_inline_bytes,
+            max_output_bytes=settings.limits.max_output_bytes,
+        ),
+        admit_anyone=own.admit == "anyone",
+        job_deadline_seconds=own.job_deadline_seconds,
+        retention_seconds=own.retention_hours * 3600,
+    )
+    listener = listen(*parse_host_port(own.http))
+    coordinator = Coordinator(options, key, Store(own.database), builtin())
+    app = make_app(
+        coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds
+    )
+    public = own.key_file.with_suffix(".pub")
+
+    def on_ready(base_url: str) -> None:
+        write_ready_file(args, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
+
+    def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
+        return asyncio.ensure_future(serve(app, listener, stop, on_ready))
+
+    asyncio.run(coordinator.run(serve_http))
+    return 0
+
+
+def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:
+    from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+
+    word = "approve" if approved else "revoke"
+    if agent_id is None or not re.fullmatch(r"[a-z2-7]{32}", agent_id):
+        raise UsageError(
+            f"An agent's id is 32 letters and digits, not {(agent_id or 'nothing')[:64]!r}.",
+            hint=f"The agent prints its id at its first start: edge-agent coordinator {word} ID",
+        )
+    Store(settings.coordinator.database).approve(agent_id, approved=approved)
+    print(f"The agent {agent_id} is {'admitted' if approved else 'no longer admitted'}.")
+    return 0
+
+
+def _list(settings: Settings, *, as_json: bool) -> int:
+    from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+
+    agents = Store(settings.coordinator.database).agents()
+    if as_json:
+        print(
+            json.dumps(
+                [
+                    {"agent_id": a.id, "approved": a.approved, "software": a.software, "seen_ms": a.seen_ms}
+                    for a in agents
+                ]
+            )
+        )
+        return 0
+    for agent in agents:
+        print(
+            f"{agent.id}  {'approved' if agent.approved else 'waiting':8}  {agent.software or 'never seen'}"
+        )
+    if not agents:
+        print(
+            "No agent has asked for admission yet. An agent prints its id when it starts: edge-agent run --help"
+        )
+    return 0

@@ -1,0 +1,57 @@
+"""`edge-agent run`: the agent itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edge_agent.cli.parsing import add_settings, effective, new_command
+from edge_agent.cli.parts import add_ready_file, link_options, own_key, set_up_log, write_ready_file
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edge_agent.cli.parsing import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Describe the command."""
+    parser = new_command(
+        subparsers,
+        "run",
+        summary="run the agent: offer this machine to a network",
+        description="Profile this machine, choose the variants that fit by measuring them, connect to the broker\n"
+        "and work until SIGTERM or Ctrl-C. Makes its key at the first start; the coordinator's operator admits\n"
+        "it with `edge-agent coordinator approve ID`. Needs the coordinator's public key.",
+        examples=(
+            "edge-agent run --broker mqtts://broker.example:8883 --coordinator-key coordinator.pub",
+            "edge-agent run --broker mqtt://192.0.2.7 --coordinator-key coordinator.pub --families 'digits'",
+        ),
+    )
+    add_settings(
+        parser,
+        "network.name",
+        "broker.url",
+        "agent.state_dir",
+        "agent.coordinator_key_file",
+        "agent.families",
+        "agent.threads",
+        "log.level",
+        "log.format",
+    )
+    add_ready_file(parser, "the agent's id and process id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the agent until it is told to stop."""
+    import os  # noqa: PLC0415 the parser of every command imports this module
+
+    from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
+    from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
+
+    settings = effective(args).settings
+    set_up_log(settings)
+    key = own_key(settings.agent.key_file)
+    coordinator_key = PublicKey.from_file(settings.agent.coordinator_key_file)
+    link = link_options(settings, f"ea1-{key.public.id}")
+    agent = make_agent(settings, link, key, coordinator_key)
+    return agent.run(lambda: write_ready_file(args, {"agent_id": key.public.id, "pid": os.getpid()}))

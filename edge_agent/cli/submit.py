@@ -1,0 +1,100 @@
+"""`edge-agent submit`: send one job from a file and print its outputs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from edge_agent.cli.parsing import new_command
+from edge_agent.errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
+
+    from edge_agent.cli.parsing import Subparsers
+
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Describe the command."""
+    parser = new_command(
+        subparsers,
+        "submit",
+        summary="send a job to a coordinator and print its outputs",
+        description="Send one inference request and print the response, JSON of the Open Inference Protocol v2.\n"
+        "The input file is such a request, or a .npy array for a family with one input.\n"
+        "A call that is interrupted on the way is sent again under the same idempotency key.",
+        examples=(
+            "edge-agent submit digits --input request.json",
+            "edge-agent submit digits --input scan.npy --receipt scan.receipt",
+        ),
+    )
+    parser.add_argument("family", help="what to run, as `edge-agent models` lists it")
+    parser.add_argument("--input", metavar="FILE", required=True, help="request as JSON, or an array as .npy")
+    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    parser.add_argument("--version", metavar="VARIANT", help="insist on one variant")
+    parser.add_argument("--receipt", metavar="FILE", help="write the signed receipt here")
+    parser.add_argument("--output", metavar="FILE", help="write the response here instead of printing it")
+    parser.add_argument("--async", dest="later", action="store_true", help="do not wait: print the job's id")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send the job."""
+    from pathlib import Path  # noqa: PLC0415 the parser of every command imports this module
+
+    from edge_agent.client import Client  # noqa: PLC0415 as above
+
+    with Client(args.coordinator) as client:
+        request = read_request(Path(args.input), args.family)
+        if args.later:
+            print(client.submit_json(args.family, request))
+            return 0
+        answer = client.infer_json(args.family, request, version=args.version)
+        if args.receipt:
+            Path(args.receipt).write_bytes(client.receipt(answer.job_id))
+    if args.output:
+        Path(args.output).write_bytes(answer.body)
+    else:
+        print(json.dumps(json.loads(answer.body), indent=1))
+    return 0
+
+
+def read_request(path: Path, family: str) -> bytes:
+    """Read a request from a JSON or .npy file.
+
+    Raises:
+        InputError: the file is not there, too large, or neither.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_INPUT_BYTES:
+            raise InputError(f"{path} has {size} bytes; at most {MAX_INPUT_BYTES} are sent.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.", hint="Give a file with --input.") from error
+    if data.startswith(b"\x93NUMPY"):
+        return _request_of_array(path, data, family)
+    from edge_agent.wire.oip_json import request_from_json  # noqa: PLC0415 as above
+
+    try:
+        request_from_json(data)  # a cut file is told here, not by the coordinator
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+    return data
+
+
+def _request_of_array(path: Path, data: bytes, family: str) -> bytes:
+    from edge_agent.client.arrays import tensor_from_npy  # noqa: PLC0415 numpy only where an array is read
+    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
+    from edge_agent.wire.oip_json import tensor_to_json  # noqa: PLC0415 as above
+
+    ports = builtin().family(family).inputs
+    if len(ports) != 1:
+        raise InputError(f"{family} has {len(ports)} inputs: a bare array does not say which one it is.")
+    try:
+        tensor = tensor_from_npy(data, ports[0])
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+    return json.dumps({"inputs": [tensor_to_json(tensor)]}).encode()

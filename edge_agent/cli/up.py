@@ -1,0 +1,127 @@
+"""`edge-agent up`: a whole network on this machine, until it is told to stop."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from edge_agent.cli.parsing import new_command
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edge_agent.cli.parsing import Parser, Subparsers
+    from edge_agent.local.network import LocalNetwork, Options
+
+WATCH_SECONDS = 0.25
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Describe the command."""
+    parser = new_command(
+        subparsers,
+        "up",
+        summary="run a broker, a coordinator and an agent on this machine",
+        description="Start a broker, a coordinator and an agent as separate processes on loopback, say when they are\n"
+        "ready and where, keep them running, and stop them all at Ctrl-C or SIGTERM.\n"
+        "Without --state, keys and jobs live in a temporary directory that is removed at the end.",
+        examples=(
+            "edge-agent up --http 127.0.0.1:8420",
+            "edge-agent up --state ~/edge --broker mqtt://127.0.0.1:1883 --ready-file up.json",
+        ),
+    )
+    add_network_flags(parser)
+    parser.add_argument("--state", metavar="DIR", help="keep keys, jobs, receipts and logs here")
+    parser.add_argument(
+        "--ready-file", metavar="FILE", help="write addresses and process ids here once it works"
+    )
+
+
+def add_network_flags(parser: Parser) -> None:
+    """Add what `up` and `demo` have in common."""
+    parser.add_argument(
+        "--http", metavar="HOST:PORT", default="127.0.0.1:0", help="the coordinator's address"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--mqtt", metavar="HOST:PORT", default="127.0.0.1:0", help="the embedded broker's address"
+    )
+    where.add_argument(
+        "--broker", metavar="URL", help="use this broker: mqtt://HOST:PORT or mqtts://HOST:PORT"
+    )
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+
+
+def network_options(args: argparse.Namespace, state_dir: str) -> Options:
+    """Check the addresses and make the options of a local network."""
+    from pathlib import Path  # noqa: PLC0415 the parser of every command imports this module
+
+    from edge_agent.errors import UsageError  # noqa: PLC0415 as above
+    from edge_agent.local.network import Options  # noqa: PLC0415 as above
+    from edge_agent.mqtt import BrokerAddress  # noqa: PLC0415 as above
+    from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
+
+    for flag, text in (("--http", args.http), ("--mqtt", args.mqtt)):
+        try:
+            parse_host_port(text)
+        except ValueError as error:
+            raise UsageError(f"{flag} {text[:64]!r} {error}.") from error
+    if args.broker is not None:
+        BrokerAddress.parse(args.broker)
+    return Options(Path(state_dir).expanduser(), args.http, args.mqtt, args.broker, args.log_level)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start everything, stay, stop everything."""
+    import signal  # noqa: PLC0415 as above
+    import tempfile  # noqa: PLC0415 as above
+    from contextlib import ExitStack  # noqa: PLC0415 as above
+
+    from edge_agent.local.network import LocalNetwork  # noqa: PLC0415 as above
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        stack.callback(_remove, args.ready_file)
+        state = args.state or stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-up-"))
+        network = LocalNetwork(
+            network_options(args, state), _step, lambda: _publish(network, args.ready_file)
+        )
+        try:
+            stack.enter_context(network)
+            _publish(network, args.ready_file)
+            _say_ready(network, kept=bool(args.state))
+            while True:
+                network.look_after(WATCH_SECONDS)
+        except KeyboardInterrupt:
+            # A second signal must not leave processes behind.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            print("Stopping.", file=sys.stderr)
+    return 0
+
+
+def _step(text: str) -> None:
+    print(f"… {text}", file=sys.stderr)
+
+
+def _publish(network: LocalNetwork, ready_file: str | None) -> None:
+    if ready_file is not None:
+        from pathlib import Path  # noqa: PLC0415 as above
+
+        network.write_description(Path(ready_file))
+
+
+def _remove(ready_file: str | None) -> None:
+    if ready_file is not None:
+        from pathlib import Path  # noqa: PLC0415 as above
+
+        Path(ready_file).unlink(missing_ok=True)
+
+
+def _say_ready(network: LocalNetwork, *, kept: bool) -> None:
+    offered = ", ".join((network.status() or {}).get("offers", []))
+    print(f"Ready: {offered} at {network.http} (broker {network.mqtt})")
+    print(f"  coordinator key  {network.coordinator_key}")
+    print(f"  state            {network.state_dir}{'' if kept else ' (removed at the end)'}")
+    print(f"  try              curl {network.http}/v2/models/digits")
+    print("Ctrl-C stops everything.", flush=True)

@@ -1,0 +1,228 @@
+"""`edge-agent verify`: what a receipt proves, offline and in plain words."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edge_agent.cli.parsing import add_json_flag, new_command
+from edge_agent.errors import InputError, PeerError, StateError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from edge_agent.cli.parsing import Subparsers
+    from edge_agent.wire.messages import Result, TensorDigest
+    from edge_agent.wire.receipts import VerifiedReceipt
+    from edge_agent.wire.tensors import Tensor
+
+MAX_TENSOR_FILE_BYTES = 256 * 1024 * 1024
+
+
+class Findings(NamedTuple):
+    """What is proven and what is not, a sentence each."""
+
+    proven: list[str]
+    not_proven: list[str]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Describe the command."""
+    parser = new_command(
+        subparsers,
+        "verify",
+        summary="check a receipt offline and say what it proves",
+        description="Check the two signatures of a receipt, without any network: the coordinator's, with\n"
+        "the public key that you trust, and the agent's. With the input and output files, check that the\n"
+        "receipt is about these very bytes. Files are the JSON of the Open Inference Protocol (request,\n"
+        "response), or .npy where there is one tensor. Ends with status 0 only if everything that was given fits.",
+        examples=(
+            "edge-agent verify job.receipt --coordinator-key coordinator.pub",
+            "edge-agent verify job.receipt --coordinator-key coordinator.pub --output response.json",
+        ),
+    )
+    parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file")
+    parser.add_argument(
+        "--coordinator-key",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="the coordinator's public key (PEM), from a source that you trust",
+    )
+    parser.add_argument("--network", metavar="NAME", help="the network that the receipt must be for")
+    parser.add_argument("--input", metavar="FILE", type=Path, help="the input that was sent")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="the output that came back")
+    add_json_flag(parser, "what is proven and what is not")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the receipt and print what follows."""
+    from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 - cryptography is not for `--help`
+    from edge_agent.wire.oip_json import request_from_json, response_from_json  # noqa: PLC0415 - as above
+    from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES, verify_receipt  # noqa: PLC0415 - as above
+
+    key = PublicKey.from_file(args.coordinator_key)
+    data = _read(args.receipt, MAX_RECEIPT_FILE_BYTES)
+    try:
+        receipt = verify_receipt(data, key, network=args.network)
+        result = receipt.result
+        if args.input is not None:
+            receipt.check_inputs(
+                _tensors(args.input, result.inputs, lambda text: request_from_json(text).inputs)
+            )
+        if args.output is not None:
+            receipt.check_outputs(
+                _tensors(args.output, result.outputs, lambda text: response_from_json(text).outputs)
+            )
+    except PeerError as error:
+        if error.hint == type(error).default_hint:
+            error.hint = "Nothing is proven: the receipt is cut or altered, or is another coordinator's. Fetch it again."
+        raise
+    found = findings(receipt, args.input, args.output)
+    print(json.dumps(_document(receipt, found, args)) if args.json else _text(found))
+    return 0
+
+
+def findings(receipt: VerifiedReceipt, input_file: Path | None, output_file: Path | None) -> Findings:
+    """Put into words what a verified receipt proves.
+
+    Args:
+        receipt: what `verify_receipt` returned.
+        input_file: the file that `check_inputs` agreed to, if any.
+        output_file: the file that `check_outputs` agreed to, if any.
+    """
+    result = receipt.result
+    klass = result.klass
+    proven = [
+        (
+            f"The coordinator {receipt.coordinator.id} accepted this result in the network {result.network} "
+            f"on {_time(receipt.accepted_ms)}, by its own clock."
+        ),
+        f"The agent {receipt.agent.id} signed it: job {result.job.hex()}, attempt {result.epoch}.",
+        (
+            f"The agent states that it ran {result.family}, {_variant(result)}, with {klass.runtime} "
+            f"({klass.provider}, {klass.isa}) in {result.run_us / 1000:.3g} ms."
+        ),
+    ]
+    not_proven = [
+        (
+            "That the agent computed the output with that model: it says so, and its key answers for it. "
+            "Only a second run elsewhere shows more."
+        ),
+        "Who owns the agent, and the exact times: each is one machine's word.",
+    ]
+    for what, file, signed in (
+        ("input", input_file, result.inputs),
+        ("output", output_file, result.outputs),
+    ):
+        if file is None:
+            not_proven.insert(0, f"Which {what} it was: none was given; add --{what} FILE to check it.")
+        else:
+            proven.append(f"The {what} in {file} is the one that the agent signed for: {_names(signed)}.")
+    return Findings(proven, not_proven)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            # One byte more than the limit is enough to see that it is above it.
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputError(
+            f"The file {path} cannot be read: {error.strerror}.", hint="Check its name and its permissions."
+        ) from error
+    if not data:
+        raise InputError(f"The file {path} is empty.", hint="Fetch or write it again.")
+    if len(data) > max_bytes:
+        raise InputError(f"The file {path} is longer than {max_bytes} bytes.", hint="Is it the right file?")
+    return data
+
+
+def _tensors(
+    path: Path, signed: Sequence[TensorDigest], from_json: Callable[[bytes], list[Tensor]]
+) -> list[Tensor]:
+    """Read the tensors of a file, an array exactly as `edge-agent submit` does."""
+    data = _read(path, MAX_TENSOR_FILE_BYTES)
+    try:
+        if not data.startswith(b"\x93NUMPY"):
+            return from_json(data)
+        if len(signed) != 1:
+            raise InputError(f"it holds one array, but the receipt names {len(signed)}: {_names(signed)}")
+        return [_from_array(data, signed[0])]
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def _from_array(data: bytes, signed: TensorDigest) -> Tensor:
+    from edge_agent.client.arrays import tensor_from_npy  # noqa: PLC0415 - numpy, only where an array is read
+    from edge_agent.models.catalogue import Port  # noqa: PLC0415 - as above
+
+    # The first dimension is left open, as that of a batch, which a single sample may lack.
+    shape = ("N", *signed.shape[1:]) if signed.shape else ()
+    return tensor_from_npy(data, Port(name=signed.name, datatype=signed.datatype.value, shape=shape))
+
+
+def _text(found: Findings) -> str:
+    lines = [f"proven      {sentence}" for sentence in found.proven]
+    lines += [f"not proven  {sentence}" for sentence in found.not_proven]
+    return "\n".join(lines)
+
+
+def _document(receipt: VerifiedReceipt, found: Findings, args: argparse.Namespace) -> dict[str, Any]:
+    result = receipt.result
+    return {
+        "verified": True,
+        "network": result.network,
+        "coordinator_id": receipt.coordinator.id,
+        "agent_id": receipt.agent.id,
+        "job_id": result.job.hex(),
+        "epoch": result.epoch,
+        "family": result.family,
+        "variant": result.variant.hex(),
+        "runtime": result.klass.runtime,
+        "provider": result.klass.provider,
+        "isa": result.klass.isa,
+        "run_us": result.run_us,
+        "accepted_ms": receipt.accepted_ms,
+        "inputs": [_entry(signed, checked=args.input is not None) for signed in result.inputs],
+        "outputs": [_entry(signed, checked=args.output is not None) for signed in result.outputs],
+        "proven": found.proven,
+        "not_proven": found.not_proven,
+    }
+
+
+def _entry(signed: TensorDigest, *, checked: bool) -> dict[str, Any]:
+    return {
+        "name": signed.name,
+        "datatype": signed.datatype.value,
+        "shape": list(signed.shape),
+        "digest": signed.digest.hex(),
+        "checked": checked,
+    }
+
+
+def _names(signed: Sequence[TensorDigest]) -> str:
+    return ", ".join(f"{entry.name} ({entry.datatype.value} {list(entry.shape)})" for entry in signed)
+
+
+def _variant(result: Result) -> str:
+    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - only to say a name
+
+    digest = result.variant.hex()
+    try:
+        known = [
+            v for f in builtin().families if f.name == result.family for v in f.variants if v.digest == digest
+        ]
+    except StateError:
+        known = []
+    return f"variant {known[0].name} (model file {digest[:16]}…)" if known else f"model file {digest}"
+
+
+def _time(unix_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):  # beyond the year 9999
+        return f"{unix_ms} ms after 1970"

@@ -1,0 +1,7 @@
+"""The Python client: jobs over the coordinator's HTTP API, in its JSON form for now."""
+
+from __future__ import annotations
+
+from edge_agent.client.http import Answer, Client
+
+__all__ = ["Answer", "Client"]

@@ -1,0 +1,227 @@
+"""A synchronous client with a deadline, idempotency keys and retries, so that a call survives a restart on the way."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError
+from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
+from edge_agent.wire.tensors import Tensor
+
+RETRY_STATUSES = frozenset({429, 502, 503, 504})
+RETRY_FIRST_SECONDS = 0.05
+RETRY_MAX_SECONDS = 2.0
+CALL_SECONDS = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a job gave.
+
+    Attributes:
+        body: the response as JSON text, as it came: keep it beside the receipt, which proves its digests.
+        seconds: from the first try to the answer, measured here.
+        tries: HTTP calls that it took.
+    """
+
+    job_id: str
+    outputs: tuple[Tensor, ...]
+    variant: str
+    agent_id: str
+    run_us: int
+    body: bytes
+    seconds: float
+    tries: int
+
+
+class Client:
+    """Talks to one coordinator.
+
+    Args:
+        base_url: such as `http://127.0.0.1:8420`.
+        deadline_seconds: for one job, retries included.
+        seed: of the jitter between retries; random by default.
+    """
+
+    def __init__(self, base_url: str, *, deadline_seconds: float = CALL_SECONDS, seed: int | None = None) -> None:
+        self._base = base_url.rstrip("/")
+        self._http = httpx.Client(base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=5.0), trust_env=False)
+        self._deadline = deadline_seconds
+        self._rng = random.Random(seed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def infer(
+        self,
+        family: str,
+        inputs: Sequence[Tensor],
+        *,
+        outputs: Sequence[str] = (),
+        version: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Answer:
+        """Run a job and wait for its verified result.
+
+        Sent again with the same idempotency key when the way there is broken, so that it is done once all the same.
+
+        Raises:
+            InputError: the inputs do not fit the family.
+            UnknownFamilyError: there is no such family.
+            JobFailedError: the job failed, or there was no result before the deadline.
+            TransportError: `unreachable`.
+        """
+        request: dict[str, Any] = {"inputs": [tensor_to_json(tensor) for tensor in inputs]}
+        if outputs:
+            request["outputs"] = [{"name": name} for name in outputs]
+        return self.infer_json(family, json.dumps(request).encode(), version=version, idempotency_key=idempotency_key)
+
+    def infer_json(
+        self, family: str, request: bytes, *, version: str | None = None, idempotency_key: str | None = None
+    ) -> Answer:
+        """Do what `infer` does with a request of the Open Inference Protocol that is JSON already."""
+        path = f"/v2/models/{family}" + (f"/versions/{version}" if version else "") + "/infer"
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+        }
+        started = time.monotonic()
+        response, tries = self._with_retries("POST", path, started + self._deadline, content=request, headers=headers)
+        body = response.content
+        answer = json.loads(body)
+        about = answer.get("parameters", {})
+        return Answer(
+            job_id=str(about.get("job_id", "")),
+            outputs=tuple(tensor_from_json(output) for output in answer["outputs"]),
+            variant=str(answer.get("model_version", "")),
+            agent_id=str(about.get("agent_id", "")),
+            run_us=int(about.get("run_us", 0)),
+            body=body,
+            seconds=time.monotonic() - started,
+            tries=tries,
+        )
+
+    def submit_json(self, family: str, request: bytes, *, idempotency_key: str | None = None) -> str:
+        """Submit a job without waiting; it is stored once this returns its id.
+
+        Raises:
+            EdgeAgentError: as `infer`.
+        """
+        headers = {
+            "Content-Type": "application/json",
+            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
+        }
+        end = time.monotonic() + self._deadline
+        path = f"/api/v1/models/{family}/jobs"
+        response, _ = self._with_retries("POST", path, end, content=request, headers=headers)
+        return str(response.json()["job_id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return how a job stands."""
+        response, _ = self._with_retries("GET", f"/api/v1/jobs/{job_id}", time.monotonic() + self._deadline)
+        found: dict[str, Any] = response.json()
+        return found
+
+    def receipt(self, job_id: str) -> bytes:
+        """Return the receipt of a job that succeeded."""
+        path = f"/api/v1/jobs/{job_id}/receipt"
+        response, _ = self._with_retries("GET", path, time.monotonic() + self._deadline)
+        return response.content
+
+    def agents(self) -> list[dict[str, Any]]:
+        """Return the agents that the coordinator knows."""
+        response, _ = self._with_retries("GET", "/api/v1/agents", time.monotonic() + self._deadline)
+        found: list[dict[str, Any]] = response.json()
+        return found
+
+    def _with_retries(
+        self,
+        method: str,
+        path: str,
+        end: float,
+        *,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[httpx.Response, int]:
+        """Call until an answer comes that another try would not change."""
+        tries = 0
+        while True:
+            tries += 1
+            failure: EdgeAgentError
+            wait = 0.0
+            try:
+                response = self._http.request(method, path, content=content, headers=headers)
+            except httpx.InvalidURL as error:
+                raise InputError(f"{self._base} is not a usable address: {error}") from error
+            except httpx.TransportError as error:
+                text = f"cannot reach the coordinator at {self._base}: {error or type(error).__name__}"
+                failure = TransportError(text, code="unreachable")
+            else:
+                if response.is_success:
+                    return response, tries
+                failure = _error_of(response)
+                if response.status_code not in RETRY_STATUSES or not _may_retry(response):
+                    raise failure
+                wait = _retry_after_seconds(response)
+            bound = min(RETRY_FIRST_SECONDS * 2 ** (tries - 1), RETRY_MAX_SECONDS)
+            wait = max(wait, self._rng.uniform(0, bound))
+            if time.monotonic() + wait >= end:
+                raise failure
+            time.sleep(wait)
+
+
+def _details(response: httpx.Response) -> dict[str, Any]:
+    try:
+        found = response.json()
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _may_retry(response: httpx.Response) -> bool:
+    """Whether the coordinator says that trying again makes sense; a proxy's bare 503 does not forbid it."""
+    return bool(_details(response).get("retry", True))
+
+
+def _retry_after_seconds(response: httpx.Response) -> float:
+    value = response.headers.get("Retry-After", "")
+    return min(float(value), RETRY_MAX_SECONDS) if value.isdigit() else 0.0
+
+
+def _error_of(response: httpx.Response) -> EdgeAgentError:
+    """Turn an error body back into the error that it was made of."""
+    details = _details(response)
+    text = str(details.get("error") or f"the coordinator answered {response.status_code}")[:1000]
+    hint = details.get("hint")
+    code = details.get("code")
+    match response.status_code, code:
+        case (404, "unknown-family"):
+            return UnknownFamilyError(text, hint=hint)
+        case (429, _):
+            return ResourceError(text, hint=hint, code="queue-full")
+        case (503, "no-agent"):
+            return JobFailedError(text, hint=hint, code="no-agent")
+        case (504, _):
+            return JobFailedError(text, hint=hint, code="deadline")
+        case (status, _) if 400 <= status < 500:
+            return InputError(text, hint=hint)
+        case _:
+            return JobFailedError(text, hint=hint)

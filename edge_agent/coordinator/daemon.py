@@ -1,0 +1,405 @@
+"""The coordinator as a process: sockets, clock, threads and database around the sans-IO core.
+
+One asyncio loop runs the core and the HTTP gateway. The link's network thread and the store's writer thread only
+hand things over to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from edge_agent.clock import system_now
+from edge_agent.coordinator.core import Core
+from edge_agent.coordinator.events import (
+    AgentsChanged,
+    BrokerConnected,
+    BrokerDisconnected,
+    CancelJob,
+    Command,
+    Commit,
+    Event,
+    JobStored,
+    MessageReceived,
+    Note,
+    Outcome,
+    Publish,
+    Submit,
+    SubmitRefused,
+    Tick,
+)
+from edge_agent.coordinator.leasing import Rules
+from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.requests import check_inputs, ordered, request_digest
+from edge_agent.coordinator.service import Accepted
+from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.store import Store, StoredAgent, StoredJob, Writer
+from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, StateError, TransportError
+from edge_agent.models.catalogue import Catalogue
+from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message
+from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.topics import Topics
+
+log = logging.getLogger("edge_agent.coordinator")
+
+ADMISSION_POLL_SECONDS = 1.0
+RETENTION_SWEEP_SECONDS = 60.0
+LINK_STOP_SECONDS = 2.0
+WRITER_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a coordinator runs with; made from the settings by the command line."""
+
+    network: str
+    link: LinkOptions
+    rules: Rules
+    admit_anyone: bool
+    job_deadline_seconds: float
+    retention_seconds: float
+
+
+class Coordinator:
+    """A running coordinator; implements `service.Service` for the gateway.
+
+    Args:
+        options: limits and times.
+        key: signs jobs, hellos and receipts.
+        store: the open database.
+        catalogue: what may be asked for.
+    """
+
+    def __init__(self, options: Options, key: SigningKey, store: Store, catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.network = options.network
+        self.public_key: PublicKey = key.public
+        self.counters: Counter[str] = Counter()
+        self.failure: EdgeAgentError | None = None
+        self._options = options
+        self._store = store
+        self._topics = Topics(options.network)
+        self._core = Core(
+            statements=Statements(key, self._topics),
+            catalogue=catalogue,
+            registry=Registry(admit_anyone=options.admit_anyone),
+            rules=options.rules,
+        )
+        self._submitted: dict[bytes, asyncio.Future[Accepted]] = {}
+        self._waiting: dict[bytes, list[asyncio.Future[Outcome]]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._inbox: deque[LinkEvent] = deque()
+        self._inbox_lock = threading.Lock()
+        self._stop = asyncio.Event()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def run(self, serve_http: Callable[[asyncio.Event], asyncio.Future[None]]) -> None:
+        """Run until SIGTERM, SIGINT or a failure that only a restart mends.
+
+        Args:
+            serve_http: starts the gateway and ends it when the given event is set.
+
+        Raises:
+            StateError: the database could not be written.
+            EdgeAgentError: what the gateway raised.
+        """
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop.set)
+        await asyncio.to_thread(self._restore)
+        self._writer = Writer(self._store, self._on_committed, self._on_write_failed)
+        self._writer.start()
+        subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
+        # No will: agents learn from their leases, not from us, when we are away.
+        rng = random.Random(os.urandom(16))
+        self._link = Link(self._options.link, subscriptions, self._sink, will=lambda: None, rng=rng, log=log)
+        self._link.start()
+        sweeps = asyncio.create_task(self._sweep())
+        http = asyncio.ensure_future(serve_http(self._stop))
+        http.add_done_callback(lambda _: self._stop.set())
+        try:
+            await self._stop.wait()
+        finally:
+            sweeps.cancel()
+            await asyncio.wait([http])
+            await asyncio.to_thread(self._link.stop, LINK_STOP_SECONDS)
+            await asyncio.to_thread(self._writer.stop, WRITER_STOP_SECONDS)
+            self._store.close()
+        if self.failure is not None:
+            raise self.failure
+        http.result()
+
+    def _restore(self) -> None:
+        """Take over what the database says had not ended."""
+        now = system_now()
+        served = self._store.served_families()
+        registry = self._core.registry
+        for agent in self._store.agents():
+            if agent.public_key is not None:
+                families = served.get(agent.id, set())
+                key = PublicKey.from_bytes(agent.public_key)
+                registry.restore(agent.id, key, agent.session, families, now.monotonic)
+        registry.approved = self._approved(self._store.agents())
+        open_jobs = self._store.open_jobs(
+            monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=self._options.rules.lease_seconds
+        )
+        for job in open_jobs:
+            self._core.leasing.add(job)
+        for key_text, job_id, digest in self._store.requests():
+            self._core.remember_request(key_text, job_id, digest)
+        if open_jobs:
+            log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": len(open_jobs)})
+
+    @staticmethod
+    def _approved(agents: Sequence[StoredAgent]) -> frozenset[str]:
+        return frozenset(agent.id for agent in agents if agent.approved)
+
+    async def _sweep(self) -> None:
+        """Notice what the operator's command changed, and forget what is older than the retention."""
+        next_retention = 0.0
+        while True:
+            try:
+                approved = self._approved(await asyncio.to_thread(self._store.agents))
+                if approved != self._core.registry.approved:
+                    self._apply(AgentsChanged(approved))
+                if self._loop.time() >= next_retention:
+                    next_retention = self._loop.time() + RETENTION_SWEEP_SECONDS
+                    before = system_now().wall_ms - int(self._options.retention_seconds * 1000)
+                    self._core.forget_requests(await asyncio.to_thread(self._store.forget_ended_before, before))
+            except Exception:
+                log.exception("Could not look after the database", extra={"action": "sweep-failed"})
+            await asyncio.sleep(ADMISSION_POLL_SECONDS)
+
+    # -- events in ------------------------------------------------------------------------------------------------
+
+    def _sink(self, event: LinkEvent) -> None:
+        """Enqueue; called on the network thread. Messages above the bound are dropped: their senders repeat them."""
+        with self._inbox_lock:
+            if isinstance(event, Message) and len(self._inbox) >= self._options.link.inbox_messages:
+                self.counters["inbox-full"] += 1
+                return
+            self._inbox.append(event)
+            first = len(self._inbox) == 1
+        if first:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        while True:
+            with self._inbox_lock:
+                if not self._inbox:
+                    return
+                event = self._inbox[0]
+            self._on_link_event(event)
+            with self._inbox_lock:
+                self._inbox.popleft()
+
+    def _on_link_event(self, event: LinkEvent) -> None:
+        match event:
+            case Message():
+                self._apply(MessageReceived(event.topic, bytes(event.payload)))
+            case Connected():
+                self._apply(BrokerConnected(self._store.next_session(system_now().wall_ms)))
+            case Disconnected():
+                self._apply(BrokerDisconnected(event.reason))
+            case ConnectFailed():
+                fields = {"action": "broker-unreachable", "code": event.code}
+                log.warning("No connection to the broker: %s", event.reason, extra=fields)
+            case _:
+                pass
+
+    def _apply(self, event: Event) -> None:
+        self._execute(self._core.handle(event, system_now()))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._core.next_deadline()
+        if deadline is not None:
+            delay = max(0.0, deadline - system_now().monotonic)
+            self._timer = self._loop.call_later(delay, self._apply, Tick())
+
+    # -- commands out ---------------------------------------------------------------------------------------------
+
+    def _execute(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Publish():
+                    self._publish(command)
+                case Commit():
+                    self._writer.write(command)
+                case Note():
+                    self._note(command)
+                case JobStored():
+                    self._resolve(command.ticket, Accepted(command.job_id, command.repeated))
+                case SubmitRefused():
+                    self._reject(command)
+                case Outcome():
+                    for future in self._waiting.pop(command.job_id, []):
+                        if not future.done():
+                            future.set_result(command)
+                    self.counters[f"jobs-{command.state}"] += 1
+
+    def _publish(self, command: Publish) -> None:
+        try:
+            self._link.publish(command.topic, command.payload, retain=command.retain)
+        except (TransportError, EdgeAgentError) as error:
+            # Leases, births and redelivery make up for it.
+            self.counters[f"publish-{error.error_code}"] += 1
+            log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
+
+    def _note(self, note: Note) -> None:
+        self.counters[note.action] += 1
+        fields: dict[str, str | int] = dict(note.fields)
+        if "code" in fields:
+            self.counters[f"{note.action}:{fields['code']}"] += 1
+        log.log(note.level, note.sentence, extra={"action": note.action, **fields})
+
+    def _on_committed(self, group: Sequence[Commit]) -> None:
+        then = [command for commit in group for command in commit.then]
+        if then:
+            with suppress(RuntimeError):  # the loop has ended
+                self._loop.call_soon_threadsafe(self._execute, then)
+
+    def _on_write_failed(self, error: Exception) -> None:
+        reason = StateError(
+            f"the database {self._store.path} cannot be written: {error}",
+            hint="Look at the disk (full? read-only?), then start the coordinator again; it takes over what is stored.",
+        )
+
+        def stop() -> None:
+            self.failure = reason
+            self._stop.set()
+
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(stop)
+
+    def _resolve(self, ticket: bytes, accepted: Accepted) -> None:
+        future = self._submitted.pop(ticket, None)
+        if future is not None and not future.done():
+            future.set_result(accepted)
+
+    def _reject(self, refused: SubmitRefused) -> None:
+        future = self._submitted.pop(refused.ticket, None)
+        self.counters[f"submit-refused:{refused.code}"] += 1
+        if future is None or future.done():
+            return
+        error: EdgeAgentError
+        match refused.code:
+            case "queue-full":
+                error = ResourceError(refused.message, code="queue-full")
+            case "no-agent":
+                error = JobFailedError(refused.message, code="no-agent")
+            case _:
+                hint = "Use a new idempotency key for a new request."
+                error = InputError(refused.message, hint=hint, code="idempotency-conflict")
+        future.set_exception(error)
+
+    # -- service for the gateway ------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether the broker is connected."""
+        return self._core.connected
+
+    def offered(self, family: str) -> bool:
+        """Whether a machine offers this family now."""
+        return bool(self._core.registry.offering(family))
+
+    async def submit(  # noqa: PLR0913 each is a part of what a client asks for
+        self,
+        family: str,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[str, ...],
+        *,
+        variant: bytes | None,
+        idempotency_key: str | None,
+        durable: bool,
+        deadline_seconds: float | None,
+    ) -> Accepted:
+        """Take a job on; see `service.Service`."""
+        entry = self.catalogue.family(family)
+        check_inputs(entry, inputs, outputs)
+        arranged = ordered(entry, inputs)
+        job_id = secrets.token_bytes(16)
+        future: asyncio.Future[Accepted] = self._loop.create_future()
+        self._submitted[job_id] = future
+        longest = self._options.job_deadline_seconds
+        self._apply(
+            Submit(
+                job_id=job_id,
+                salt=secrets.token_bytes(32),
+                family=family,
+                inputs=arranged,
+                outputs=outputs,
+                variant=variant,
+                idempotency_key=idempotency_key,
+                request_digest=request_digest(family, variant, arranged, outputs),
+                durable=durable,
+                deadline_seconds=longest if deadline_seconds is None else min(deadline_seconds, longest),
+            )
+        )
+        return await future
+
+    async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
+        """Wait for a job's end."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting.setdefault(job_id, []).append(future)
+        try:
+            if job_id not in self._core.leasing.jobs:  # ended: stored, or just about to be
+                stored = await self.job(job_id)
+                if stored is None or stored.state.final:
+                    return _outcome(stored) if stored else None
+            return await asyncio.wait_for(future, timeout_seconds)
+        except TimeoutError:
+            return None
+        finally:
+            waiting = self._waiting.get(job_id, [])
+            if future in waiting:
+                waiting.remove(future)
+            if not waiting:
+                self._waiting.pop(job_id, None)
+
+    async def job(self, job_id: bytes) -> StoredJob | None:
+        """Look a job up."""
+        return await asyncio.to_thread(self._store.job, job_id)
+
+    def cancel(self, job_id: bytes) -> None:
+        """End a job that has not ended."""
+        self._apply(CancelJob(job_id))
+
+    async def agents(self) -> list[tuple[StoredAgent, str, tuple[str, ...]]]:
+        """Return every agent with its presence and the families that it offers now."""
+        live = self._core.registry.agents
+        found = []
+        for stored in await asyncio.to_thread(self._store.agents):
+            agent = live.get(stored.id)
+            presence = agent.presence.value if agent else "gone"
+            found.append((stored, presence, tuple(agent.offers) if agent else ()))
+        return found
+
+
+def _outcome(stored: StoredJob) -> Outcome:
+    return Outcome(
+        job_id=stored.id,
+        state=stored.state,
+        outputs=stored.outputs,
+        receipt=stored.receipt,
+        agent_id=stored.agent_id,
+        variant=stored.variant,
+        run_us=stored.run_us,
+        error=stored.error,
+    )

@@ -1,0 +1,1 @@
+"""HTTP at the coordinator: the Open Inference Protocol v2, and the jobs behind it."""

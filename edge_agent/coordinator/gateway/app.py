@@ -1,0 +1,255 @@
+"""The HTTP application: routes, and nothing that a route does not need.
+
+The Open Inference Protocol v2 in its JSON form (`/v2/…`), and what it has no words for: asynchronous jobs, receipts,
+agents (`/api/v1/…`).
+"""
+
+from __future__ import annotations
+
+import binascii
+from typing import Any
+
+from fastapi import FastAPI, Request
+from starlette.responses import Response
+
+from edge_agent import __version__
+from edge_agent.coordinator.gateway.answers import (
+    error_answer,
+    failed_job_answer,
+    job_view,
+    json_answer,
+    outcome_parameters,
+    still_running_error,
+)
+from edge_agent.coordinator.service import Accepted, Service
+from edge_agent.coordinator.store import StoredJob
+from edge_agent.errors import EdgeAgentError, InputError, RefusedError, TooLargeError
+from edge_agent.models.catalogue import Family, Port
+from edge_agent.wire.oip_json import request_from_json, tensor_to_json
+
+MAX_IDEMPOTENCY_KEY_CHARS = 255
+
+
+def make_app(service: Service, *, max_request_bytes: int, wait_seconds: float) -> FastAPI:
+    """Build the application.
+
+    Args:
+        service: the running coordinator.
+        max_request_bytes: longer bodies are refused while they arrive.
+        wait_seconds: how long a synchronous call waits for its result.
+    """
+    # The generated documentation pages load scripts from elsewhere: nothing here phones home.
+    app = FastAPI(title="edge-agent coordinator", version=__version__, docs_url=None, redoc_url=None)
+
+    @app.exception_handler(EdgeAgentError)
+    async def _on_error(_: Request, error: EdgeAgentError) -> Response:
+        return error_answer(error)
+
+    _add_inference_routes(app, service, max_request_bytes=max_request_bytes, wait_seconds=wait_seconds)
+    _add_job_routes(app, service, max_request_bytes=max_request_bytes)
+    return app
+
+
+def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: int, wait_seconds: float) -> None:
+    @app.get("/v2")
+    async def server_metadata() -> Response:
+        return json_answer({"name": "edge-agent", "version": __version__, "extensions": []})
+
+    @app.get("/v2/health/live")
+    async def live() -> Response:
+        return json_answer({"live": True})
+
+    @app.get("/v2/health/ready")
+    async def ready() -> Response:
+        return json_answer({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/v2/models/{family}")
+    @app.get("/v2/models/{family}/versions/{version}")
+    async def model_metadata(family: str, version: str | None = None) -> Response:
+        entry = service.catalogue.family(family)
+        _digest_of(entry, version)
+        return json_answer(
+            {
+                "name": entry.name,
+                "versions": [variant.name for variant in entry.variants],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_port(port) for port in entry.inputs],
+                "outputs": [_port(port) for port in entry.outputs],
+            }
+        )
+
+    @app.get("/v2/models/{family}/ready")
+    @app.get("/v2/models/{family}/versions/{version}/ready")
+    async def model_ready(family: str, version: str | None = None) -> Response:
+        entry = service.catalogue.family(family)
+        _digest_of(entry, version)
+        offered = service.offered(family)
+        return json_answer({"name": family, "ready": offered}, 200 if offered else 503)
+
+    @app.post("/v2/models/{family}/infer")
+    @app.post("/v2/models/{family}/versions/{version}/infer")
+    async def infer(request: Request, family: str, version: str | None = None) -> Response:
+        entry = service.catalogue.family(family)
+        body = await _body(request, max_request_bytes)
+        given_id, accepted = await _submit(service, request, entry, version, body, durable=False)
+        outcome = await service.outcome(accepted.job_id, wait_seconds)
+        if outcome is None:
+            return error_answer(still_running_error(accepted.job_id, wait_seconds), job_id=accepted.job_id)
+        if outcome.error is not None:
+            return failed_job_answer(accepted.job_id, outcome.error)
+        served = entry.variant(outcome.variant) if outcome.variant else None
+        answer: dict[str, Any] = {
+            "model_name": family,
+            "model_version": served.name if served else "",
+            "outputs": [tensor_to_json(tensor) for tensor in outcome.outputs],
+            "parameters": outcome_parameters(outcome),
+        }
+        if given_id is not None:
+            answer["id"] = given_id
+        return json_answer(answer, headers={"Edge-Agent-Job": accepted.job_id.hex()})
+
+
+def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -> None:
+    @app.post("/api/v1/models/{family}/jobs")
+    @app.post("/api/v1/models/{family}/versions/{version}/jobs")
+    async def submit(request: Request, family: str, version: str | None = None) -> Response:
+        entry = service.catalogue.family(family)
+        body = await _body(request, max_request_bytes)
+        _, accepted = await _submit(service, request, entry, version, body, durable=True)
+        where = f"/api/v1/jobs/{accepted.job_id.hex()}"
+        state = {"job_id": accepted.job_id.hex(), "state": "queued", "repeated": accepted.repeated}
+        return json_answer(state, 202, {"Location": where, "Edge-Agent-Job": accepted.job_id.hex()})
+
+    @app.get("/api/v1/jobs/{job_id}")
+    async def job(job_id: str) -> Response:
+        stored = await _stored(service, job_id)
+        view = job_view(stored, _variant_name(service, stored))
+        if stored.outputs:
+            view["outputs"] = [tensor_to_json(tensor) for tensor in stored.outputs]
+        return json_answer(view)
+
+    @app.delete("/api/v1/jobs/{job_id}")
+    async def cancel(job_id: str) -> Response:
+        stored = await _stored(service, job_id)
+        service.cancel(stored.id)
+        await service.outcome(stored.id, 5.0)
+        after = await _stored(service, job_id)
+        return json_answer(job_view(after, _variant_name(service, after)))
+
+    @app.get("/api/v1/jobs/{job_id}/receipt")
+    async def receipt(job_id: str) -> Response:
+        stored = await _stored(service, job_id)
+        if stored.receipt is None:
+            text = f"the job {job_id} is {stored.state}: only a job that succeeded has a receipt"
+            raise RefusedError(text, code="unknown-job", hint="Look at /api/v1/jobs/ with the job's id.")
+        name = f'attachment; filename="{job_id}.receipt"'
+        return Response(stored.receipt, media_type="application/cose", headers={"Content-Disposition": name})
+
+    @app.get("/api/v1/coordinator")
+    async def coordinator() -> Response:
+        key = service.public_key
+        return json_answer(
+            {
+                "network": service.network,
+                "coordinator_id": key.id,
+                "public_key": key.raw.hex(),
+                "connected": service.ready,
+                "counters": dict(service.counters),
+            }
+        )
+
+    @app.get("/api/v1/agents")
+    async def agents() -> Response:
+        return json_answer(
+            [
+                {
+                    "agent_id": stored.id,
+                    "approved": stored.approved,
+                    "presence": presence,
+                    "offers": list(offers),
+                    "software": stored.software,
+                    "seen_ms": stored.seen_ms,
+                }
+                for stored, presence, offers in await service.agents()
+            ]
+        )
+
+
+async def _submit(  # noqa: PLR0913 what a request consists of
+    service: Service, request: Request, entry: Family, version: str | None, body: bytes, *, durable: bool
+) -> tuple[str | None, Accepted]:
+    variant = _digest_of(entry, version)
+    given_id, inputs, outputs, _ = request_from_json(body)
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
+        raise InputError(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
+    accepted = await service.submit(
+        entry.name,
+        tuple(inputs),
+        tuple(outputs),
+        variant=variant,
+        idempotency_key=key,
+        durable=durable,
+        deadline_seconds=None,
+    )
+    return given_id, accepted
+
+
+async def _body(request: Request, max_bytes: int) -> bytes:
+    """Read a body, giving up as soon as it is too long."""
+    announced = request.headers.get("Content-Length", "0")
+    too_long = TooLargeError(
+        f"the request is longer than {max_bytes} bytes",
+        hint="Send a smaller input; the operator sets the limit with coordinator.max_request_bytes.",
+    )
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise too_long
+    chunks: list[bytes] = []
+    length = 0
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length > max_bytes:
+            raise too_long
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _digest_of(entry: Family, version: str | None) -> bytes | None:
+    if version is None:
+        return None
+    variant = entry.variant_named(version)
+    if variant is None:
+        known = ", ".join(v.name for v in entry.variants)
+        raise RefusedError(
+            f"{entry.name} has no version {version[:64]!r}", code="unknown-version", hint=f"It has: {known}."
+        )
+    return variant.digest_bytes
+
+
+async def _stored(service: Service, job_id: str) -> StoredJob:
+    try:
+        raw = binascii.unhexlify(job_id)
+    except (binascii.Error, ValueError):
+        raw = b""
+    stored = await service.job(raw) if len(raw) == 16 else None
+    if stored is None:
+        raise RefusedError(
+            f"there is no job {job_id[:64]!r}",
+            code="unknown-job",
+            hint="It may be older than the coordinator keeps jobs (coordinator.retention_hours).",
+        )
+    return stored
+
+
+def _variant_name(service: Service, job: StoredJob) -> str | None:
+    variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
+    return variant.name if variant else None
+
+
+def _port(port: Port) -> dict[str, Any]:
+    return {
+        "name": port.name,
+        "datatype": port.datatype,
+        "shape": [-1 if isinstance(size, str) else size for size in port.shape],
+    }
+

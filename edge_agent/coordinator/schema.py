@@ -1,0 +1,87 @@
+"""The coordinator's tables. The database is the only truth about jobs."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("public_key", LargeBinary),  # absent while the operator approved it but it was never here
+    Column("approved", Boolean, nullable=False, default=False),
+    Column("session", BigInteger, nullable=False, default=0),
+    Column("software", String, nullable=False, default=""),
+    Column("seen_ms", BigInteger),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("family", String, nullable=False),
+    Column("variant", LargeBinary),  # asked for by the client
+    Column("inputs", LargeBinary, nullable=False),
+    Column("outputs", String, nullable=False),  # names, JSON
+    Column("salt", LargeBinary, nullable=False),
+    Column("state", String, nullable=False),
+    Column("epoch", Integer, nullable=False, default=0),
+    Column("max_attempts", Integer, nullable=False),
+    Column("submitted_ms", BigInteger, nullable=False),
+    Column("deadline_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("idempotency_key", String, unique=True),
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("error_code", String),
+    Column("error_message", String),
+    Column("error_blame", String),
+    Index("jobs_by_state", "state"),
+    Index("jobs_by_end", "ended_ms"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job_id", LargeBinary, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("agent_id", String, nullable=False),
+    Column("variant", LargeBinary, nullable=False),
+    Column("agent_session", BigInteger, nullable=False),
+    Column("coordinator_session", BigInteger, nullable=False),
+    Column("leased_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("outcome", String),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("job_id", LargeBinary, primary_key=True),  # one accepted result a job, whatever happens
+    Column("epoch", Integer, nullable=False),
+    Column("agent_id", String, nullable=False),
+    Column("variant", LargeBinary, nullable=False),
+    Column("run_us", BigInteger, nullable=False),
+    Column("outputs", LargeBinary, nullable=False),
+    Column("receipt", LargeBinary, nullable=False),
+)

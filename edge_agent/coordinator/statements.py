@@ -1,0 +1,96 @@
+"""What the coordinator says to agents, as signed messages ready to be published."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edge_agent import __version__
+from edge_agent.clock import Now
+from edge_agent.coordinator.events import Publish
+from edge_agent.coordinator.jobs import Attempt, Job
+from edge_agent.coordinator.verification import input_digests
+from edge_agent.wire.envelope import seal
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.messages import Control, Failure, Hello, Result, Settled, SettledAttempt
+from edge_agent.wire.messages import Job as JobStatement
+from edge_agent.wire.topics import Topics
+
+PROTOCOL_VERSIONS = (1,)
+
+
+class Statements:
+    """Signs with the coordinator's key for one network.
+
+    Args:
+        key: the coordinator's.
+        topics: of the network.
+    """
+
+    def __init__(self, key: SigningKey, topics: Topics) -> None:
+        self.key = key
+        self.topics = topics
+
+    def hello(self, session: int, now: Now) -> Publish:
+        """Announce a session of the coordinator; every agent answers with a birth."""
+        hello = Hello(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            coordinator_key=self.key.public.raw,
+            session=session,
+            software=f"edge-agent/{__version__}",
+            versions=PROTOCOL_VERSIONS,
+        )
+        return Publish(self.topics.coordinator, seal(self.key, hello), retain=True)
+
+    def job(self, job: Job, attempt: Attempt, now: Now, *, lease_seconds: float, max_output_bytes: int) -> Publish:
+        """Lease an attempt: the statement with the inputs beside it."""
+        statement = JobStatement(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            job=job.id,
+            epoch=attempt.epoch,
+            agent_id=attempt.agent_id,
+            session=attempt.agent_session,
+            family=job.family,
+            variant=attempt.variant,
+            inputs=input_digests(job),
+            salt=job.salt,
+            outputs=job.outputs,
+            lease_ms=int(lease_seconds * 1000),
+            max_output_bytes=max_output_bytes,
+        )
+        payload = seal(self.key, statement, [tensor.data for tensor in job.inputs])
+        return Publish(self.topics.jobs(attempt.agent_id), payload)
+
+    def settled(
+        self,
+        agent_id: str,
+        answer: Result | Failure,
+        outcome: Literal["accepted", "refused", "unknown"],
+        code: str | None,
+        now: Now,
+    ) -> Publish:
+        """Tell an agent that it need not send an answer again."""
+        attempt = SettledAttempt(job=answer.job, epoch=answer.epoch, outcome=outcome, code=code)
+        settled = Settled(
+            network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=(attempt,)
+        )
+        return Publish(self.topics.settled(agent_id), seal(self.key, settled))
+
+    def control(
+        self,
+        agent_id: str,
+        command: Literal["rebirth", "cancel", "not-enrolled"],
+        now: Now,
+        job: Job | None = None,
+    ) -> Publish:
+        """Ask an agent for something; with a job, about its present attempt."""
+        control = Control(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            agent_id=agent_id,
+            command=command,
+            job=job.id if job else None,
+            epoch=job.epoch if job else None,
+        )
+        return Publish(self.topics.control(agent_id), seal(self.key, control))

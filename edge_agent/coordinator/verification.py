@@ -1,0 +1,140 @@
+"""The one place where an agent's answer becomes a `VerifiedResult`, in numbered steps, cheap ones first.
+
+The rest of the coordinator takes nothing but a `VerifiedResult`, which cannot be made anywhere else. A refusal
+raises, has a stable code, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.coordinator.jobs import Attempt, Job
+from edge_agent.coordinator.requests import mismatch
+from edge_agent.errors import RefusedError
+from edge_agent.models.catalogue import Family
+from edge_agent.wire.envelope import Opened, attach, open_envelope
+from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.messages import Failure, Result, TensorDigest
+from edge_agent.wire.receipts import make_receipt
+from edge_agent.wire.tensors import Tensor
+
+MAX_CLOCK_SKEW_MS = 24 * 3600 * 1000
+"""An agent's clock may be this far off before its results are refused: boards without a clock start in the past,
+and the epoch, not the time, is what keeps old answers out."""
+
+_SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedResult:
+    """A result that was checked; only `verify_result` makes one.
+
+    Attributes:
+        signed: the agent's COSE_Sign1, untouched: the heart of the receipt.
+        outputs: the tensors whose digests the agent signed.
+    """
+
+    statement: Result
+    signed: bytes
+    key: PublicKey
+    outputs: tuple[Tensor, ...]
+    _seal: object
+
+    def __post_init__(self) -> None:
+        if self._seal is not _SEAL:
+            raise TypeError("a VerifiedResult is made by verify_result alone")
+
+    def receipt(self, coordinator: SigningKey, *, salt: bytes, accepted_ms: int) -> bytes:
+        """Countersign it."""
+        return make_receipt(
+            coordinator,
+            result=self.signed,
+            agent_key=self.key,
+            network=self.statement.network,
+            salt=salt,
+            accepted_ms=accepted_ms,
+        )
+
+
+def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result] | Opened[Failure]:
+    """Steps 1 to 6: size, envelope, key, signature, schema, kind, version and network.
+
+    Raises:
+        PeerError: nothing was opened.
+    """
+    opened: Opened[Result] | Opened[Failure] = open_envelope(
+        payload, key, (Result, Failure), network=network, max_bytes=max_bytes
+    )
+    if opened.statement.agent_id != key.id:
+        raise RefusedError("the statement names another agent than its signer", code="wrong-agent")
+    return opened
+
+
+def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attempt:
+    """Step 7: the answer is for the present attempt of this job, by the agent that holds it.
+
+    Raises:
+        RefusedError: `wrong-job`, `stale-epoch` or `wrong-agent`.
+    """
+    if statement.job != job.id:
+        raise RefusedError("the answer is for another job", code="wrong-job")
+    attempt = job.attempt
+    if attempt is None or statement.epoch < attempt.epoch:
+        raise RefusedError(f"the answer is for epoch {statement.epoch}, which is over", code="stale-epoch")
+    if statement.epoch != attempt.epoch:
+        raise RefusedError(f"the answer is for epoch {statement.epoch}, which was never leased", code="wrong-job")
+    if attempt.agent_id != agent_id:
+        raise RefusedError("the attempt is leased to another agent", code="wrong-agent")
+    return attempt
+
+
+def verify_result(opened: Opened[Result], job: Job, family: Family, *, received_ms: int) -> VerifiedResult:
+    """Steps 7 to 11 for a result whose envelope is open.
+
+    Args:
+        opened: what `open_answer` gave.
+        job: the job that it claims to answer, as we have it.
+        family: of that job, from the catalogue.
+        received_ms: Unix milliseconds.
+
+    Raises:
+        PeerError: with the code of the first step that failed.
+    """
+    result = opened.statement
+    # 7 job, epoch, agent
+    attempt = match_attempt(result, job, opened.key.id)
+    # 8 model and inputs
+    if result.family != job.family or result.variant != attempt.variant or result.klass.variant != attempt.variant:
+        raise RefusedError("the result is of another model than the one asked for", code="wrong-model")
+    if tuple(result.inputs) != input_digests(job):
+        raise RefusedError("the result is for other inputs than those that were sent", code="wrong-input")
+    # 9 freshness: generous, because epochs do the real work
+    if abs(result.finished_ms - received_ms) > MAX_CLOCK_SKEW_MS:
+        raise RefusedError("the agent's clock is more than a day off", code="not-fresh")
+    # 10 outputs: names, types, shapes, then the bytes themselves
+    _check_outputs(result.outputs, job, family)
+    outputs = attach(result.outputs, opened.attachments)
+    # 11 policy: nothing more in mode `signed`
+    return VerifiedResult(result, bytes(opened.signed), opened.key, tuple(outputs), _SEAL)
+
+
+def input_digests(job: Job) -> tuple[TensorDigest, ...]:
+    """The salted commitments to a job's inputs, as they stand in the job and must stand in the result."""
+    return tuple(TensorDigest.of(tensor, job.salt) for tensor in job.inputs)
+
+
+def _check_outputs(outputs: Sequence[TensorDigest], job: Job, family: Family) -> None:
+    wanted = job.outputs or tuple(port.name for port in family.outputs)
+    given = tuple(output.name for output in outputs)
+    if given != wanted:
+        raise RefusedError(f"the outputs are {', '.join(given)}; asked for: {', '.join(wanted)}", code="wrong-output")
+    symbols: dict[str, int] = {}
+    for port in family.inputs:
+        tensor = next(tensor for tensor in job.inputs if tensor.spec.name == port.name)
+        mismatch(port, tensor.spec, symbols)
+    ports = {port.name: port for port in family.outputs}
+    for output in outputs:
+        problem = mismatch(ports[output.name], output.spec, symbols)
+        if problem:
+            raise RefusedError(f"the output {output.name!r} {problem}", code="wrong-output")

@@ -1,0 +1,181 @@
+"""The daemon's handle on its worker process. Imports neither numpy nor onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from edge_agent.errors import PeerError, WorkerError
+from edge_agent.inference.events import (
+    CanaryDone,
+    CanaryFailed,
+    LoadFailed,
+    ModelLoaded,
+    Port,
+    RunDone,
+    RunFailed,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
+from edge_agent.inference.launch import Options
+from edge_agent.inference.messages import spec_entries
+from edge_agent.inference.process import Verdict, WorkerProcess
+from edge_agent.models.golden import decode_cases
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Sequence
+
+    from edge_agent.models.catalogue import Golden
+    from edge_agent.wire.tensors import Tensor
+
+__all__ = [
+    "CanaryDone",
+    "CanaryFailed",
+    "LoadFailed",
+    "ModelLoaded",
+    "Port",
+    "RunDone",
+    "RunFailed",
+    "Worker",
+    "WorkerDied",
+    "WorkerEvent",
+    "WorkerStarted",
+]
+
+
+class Worker:
+    """Starts the worker process, gives it commands, and tells the sink what comes of them.
+
+    No call waits for the worker, but for `stop`. Commands are answered in their order, one at a time. A
+    command to a worker that has died on its own is dropped: the `WorkerDied` that says so is on its way or
+    was given before. A worker that was stopped or killed with "stop" says nothing more, and what it still
+    held is forgotten.
+
+    Args:
+        sink: called with each event on a thread of this handle; it must only enqueue.
+        threads: inside an operator.
+        memory_limit_bytes: what models and runs may take, above the idle worker's memory; None for no limit.
+        log: for the start and end of the process, and at debug level for what it prints.
+    """
+
+    def __init__(
+        self,
+        sink: Callable[[WorkerEvent], None],
+        *,
+        threads: int,
+        memory_limit_bytes: int | None,
+        log: logging.Logger,
+    ) -> None:
+        self._sink = sink
+        self._options = Options(threads, memory_limit_bytes)
+        self._log = log
+        self._process: WorkerProcess | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the worker; None if there is none."""
+        return self._process.pid if self._process is not None and self._process.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker takes commands."""
+        return self._process is not None and self._process.alive
+
+    def start(self) -> None:
+        """Start a worker. `WorkerStarted` follows when it is ready; commands may be given before.
+
+        Raises:
+            WorkerError: "worker-start": one is running already, or the process could not be made.
+        """
+        if self.alive:
+            raise WorkerError("The worker is running already.", code="worker-start")
+        process = WorkerProcess(self._options, self._sink, self._log)
+        process.start()
+        self._process = process
+
+    def load(self, digest: bytes, fd: int) -> None:
+        """Load the model in the file `fd`, which this call takes over. Answer: `ModelLoaded` or `LoadFailed`.
+
+        Raises:
+            WorkerError: no worker was started.
+            ResourceError: "queue-full".
+        """
+        self._running(fd).load({"do": "load", "digest": digest}, digest, fd)
+
+    def unload(self, digest: bytes) -> None:
+        """Forget a model and give its memory back, after the commands before. There is no answer.
+
+        Raises:
+            WorkerError: no worker was started.
+            ResourceError: "queue-full".
+        """
+        self._running().send({"do": "unload", "digest": digest})
+
+    def run(
+        self,
+        token: int,
+        digest: bytes,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[str],
+        max_output_bytes: int,
+    ) -> None:
+        """Run a loaded model; `outputs` empty for all. Answer: `RunDone` or `RunFailed` with this `token`.
+
+        Raises:
+            WorkerError: no worker was started.
+            ResourceError: "queue-full": too many runs, or too many bytes, wait already.
+        """
+        header: dict[str, object] = {
+            "do": "run",
+            "token": token,
+            "digest": digest,
+            "inputs": spec_entries([tensor.spec for tensor in inputs]),
+            "outputs": list(outputs),
+            "max_output_bytes": max_output_bytes,
+        }
+        self._running().run(header, token, [tensor.data for tensor in inputs], max_output_bytes)
+
+    def canary(self, digest: bytes, fd: int, golden: bytes, seconds: float, *, tolerance: Golden) -> None:
+        """Measure the model in the file `fd`, which this call takes over, by running it for `seconds`.
+
+        The answer is `CanaryDone` or `CanaryFailed`, the latter also if the golden file is not one. The
+        outputs are judged on this side: a model that has taken its worker over cannot call them right.
+
+        Args:
+            digest: names the model in the answer.
+            fd: the verified file.
+            golden: the content of the golden file.
+            seconds: how long runs are repeated; there is at least one.
+            tolerance: the catalogue's entry on that golden file.
+
+        Raises:
+            WorkerError: no worker was started.
+            ResourceError: "queue-full".
+        """
+        process = self._running(fd)
+        try:
+            cases = decode_cases(golden)
+        except PeerError as error:
+            os.close(fd)
+            self._sink(CanaryFailed(digest, error.error_code, error.message))
+        else:
+            process.canary(digest, fd, cases, tolerance, seconds)
+
+    def kill(self, reason: Verdict) -> None:
+        """End the worker at once. "hung": `WorkerDied` follows. "stop": nothing, but what was on its way."""
+        if self._process is not None:
+            self._process.kill(reason)
+
+    def stop(self, timeout: float) -> None:
+        """Let the worker finish what it holds, up to `timeout` seconds, and end. No `WorkerDied` follows."""
+        if self._process is not None:
+            self._process.stop(timeout)
+
+    def _running(self, fd: int | None = None) -> WorkerProcess:
+        if self._process is None:
+            if fd is not None:
+                os.close(fd)
+            raise WorkerError("No worker was started.", code="worker-start")
+        return self._process

@@ -1,0 +1,69 @@
+"""How a worker process is started: its command line and its small environment."""
+
+from __future__ import annotations
+
+import os
+import site
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+# Variables of the daemon that its worker may need to find the same Python packages and libraries. Nothing
+# else is passed on: no proxies, no credentials, no home.
+_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
+_ENVIRONMENT = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+    # Two arenas, and freed memory back to the kernel early: a session takes 1.02 times its file instead of
+    # 2.5 times.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+    # numpy only views bytes here; its BLAS needs no threads and no buffers.
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a worker is started; the memory limit counts from what the idle worker has."""
+
+    threads: int
+    memory_limit_bytes: int | None = None
+
+
+def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    """Start a worker that serves `theirs`; what it prints can be read from `stderr`.
+
+    Raises:
+        OSError: the process could not be made.
+    """
+    fd = theirs.fileno()
+    # -P: the folder that the daemon was started in is no place to import from.
+    command = [sys.executable, "-P", "-m", "edge_agent.inference.worker"]
+    command += ["--fd", str(fd), "--parent", str(os.getpid()), "--threads", str(options.threads)]
+    if options.memory_limit_bytes is not None:
+        command += ["--memory-limit-bytes", str(options.memory_limit_bytes)]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        pass_fds=(fd,),
+        env=environment(os.environ),
+        cwd="/",
+        process_group=0,  # a Ctrl-C at the terminal is for the daemon
+    )
+
+
+def environment(daemon: Mapping[str, str]) -> dict[str, str]:
+    """Return the worker's environment: what it needs, and of the daemon's what finds the same packages."""
+    passed_on = {name: daemon[name] for name in _PASSED_ON if name in daemon}
+    if site.ENABLE_USER_SITE:
+        passed_on["PYTHONUSERBASE"] = site.getuserbase()
+    return _ENVIRONMENT | passed_on

@@ -1,0 +1,119 @@
+"""A look through a model file before onnxruntime sees it: what it refers to, and how deep it is nested.
+
+An ONNX file is one protobuf message. This walks only the parts of it in which graphs and tensors can be, and
+skips over the bytes of weights, so that a file of a gigabyte costs a few page reads. Field numbers are those
+of onnx.proto (ONNX 1.0 to 1.23); unknown fields are skipped, as protobuf does it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import NoReturn
+
+from edge_agent.errors import WorkerError
+
+MAX_GRAPH_DEPTH = 32
+"""Graphs inside graphs (If, Loop, Scan). Real models stay below 8; time to load grows exponentially."""
+MAX_NODES = 500_000
+
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(8)
+# message → field number → the message inside
+_CHILDREN: tuple[dict[int, int], ...] = (
+    {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    {1: _NODE, 5: _TENSOR, 15: _SPARSE},
+    {5: _ATTRIBUTE},
+    {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
+    {},
+    {1: _TENSOR, 2: _TENSOR},
+    {7: _NODE, 11: _ATTRIBUTE},
+    {1: _GRAPH, 2: _GRAPH},
+)
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
+
+_HINT = "Publish the model again as one self-contained ONNX file."
+
+
+def check(fd: int) -> None:
+    """Return if the file may be given to onnxruntime.
+
+    Raises:
+        WorkerError: "model-load": no ONNX file, cut, with external data, nested too deep, or with too many
+        nodes.
+    """
+    size = os.fstat(fd).st_size
+    if not size:
+        _refuse("The model file is empty.")
+    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
+        _walk(data, size)
+
+
+def _walk(data: mmap.mmap, size: int) -> None:  # noqa: C901 - one loop that runs once a field; calls would double its time
+    # Messages that are not finished: (message, offset of its next field, its end, graphs around it). Not
+    # recursive, so that the file does not decide how deep this process's stack gets.
+    stack = [(_MODEL, 0, size, 0)]
+    nodes = 0
+    graphs = 0
+    while stack:
+        message, at, end, depth = stack.pop()
+        children = _CHILDREN[message]
+        while at < end:
+            key, at = _varint(data, at, end)
+            field, wire_type = key >> 3, key & 7
+            if wire_type == _LENGTH_DELIMITED:
+                length, at = _varint(data, at, end)
+                if length > end - at:
+                    _refuse("The model file is cut, or is no ONNX file: a field reaches past its end.")
+                inner = children.get(field)
+                if inner is not None:
+                    stack.append((message, at + length, end, depth))
+                    nodes += inner == _NODE
+                    graphs += inner == _GRAPH
+                    _check_limits(nodes, depth + (inner == _GRAPH))
+                    stack.append((inner, at, at + length, depth + (inner == _GRAPH)))
+                    break
+                if message == _TENSOR and field == _EXTERNAL_DATA:
+                    _refuse_external()
+                at += length
+            elif wire_type == _VARINT:
+                value, at = _varint(data, at, end)
+                if message == _TENSOR and field == _DATA_LOCATION and value:
+                    _refuse_external()
+            elif wire_type in (_FIXED64, _FIXED32):
+                at += 8 if wire_type == _FIXED64 else 4
+                if at > end:
+                    _refuse("The model file is cut, or is no ONNX file: a number reaches past its end.")
+            else:
+                _refuse("The model file is no ONNX file: it has a field of an unknown form.")
+    if not graphs:
+        _refuse("The model file is no ONNX file: it has no graph.")
+
+
+def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:
+    """Return the number at `at` and the offset behind it (protobuf's base 128, at most ten bytes)."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= end:
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    return _refuse("The model file is cut, or is no ONNX file: a number does not end.")
+
+
+def _check_limits(nodes: int, depth: int) -> None:
+    if nodes > MAX_NODES:
+        _refuse(f"The model has more than {MAX_NODES} nodes.")
+    if depth > MAX_GRAPH_DEPTH:
+        _refuse(f"The model nests graphs deeper than {MAX_GRAPH_DEPTH} levels.")
+
+
+def _refuse_external() -> NoReturn:
+    _refuse("The model refers to data outside its own file, which a digest of the file does not cover.")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise WorkerError(message, code="model-load", hint=_HINT)

@@ -1,0 +1,63 @@
+"""How a worker ended, in words that help whoever reads them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.inference.messages import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_QUOTED_LINES = 3
+_QUOTED_CHARACTERS = 600
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
+
+
+def write(status: int, printed: Iterable[str], *, hung: bool, garbled: str, oom_killed: bool) -> str:
+    """Return why the worker is no more.
+
+    Args:
+        status: as `subprocess` gives it, the negative signal number for a death by signal.
+        printed: its lines on the standard error stream.
+        hung: it was killed for not answering.
+        garbled: what was wrong with its last answer; empty if nothing was.
+        oom_killed: the kernel killed some process for memory during its life.
+    """
+    if hung:
+        text = "The worker did not answer in time and was killed."
+    elif garbled:
+        text = f"The worker was killed because it sent something that is not an answer: {garbled}"
+    else:
+        text = f"The worker {how_it_ended(status, oom_killed=oom_killed)}."
+    last = " | ".join(list(printed)[-_QUOTED_LINES:])
+    return plain(f"{text} Its last lines: {last[-_QUOTED_CHARACTERS:]}" if last else text)
+
+
+def how_it_ended(status: int, *, oom_killed: bool) -> str:
+    """Return in words what a `returncode` means; `oom_killed` if memory ran out on this machine meanwhile."""
+    if status >= 0:
+        return f"ended by itself with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    if -status == signal.SIGKILL:
+        if oom_killed:
+            return "was killed by the kernel because memory ran out (SIGKILL); a smaller variant may fit"
+        return "was killed from outside (SIGKILL)"
+    if -status in _CRASHES:
+        return f"crashed ({name}); the model, or onnxruntime on this machine, is the likely cause"
+    return f"was ended by {name}"
+
+
+def oom_kills() -> int:
+    """Return how many processes were killed for memory since the machine started; 0 if that is unknown."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

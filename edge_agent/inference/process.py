@@ -1,0 +1,315 @@
+"""One life of a worker process: started, listened to, and its end told in plain words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Literal
+
+from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
+from edge_agent.inference import frames, launch, obituary
+from edge_agent.inference.events import (
+    CanaryDone,
+    CanaryFailed,
+    LoadFailed,
+    ModelLoaded,
+    RunDone,
+    RunFailed,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
+from edge_agent.inference.messages import (
+    Judge,
+    event_of,
+    names_of,
+    plain,
+    spec_entries,
+    text_of,
+)
+from edge_agent.inference.outbox import Outbox
+from edge_agent.models.catalogue import MAX_GOLDEN_BYTES, Golden
+from edge_agent.models.golden import Case, difference
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping, Sequence
+
+    from edge_agent.wire.tensors import Tensor
+
+MAX_COMMANDS = 256
+"""Commands that one worker may hold, waiting ones included."""
+_STDERR_LINES = 40
+_STDERR_LINE_BYTES = 1_000
+# How long a worker that closed its socket may take to end by itself.
+_END_SECONDS = 2.0
+_STDERR_SECONDS = 0.5
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+Verdict = Literal["hung", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """The answer that a command will get. `name` is a run's token or a model's digest."""
+
+    kinds: tuple[type[WorkerEvent], ...]
+    name: int | bytes
+    most_bytes: int = 0
+    judge: Judge | None = None
+
+    def is_met_by(self, event: WorkerEvent) -> bool:
+        name = event.token if isinstance(event, (RunDone, RunFailed)) else getattr(event, "digest", None)
+        return isinstance(event, self.kinds) and name == self.name
+
+
+class WorkerProcess:
+    """A worker process from its start to its end, for `Worker`, which has one after the other.
+
+    One thread starts the process, listens to it and reaps it. That thread lives exactly as long as the
+    process, as the kernel's parent-death signal asks for.
+    """
+
+    def __init__(
+        self, options: launch.Options, sink: Callable[[WorkerEvent], None], log: logging.Logger
+    ) -> None:
+        self._options = options
+        self._sink = sink
+        self._log = log
+        self._lock = threading.Lock()
+        # In the order of the commands, which is the order of the answers.
+        self._expected: deque[_Expected] = deque()
+        self._ready = False
+        self._verdict: Verdict | None = None
+        self._stopping = False
+        self._ended = False
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._outbox = Outbox(self._ours)
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._failure: Exception | None = None
+        self._is_started = threading.Event()
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._oom_kills = obituary.oom_kills()
+        self._asked_at = time.perf_counter()
+        self._thread = threading.Thread(target=self._live, name="worker-reader", daemon=True)
+
+    # -- from the daemon's threads ---------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the process; that it can work is told by `WorkerStarted`.
+
+        Raises:
+            WorkerError: "worker-start": the process could not be made.
+        """
+        self._thread.start()
+        self._is_started.wait()
+        if self._failure is not None:
+            raise WorkerError(
+                f"The worker process could not be started: {self._failure}.", code="worker-start"
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, also after the end; 0 before the start."""
+        return 0 if self._popen is None else self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it takes commands: not ended, not killed, not stopping."""
+        return self._popen is not None and self._verdict is None and not (self._stopping or self._ended)
+
+    def load(self, header: Mapping[str, object], digest: bytes, fd: int) -> None:
+        """Send a command to load, taking over `fd`. Raises as `send` does."""
+        self.send(header, fd=fd, expected=_Expected((ModelLoaded, LoadFailed), digest))
+
+    def canary(
+        self, digest: bytes, fd: int, cases: Sequence[Case], tolerance: Golden, seconds: float
+    ) -> None:
+        """Send a command to measure, taking over `fd`. Raises as `send` does."""
+
+        def judge(answers: Sequence[Sequence[Tensor]]) -> str:
+            if len(answers) != len(cases):
+                return f"{len(answers)} cases were answered instead of {len(cases)}"
+            for number, (case, outputs) in enumerate(zip(cases, answers, strict=True), 1):
+                if wrong := difference(tolerance, case, outputs):
+                    return f"case {number}: {wrong}"
+            return ""
+
+        header: dict[str, object] = {
+            "do": "canary",
+            "digest": digest,
+            "seconds": float(seconds),
+            "cases": [spec_entries([tensor.spec for tensor in case.inputs]) for case in cases],
+            "wanted": [[tensor.name for tensor in case.outputs] for case in cases],
+            "max_output_bytes": MAX_GOLDEN_BYTES,
+        }
+        parts = [tensor.data for case in cases for tensor in case.inputs]
+        expected = _Expected((CanaryDone, CanaryFailed), digest, MAX_GOLDEN_BYTES, judge)
+        self.send(header, parts, fd, expected)
+
+    def run(
+        self, header: Mapping[str, object], token: int, parts: Sequence[frames.Buffer], most_bytes: int
+    ) -> None:
+        """Send a run whose outputs have at most `most_bytes`. Raises as `send` does."""
+        self.send(header, parts, None, _Expected((RunDone, RunFailed), token, most_bytes))
+
+    def send(
+        self,
+        header: Mapping[str, object],
+        parts: Sequence[frames.Buffer] = (),
+        fd: int | None = None,
+        expected: _Expected | None = None,
+    ) -> None:
+        """Send a command, without waiting; takes `fd` over in every case. Dropped if the process has ended.
+
+        Raises:
+            ResourceError: "queue-full": the worker holds `MAX_COMMANDS` already, or too many bytes wait.
+            TooLargeError: a header beyond the limits of a frame.
+        """
+        # The lock keeps commands and expected answers in the same order. Nothing inside it blocks.
+        with self._lock:
+            try:
+                if self._ended or self._verdict is not None or self._stopping:
+                    return
+                if len(self._expected) >= MAX_COMMANDS:
+                    text = f"The worker holds {MAX_COMMANDS} commands already."
+                    raise ResourceError(text, code="queue-full")
+                buffers = frames.pack(header, parts)
+                if expected is not None:
+                    self._expected.append(expected)
+                try:
+                    self._outbox.put(buffers, fd)
+                except ResourceError:
+                    if expected is not None:
+                        self._expected.pop()
+                    raise
+                finally:
+                    fd = None
+            finally:
+                if fd is not None:
+                    os.close(fd)
+
+    def kill(self, verdict: Verdict) -> None:
+        """End the process now."""
+        with self._lock:
+            if self._ended or self._verdict is not None:
+                return
+            self._verdict = verdict
+        if self._popen is not None:
+            self._popen.kill()
+        # If a child of the worker holds its end open, this is what wakes our threads.
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+
+    def stop(self, timeout: float) -> None:
+        """Let the process finish what it holds, for at most `timeout` seconds, and end it."""
+        with self._lock:
+            self._stopping = True
+        self._outbox.close()
+        self._thread.join(timeout)
+        self.kill("stop")
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        try:
+            popen = self._popen = launch.spawn(self._options, self._theirs)
+        except (OSError, subprocess.SubprocessError) as error:
+            self._failure = error
+            self._ended = True
+            self._close()
+            return
+        finally:
+            self._theirs.close()
+            self._is_started.set()
+        assert popen.stderr is not None  # noqa: S101 - a pipe was asked for
+        drain = threading.Thread(target=self._drain, args=(popen.stderr,), name="worker-stderr", daemon=True)
+        drain.start()
+        garbled = self._listen()
+        if garbled:
+            popen.kill()
+        try:
+            status = popen.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            popen.kill()
+            status = popen.wait()
+        self._close()
+        drain.join(_STDERR_SECONDS)
+        self._tell_end(popen.pid, status, garbled)
+
+    def _listen(self) -> str:
+        """Give events to the sink until the worker closes its end; return what it said wrong, if anything."""
+        reader = frames.FrameReader(self._ours, self._most_bytes)
+        try:
+            while (frame := reader.read()) is not None and self._verdict is None:
+                self._sink(self._event(frame))
+        except PeerError as error:
+            return error.message
+        except Exception as error:  # noqa: BLE001 - the reason is the next line
+            # Whatever this is, the daemon must hear that the worker is gone, and not wait for it for ever.
+            self._log.exception("The worker cannot be listened to", extra={"action": "worker-unheard"})
+            return f"{type(error).__name__} in the agent: {error}"
+        return ""
+
+    def _most_bytes(self, _header: frames.Header) -> int:
+        with self._lock:
+            return self._expected[0].most_bytes if self._expected else 0
+
+    def _event(self, frame: frames.Frame) -> WorkerEvent:
+        header = frame.header
+        if header.get("say") == "ready" and not self._ready:
+            self._ready = True
+            elapsed_ms = (time.perf_counter() - self._asked_at) * 1e3
+            return WorkerStarted(
+                self.pid, text_of(header, "runtime"), names_of(header, "providers"), elapsed_ms
+            )
+        with self._lock:
+            expected = self._expected[0] if self._expected else None
+        event = event_of(frame, expected.judge if expected is not None else None)
+        if expected is None or not expected.is_met_by(event):
+            raise MalformedError("It answered something that it was not asked.")
+        with self._lock:
+            self._expected.popleft()
+        return event
+
+    def _drain(self, stream: IO[bytes]) -> None:
+        """Keep the end of what the process and its libraries print; a line that does not end is cut."""
+        with stream:
+            while line := stream.readline(_STDERR_LINE_BYTES):
+                text = plain(_COLOUR.sub("", line.decode(errors="replace")))
+                if text:
+                    self._stderr.append(text)
+                    self._log.debug("The worker printed: %s", text, extra={"action": "worker-stderr"})
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
+        self._outbox.abandon()
+        self._ours.close()
+
+    def _tell_end(self, pid: int, status: int, garbled: str) -> None:
+        with self._lock:
+            self._ended = True
+            tokens = tuple(expected.name for expected in self._expected if isinstance(expected.name, int))
+            self._expected.clear()
+            verdict = self._verdict
+        if self._stopping or verdict == "stop":
+            self._log.info("The worker has stopped", extra={"action": "worker-stopped", "pid": pid})
+            return
+        hung = verdict == "hung"
+        oom_killed = obituary.oom_kills() > self._oom_kills
+        message = obituary.write(status, tuple(self._stderr), hung=hung, garbled=garbled, oom_killed=oom_killed)
+        self._log.warning(
+            "%s", message, extra={"action": "worker-died", "pid": pid, "held_runs": len(tokens)}
+        )
+        self._sink(WorkerDied(pid, "worker-hung" if hung else "worker-died", message, tokens))

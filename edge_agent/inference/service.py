@@ -1,0 +1,148 @@
+"""What the worker does between its start and its end: read commands, carry them out, answer each."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from typing import TYPE_CHECKING
+
+from edge_agent.errors import EdgeAgentError, InputError, MalformedError, TooLargeError, WorkerError
+from edge_agent.inference import canary, frames, limits
+from edge_agent.inference.messages import (
+    cases_of,
+    digest_of,
+    integer_of,
+    names_of,
+    number_of,
+    plain,
+    spec_entries,
+    tensors_of,
+    text_of,
+)
+from edge_agent.inference.sessions import PROVIDERS, Session, runtime_name
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from edge_agent.inference.events import Blame
+
+MAX_COMMAND_BYTES = 2**31
+"""The parts of one command together. The daemon's own limits are far lower; this one bounds a mistake."""
+
+
+class Service:
+    """Carries out commands and answers them on `connection`, with `threads` inside an operator."""
+
+    def __init__(self, connection: socket.socket, threads: int) -> None:
+        self._connection = connection
+        self._threads = threads
+        self._sessions: dict[bytes, Session] = {}
+        self._commands: dict[str, Callable[[frames.Frame], None]] = {
+            "run": self._run,
+            "load": self._load,
+            "unload": self._unload,
+            "canary": self._canary,
+        }
+
+    def ready(self) -> None:
+        """Say that commands are welcome."""
+        self._say({"say": "ready", "runtime": runtime_name(), "providers": list(PROVIDERS)})
+
+    def serve(self) -> None:
+        """Answer commands until the daemon closes the connection.
+
+        Raises:
+            MalformedError, TooLargeError: what came is not a frame or not a command.
+            OSError: the daemon is gone.
+        """
+        reader = frames.FrameReader(self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True)
+        while (frame := reader.read()) is not None:
+            try:
+                command = self._commands.get(text_of(frame.header, "do"))
+                if command is None:
+                    raise MalformedError("The command is unknown.")
+                command(frame)
+            finally:
+                if frame.fd is not None:
+                    os.close(frame.fd)
+            # The tensors of a large job are not kept until the next one comes.
+            del frame
+
+    def _say(self, header: dict[str, object], parts: Sequence[frames.Buffer] = ()) -> None:
+        frames.send(self._connection, frames.pack(header, parts))
+
+    def _load(self, frame: frames.Frame) -> None:
+        digest = digest_of(frame.header)
+        self._sessions.pop(digest, None)
+        try:
+            session = self._sessions[digest] = Session(_fd(frame), self._threads)
+        except EdgeAgentError as error:
+            limits.trim()
+            self._say({"say": "load-failed", "digest": digest, **_failure(error)})
+            return
+        answer = {"inputs": spec_entries(session.inputs), "outputs": spec_entries(session.outputs)}
+        sizes = {"load_us": session.load_us, "memory_bytes": session.memory_bytes}
+        self._say({"say": "loaded", "digest": digest, **answer, **sizes})
+
+    def _unload(self, frame: frames.Frame) -> None:
+        self._sessions.pop(digest_of(frame.header), None)
+        gc.collect()
+        limits.trim()
+
+    def _run(self, frame: frames.Frame) -> None:
+        started = time.perf_counter_ns()
+        header = frame.header
+        token = integer_of(header, "token")
+        try:
+            session = self._sessions.get(digest_of(header))
+            if session is None:
+                raise WorkerError("The model is not loaded in the worker.")
+            inputs = tensors_of(header, "inputs", frame.parts)
+            outputs = session.run(inputs, names_of(header, "outputs"), integer_of(header, "max_output_bytes"))
+        except EdgeAgentError as error:
+            self._say({"say": "run-failed", "token": token, **_failure(error), "blame": blame(error)})
+            return
+        run_us = (time.perf_counter_ns() - started) // 1000
+        specs = spec_entries([output.spec for output in outputs])
+        answer: dict[str, object] = {"say": "done", "token": token, "outputs": specs, "run_us": run_us}
+        self._say(answer, [output.data for output in outputs])
+
+    def _canary(self, frame: frames.Frame) -> None:
+        header = frame.header
+        digest = digest_of(header)
+        try:
+            cases = cases_of(header, frame.parts)
+            most = integer_of(header, "max_output_bytes")
+            found = canary.measure(_fd(frame), cases, most, number_of(header, "seconds"), self._threads)
+        except EdgeAgentError as error:
+            self._say({"say": "canary-failed", "digest": digest, **_failure(error)})
+        else:
+            answer: dict[str, object] = {"say": "canary-done", "digest": digest, "threads": self._threads}
+            answer |= {"p50_us": found.p50_us, "p95_us": found.p95_us, "runs": found.runs}
+            answer |= {"load_us": found.load_us, "peak_bytes": found.peak_bytes}
+            specs = [spec_entries([output.spec for output in outputs]) for outputs in found.outputs]
+            parts = [output.data for outputs in found.outputs for output in outputs]
+            self._say({**answer, "cases": specs}, parts)
+        gc.collect()
+        limits.trim()
+
+
+def blame(error: EdgeAgentError) -> Blame:
+    """Return whose fault it is that a run failed."""
+    if isinstance(error, (InputError, TooLargeError, MalformedError)):
+        return "requester"
+    if isinstance(error, WorkerError) and error.error_code == "model-run":
+        return "model"
+    return "agent"
+
+
+def _failure(error: EdgeAgentError) -> dict[str, object]:
+    return {"code": error.error_code, "message": plain(error.message)}
+
+
+def _fd(frame: frames.Frame) -> int:
+    if frame.fd is None:
+        raise WorkerError("The command came without the model's file.")
+    return frame.fd

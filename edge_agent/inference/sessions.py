@@ -1,0 +1,289 @@
+"""One model in onnxruntime: tensors in, tensors out, every bit as it came.
+
+Ordinary types go through `InferenceSession.run` and numpy views of the received bytes, without a copy.
+bfloat16, which numpy does not know, goes through `OrtValue`s of 16-bit integers. What a requester got wrong
+is found before onnxruntime runs, so that what fails after that is the model's fault or a lack of memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edge_agent.errors import EdgeAgentError, InputError, ResourceError, TooLargeError, WorkerError
+from edge_agent.inference import limits, model_file
+from edge_agent.inference.events import Port
+from edge_agent.inference.messages import plain
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings, unpack_strings
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from edge_agent.inference.frames import Buffer
+
+PROVIDERS = ("CPUExecutionProvider",)
+# What stands for a type in numpy: same size, and the same bits unless they are counted or compared.
+_NUMPY = {
+    DataType.BOOL: np.dtype("?"),
+    DataType.UINT8: np.dtype("u1"),
+    DataType.UINT16: np.dtype("<u2"),
+    DataType.UINT32: np.dtype("<u4"),
+    DataType.UINT64: np.dtype("<u8"),
+    DataType.INT8: np.dtype("i1"),
+    DataType.INT16: np.dtype("<i2"),
+    DataType.INT32: np.dtype("<i4"),
+    DataType.INT64: np.dtype("<i8"),
+    DataType.FP16: np.dtype("<f2"),
+    DataType.BF16: np.dtype("<u2"),
+    DataType.FP32: np.dtype("<f4"),
+    DataType.FP64: np.dtype("<f8"),
+}
+# onnx.TensorProto.DataType, for the values that are made without numpy's word on their type.
+_ONNX_NUMBERS = {
+    DataType.FP32: 1,
+    DataType.UINT8: 2,
+    DataType.INT8: 3,
+    DataType.UINT16: 4,
+    DataType.INT16: 5,
+    DataType.INT32: 6,
+    DataType.INT64: 7,
+    DataType.BOOL: 9,
+    DataType.FP16: 10,
+    DataType.FP64: 11,
+    DataType.UINT32: 12,
+    DataType.UINT64: 13,
+    DataType.BF16: 16,
+}
+# How onnxruntime and the C++ library say that an allocation failed.
+_OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "bad allocation")
+
+
+class Output(NamedTuple):
+    """One output: what it is, and its bytes, which belong to onnxruntime and live as long as this does."""
+
+    spec: TensorSpec
+    data: Buffer
+
+
+def runtime_name() -> str:
+    """Return the runtime as a class names it, for example `onnxruntime 1.32.0`."""
+    return f"onnxruntime {ort.__version__}"
+
+
+class Session:
+    """A loaded model.
+
+    Args:
+        fd: the very file that was verified; read from its start, and not closed.
+        threads: for the inside of an operator, at least 1.
+
+    Raises:
+        WorkerError: "model-load": the file is no model, or one that cannot be served.
+        ResourceError: there is not enough memory for it.
+    """
+
+    def __init__(self, fd: int, threads: int) -> None:
+        before = limits.status_bytes("RssAnon")
+        started = time.perf_counter_ns()
+        model_file.check(fd)
+        self._session = _open(fd, threads)
+        self.inputs = tuple(_port(node, "input") for node in self._session.get_inputs())
+        self.outputs = tuple(_port(node, "output") for node in self._session.get_outputs())
+        self._ports = {port.name: port for port in self.outputs}
+        self._by_value = any(port.datatype is DataType.BF16 for port in self.outputs)
+        if self._by_value and any(port.datatype is DataType.BYTES for port in self.inputs + self.outputs):
+            raise WorkerError(
+                "The model mixes strings and bfloat16 outputs, which is not supported.", code="model-load"
+            )
+        self.load_us = (time.perf_counter_ns() - started) // 1000
+        limits.trim()
+        self.memory_bytes = max(0, limits.status_bytes("RssAnon") - before)
+
+    def run(self, inputs: Sequence[Tensor], wanted: Sequence[str], max_output_bytes: int) -> list[Output]:
+        """Return the outputs `wanted` in that order, or all.
+
+        Raises:
+            InputError: the inputs are not what the model takes; the message says what it takes.
+            TooLargeError: the outputs have more than `max_output_bytes` together.
+            WorkerError: "model-run": the model failed on inputs that look right.
+            ResourceError: there is not enough memory for this run.
+        """
+        self._check(inputs)
+        ports = self._wanted(wanted)
+        arrays = {tensor.name: _array(tensor) for tensor in inputs}
+        try:
+            outputs = self._run_values(ports, arrays) if self._by_value else self._run_arrays(ports, arrays)
+        except EdgeAgentError:
+            raise
+        except MemoryError:
+            raise ResourceError("There is not enough memory for this run.") from None
+        except Exception as error:
+            raise _failure(error, "model-run", "The model failed while running") from error
+        total = sum(len(output.data) for output in outputs)
+        if total > max_output_bytes:
+            raise TooLargeError(
+                f"The outputs have {total} bytes, more than the {max_output_bytes} that are allowed."
+            )
+        return outputs
+
+    # -- inputs ----------------------------------------------------------------------------------------------
+
+    def _check(self, inputs: Sequence[Tensor]) -> None:
+        given = {tensor.name: tensor.spec for tensor in inputs}
+        if len(given) != len(inputs):
+            raise InputError("An input is given twice.")
+        free: dict[str, tuple[int, str]] = {}
+        for port in self.inputs:
+            spec = given.pop(port.name, None)
+            if spec is None:
+                raise InputError(f"The input {port} is missing; the model takes {_listed(self.inputs)}.")
+            _check_input(port, spec, free)
+        if given:
+            raise InputError(
+                f"The model has no input {next(iter(given))!r}; it takes {_listed(self.inputs)}."
+            )
+
+    def _wanted(self, wanted: Sequence[str]) -> Sequence[Port]:
+        if not wanted:
+            return self.outputs
+        unknown = [name for name in wanted if name not in self._ports]
+        if unknown:
+            raise InputError(f"The model has no output {unknown[0]!r}; it has {_listed(self.outputs)}.")
+        if len(set(wanted)) != len(wanted):
+            raise InputError("An output is asked for twice.")
+        return [self._ports[name] for name in wanted]
+
+    # -- the two ways through onnxruntime --------------------------------------------------------------------
+
+    def _run_arrays(self, ports: Sequence[Port], arrays: dict[str, npt.NDArray[Any]]) -> list[Output]:
+        feed = {
+            port.name: _value(arrays[port.name], port.datatype)
+            if port.datatype is DataType.BF16
+            else arrays[port.name]
+            for port in self.inputs
+        }
+        results = self._session.run([port.name for port in ports], feed)
+        return [_output(port, result) for port, result in zip(ports, results, strict=True)]
+
+    def _run_values(self, ports: Sequence[Port], arrays: dict[str, npt.NDArray[Any]]) -> list[Output]:
+        feed = {port.name: _value(arrays[port.name], port.datatype) for port in self.inputs}
+        results = self._session.run_with_ort_values([port.name for port in ports], feed)
+        outputs = []
+        for port, result in zip(ports, results, strict=True):
+            data = (
+                ctypes.string_at(result.data_ptr(), size) if (size := result.tensor_size_in_bytes()) else b""
+            )
+            outputs.append(Output(TensorSpec(port.name, port.datatype, tuple(result.shape())), data))
+        return outputs
+
+
+def _open(fd: int, threads: int) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Waiting threads that spin starve the others on a small machine with more to do.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return ort.InferenceSession(
+            f"/proc/self/fd/{fd}", options, providers=list(PROVIDERS), enable_fallback=0
+        )
+    except MemoryError:
+        raise ResourceError("There is not enough memory to load the model.") from None
+    except Exception as error:
+        raise _failure(error, "model-load", "onnxruntime refuses the model") from error
+
+
+def _failure(error: Exception, code: str, what: str) -> EdgeAgentError:
+    text = plain(str(error))
+    if any(sign in text for sign in _OUT_OF_MEMORY):
+        return ResourceError(f"There is not enough memory: {_reason(text)}")
+    return WorkerError(f"{what}: {_reason(text)}", code=code)
+
+
+def _reason(text: str) -> str:
+    """Return onnxruntime's message without its prefix `[ONNXRuntimeError] : 1 : FAIL : `."""
+    return text.split(" : ", 3)[-1][:500] if text.startswith("[ONNXRuntimeError]") else text[:500]
+
+
+def _port(node: Any, kind: str) -> Port:  # noqa: ANN401 - onnxruntime ships no types
+    try:
+        datatype = DataType.from_onnx(node.type)
+        shape = tuple(
+            size if isinstance(size, int) and size >= 0 else str(size or "?") for size in node.shape
+        )
+        TensorSpec(node.name, datatype, tuple(size for size in shape if isinstance(size, int)))
+    except (ValueError, EdgeAgentError) as error:
+        raise WorkerError(
+            f"The model's {kind} {plain(node.name, 80)!r} cannot be served: {error}", code="model-load"
+        ) from None
+    return Port(node.name, datatype, shape)
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return (
+        ", ".join(str(port) for port in ports[:16]) + (", …" if len(ports) > 16 else "") if ports else "none"
+    )
+
+
+def _check_input(port: Port, spec: TensorSpec, free: dict[str, tuple[int, str]]) -> None:
+    """Raise `InputError` unless `spec` fits. `free` gathers the sizes of named dimensions."""
+    if spec.datatype is not port.datatype:
+        raise InputError(f"The input {port} was given as {spec.datatype.value}.")
+    if not port.shape:
+        return  # a scalar or of any rank
+    given = list(spec.shape)
+    if len(given) != len(port.shape):
+        raise InputError(f"The input {port} was given with the shape {given}: {len(given)} dimensions.")
+    for size, expected in zip(given, port.shape, strict=True):
+        if isinstance(expected, int):
+            if size != expected:
+                raise InputError(f"The input {port} was given with the shape {given}.")
+        elif expected != "?":
+            before, where = free.setdefault(expected, (size, port.name))
+            if before != size:
+                raise InputError(
+                    f"The input {port} was given with the shape {given}, but {expected!r} is {before}"
+                    f" in {where!r}."
+                )
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    """Return the tensor as numpy sees it; numbers are a view of its bytes."""
+    spec = tensor.spec
+    if spec.datatype is not DataType.BYTES:
+        return np.frombuffer(tensor.data, _NUMPY[spec.datatype]).reshape(spec.shape)
+    array = np.empty(spec.element_count, dtype=object)
+    for index, item in enumerate(unpack_strings(tensor.data, spec.element_count)):
+        try:
+            array[index] = item.decode()
+        except UnicodeDecodeError as error:
+            raise InputError(f"Element {index} of the input {spec.name!r} is not UTF-8: {error}.") from None
+    return array.reshape(spec.shape)
+
+
+def _value(array: npt.NDArray[Any], datatype: DataType) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, _ONNX_NUMBERS[datatype])
+
+
+def _output(port: Port, result: Any) -> Output:  # noqa: ANN401 - whatever the model declared
+    if not isinstance(result, np.ndarray):
+        raise WorkerError(f"The model gave no tensor for its output {port}.", code="model-run")
+    spec = TensorSpec(port.name, port.datatype, result.shape)
+    if port.datatype is DataType.BYTES:
+        return Output(spec, pack_strings(text.encode() for text in result.ravel().tolist()))
+    if not result.size:
+        return Output(spec, b"")
+    # A view as bytes of the very memory that onnxruntime wrote; it keeps the array alive.
+    return Output(spec, np.ascontiguousarray(result).reshape(-1).view(np.uint8).data)

@@ -1,0 +1,227 @@
+"""A whole network on this machine: broker, coordinator and agent, each a process of its own, as in production."""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import json
+import os
+import urllib.parse
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from edge_agent.agent.status import read_status, write_atomically
+from edge_agent.coordinator.store import Store
+from edge_agent.errors import StateError
+from edge_agent.local.processes import Child, Supervisor
+from edge_agent.wire.keys import SigningKey
+
+READY_SECONDS = 60.0
+STOP_ORDER = ("agent", "coordinator", "broker")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `edge-agent up` and `edge-agent demo` can be told.
+
+    Attributes:
+        state_dir: everything is kept below it.
+        http: HOST:PORT of the coordinator; port 0 takes a free one.
+        mqtt: HOST:PORT of the embedded broker; port 0 takes a free one.
+        broker_url: use this broker instead of the embedded one.
+    """
+
+    state_dir: Path
+    http: str = "127.0.0.1:0"
+    mqtt: str = "127.0.0.1:0"
+    broker_url: str | None = None
+    log_level: str = "info"
+
+
+class LocalNetwork:
+    """Starts the three processes, keeps them running, and ends them.
+
+    Args:
+        options: addresses and the state directory.
+        on_step: told what is being done, for people.
+        on_change: called when a process was started again or the worker changed.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        on_step: Callable[[str], None] = lambda _: None,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.state_dir = options.state_dir.absolute()
+        self.http = ""
+        self.mqtt = options.broker_url or ""
+        self.agent_id = ""
+        self.coordinator_key = self.state_dir / "coordinator" / "coordinator.pub"
+        self._options = options
+        self._on_step = on_step
+        self._on_change = on_change
+        self._supervisor = Supervisor(on_restart=lambda _: on_change())
+        self._lock: IO[str] | None = None
+        self._broker: Child | None = None
+        self._coordinator: Child | None = None
+        self._agent: Child | None = None
+        self._seen: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        for name in ("", "broker", "coordinator", "agent", "logs"):
+            (self.state_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._take_lock()
+        self._on_step("making keys and admitting the agent")
+        self._make_identities()
+        if self._options.broker_url is None:
+            self._start_broker()
+        self._start_coordinator_and_agent()
+        self._on_step("waiting for the first offer: the agent measures its variants")
+        agent = self._require(self._agent)
+        self._supervisor.wait_ready(agent, READY_SECONDS, done=self._offered)
+        self._seen = self.pids()
+
+    def _end(self) -> None:
+        self._supervisor.stop(STOP_ORDER)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take_lock(self) -> None:
+        self._lock = (self.state_dir / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            self._lock = None
+            raise StateError(
+                f"another process uses the state directory {self.state_dir}",
+                code="state-in-use",
+                hint="Choose another one with --state DIR, or stop the other process.",
+            ) from error
+
+    def _make_identities(self) -> None:
+        """Make both keys and enrol the agent beforehand: on one machine nobody needs to approve it by hand."""
+        for name in ("coordinator", "agent"):
+            path = self.state_dir / name / f"{name}.key"
+            if not path.exists():
+                key = SigningKey.generate()
+                key.write(path)
+                path.with_suffix(".pub").unlink(missing_ok=True)
+                key.public.write(path.with_suffix(".pub"))
+        agent = SigningKey.from_file(self.state_dir / "agent" / "agent.key")
+        self.agent_id = agent.public.id
+        store = Store(self.state_dir / "coordinator" / "coordinator.db")
+        store.approve(self.agent_id)
+        store.close()
+
+    def _start_broker(self) -> None:
+        self._on_step("starting the broker")
+        self._broker = self._add("broker", ["broker", "--listen", self._options.mqtt])
+        self.mqtt = self._supervisor.wait_ready(self._broker, READY_SECONDS)["mqtt"]
+        # A broker that is started again must come back where the others look for it.
+        self._broker.arguments[2] = self.mqtt.removeprefix("mqtt://")
+
+    def _start_coordinator_and_agent(self) -> None:
+        self._on_step("starting the coordinator and the agent")
+        state = self.state_dir
+        http, mqtt = self._options.http, self.mqtt
+        coordinator = ["coordinator", "--broker", mqtt, "--http", http, "--state", str(state / "coordinator")]
+        agent = ["run", "--broker", mqtt, "--state", str(state / "agent")]
+        agent += ["--coordinator-key", str(self.coordinator_key)]
+        self._coordinator = self._add("coordinator", coordinator)
+        (state / "agent" / "status.json").unlink(missing_ok=True)
+        self._agent = self._add("agent", agent)
+        self.http = self._supervisor.wait_ready(self._coordinator, READY_SECONDS)["http"]
+        self._coordinator.arguments[4] = urllib.parse.urlsplit(self.http).netloc
+
+    def _add(self, name: str, arguments: list[str]) -> Child:
+        ready = self.state_dir / name / "ready.json"
+        more = ["--ready-file", str(ready), "--log-level", self._options.log_level]
+        child = Child(name, [*arguments, *more], ready, self.state_dir / "logs" / f"{name}.log")
+        self._supervisor.add(child)
+        return child
+
+    @staticmethod
+    def _require(child: Child | None) -> Child:
+        if child is None:
+            raise AssertionError("started before")
+        return child
+
+    def _offered(self) -> bool:
+        """Whether the coordinator knows of an offer of our agent."""
+        address = urllib.parse.urlsplit(self.http)
+        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        try:
+            connection.request("GET", "/api/v1/agents")
+            agents = json.loads(connection.getresponse().read())
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+        return any(agent["agent_id"] == self.agent_id and agent["offers"] for agent in agents)
+
+    # -- while it runs ----------------------------------------------------------------------------------------------
+
+    def look_after(self, timeout_seconds: float) -> None:
+        """Wait this long, or until a process ends; start again what ended."""
+        self._supervisor.look_after(timeout_seconds)
+        pids = self.pids()
+        if pids != self._seen:
+            self._seen = pids
+            self._on_change()
+
+    def pids(self) -> dict[str, int | None]:
+        """Return the process ids; None for what does not run (or, for the broker, is not ours)."""
+        status = self.status() or {}
+        worker = status.get("worker_pid")
+        return {
+            "broker": self._broker.pid if self._broker else None,
+            "coordinator": self._coordinator.pid if self._coordinator else None,
+            "agent": self._agent.pid if self._agent else None,
+            "worker": worker if isinstance(worker, int) and _alive(worker) else None,
+        }
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what the agent says about itself."""
+        return read_status(self.state_dir / "agent")
+
+    def description(self) -> dict[str, Any]:
+        """Return what a script needs to use this network."""
+        return {
+            "http": self.http,
+            "mqtt": self.mqtt,
+            "agent_id": self.agent_id,
+            "coordinator_key": str(self.coordinator_key),
+            "pids": self.pids(),
+        }
+
+    def write_description(self, path: Path) -> None:
+        """Write the description in one piece."""
+        write_atomically(path, json.dumps(self.description()) + "\n")
+
+
+def _alive(pid: int) -> bool:
+    with suppress(OSError):
+        os.kill(pid, 0)
+        return True
+    return False

@@ -1,0 +1,467 @@
+"""One connection to the broker, driven without paho's own thread. The only file that imports paho.
+
+With `loop_start` an exception in a callback ends paho's thread while `is_connected()` stays true. Here
+`loop_read`, `loop_write` and `loop_misc` are called from the link's thread, where any exception ends the
+connection and so leads to the next. Every connection is a fresh paho client with its own will and a clean
+session: neither the broker nor paho remembers anything from one connection to the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import ssl
+import threading
+import time
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from edge_agent.mqtt.events import LinkEvent, Message, Published, PublishRefused
+from edge_agent.mqtt.outbox import Outbox, Outgoing
+from edge_agent.mqtt.tls import TlsSocket, client_context, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from edge_agent.mqtt.options import LinkOptions, Will
+    from edge_agent.mqtt.packets import Protocol
+
+MAX_IN_FLIGHT: Final = 10
+"""QoS 1 messages on the way to the broker at once; fewer where its Receive Maximum is smaller."""
+
+_VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+_UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
+_SUBSCRIPTION_QOS: Final = 1
+_LINGER_SECONDS: Final = 1.0
+
+
+class Owner(typing.Protocol):
+    """What a connection needs of the link that it belongs to."""
+
+    wake_fd: int
+    deadline: float | None  # set once the link is being stopped: when to have finished, monotonic seconds
+
+    def wake(self) -> None:
+        """Make the link's thread look again."""
+
+    def up(self, connection: Connection) -> None:
+        """Take note that the connection can be used."""
+
+    def emit(self, event: LinkEvent) -> None:
+        """Give an event to the sink; never raises."""
+
+    def drop(self, what: str) -> None:
+        """Count a message that could not be passed on; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a connection is over. `other_version`: the reason may be the MQTT version."""
+
+    code: str
+    reason: str
+    other_version: bool = False
+
+
+class Connection:
+    """From CONNECT to the end; never used again after it.
+
+    `serve` and `abandon` are the link's thread's, `accept` and `push` are for any thread. `_drive` is held
+    during every call into paho and so during its callbacks. Whoever publishes writes to the socket himself
+    when the link's thread sleeps: a thread switch less for each message.
+
+    Args:
+        options: the broker and the bounds.
+        subscriptions: topic filters that must be granted.
+        protocol: the MQTT version to speak.
+        will: for this connection.
+        answer_seconds: how long the broker may take to answer the CONNECT.
+        owner: the link.
+
+    Raises:
+        SettingsError: a TLS file cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 (made in one place)
+        self,
+        options: LinkOptions,
+        subscriptions: Sequence[str],
+        owner: Owner,
+        *,
+        protocol: Protocol,
+        will: Will | None,
+        answer_seconds: float,
+    ) -> None:
+        self.protocol: Protocol = protocol
+        self.receive_maximum: int | None = None
+        self.max_packet_bytes = options.max_packet_bytes
+        self.retain_available = True
+        self._options = options
+        self._subscriptions = subscriptions
+        self._answer_seconds = answer_seconds
+        self._owner = owner
+        self._drive = threading.Lock()
+        self._outbox = Outbox(options)
+        self._in_flight: dict[int, Outgoing] = {}  # by message id
+        self._window = MAX_IN_FLIGHT
+        self._max_qos = 1
+        self._progress = 0.0  # when the broker last acknowledged, or was last owed nothing
+        self._early: list[Message] = []  # what came before the subscriptions were granted
+        self._answered = False
+        self._up = False
+        self._subscribe_mid: int | None = None
+        self._end: End | None = None
+        self._opened = 0.0
+        self._socket: Any = None  # paho calls it SocketLike and forgets it at the end
+        self._client = self._new_client(will)
+
+    def _new_client(self, will: Will | None) -> paho.Client:
+        options = self._options
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            clean_session=None if self.protocol == "5" else True,
+            protocol=_VERSIONS[self.protocol],
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = options.connect_timeout_seconds
+        if options.username is not None:
+            client.username_pw_set(options.username, options.password)
+        if options.address.tls:
+            client.tls_set_context(client_context(options.ca_file, options.client_cert, options.client_key))
+        if will is not None:
+            client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.on_socket_open = self._guard(self._on_socket_open)
+        client.on_connect = self._guard(self._on_connect)
+        client.on_subscribe = self._guard(self._on_subscribe)
+        client.on_message = self._guard(self._on_message)
+        client.on_publish = self._guard(self._on_publish)
+        client.on_disconnect = self._guard(self._on_disconnect)
+        return client
+
+    def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """Turn an exception into the end of the connection."""
+
+        def guarded(*arguments: object) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:  # noqa: BLE001 (paho may raise anything, and must not see ours)
+                self._finish("transport", f"the link itself failed: {type(error).__name__}: {error}")
+
+        return guarded
+
+    def _finish(self, code: str, reason: str, *, other_version: bool = False) -> None:
+        """Note the first reason for the end; later ones are its consequences."""
+        if self._end is None:
+            self._end = End(code, reason, other_version)
+
+    # -- for any thread ---------------------------------------------------------------------------------
+
+    def accept(self, message: Outgoing) -> None:
+        """Queue a message, or raise what `Link.publish` raises and leave nothing behind."""
+        self._outbox.put(message)
+
+    def push(self) -> None:
+        """Send what can be sent without waiting, and leave the rest to the link's thread."""
+        if self._drive.acquire(blocking=False):
+            try:
+                self._guard(self._pump)()
+                done = self._end is None and not self._client.want_write()
+            finally:
+                self._drive.release()
+            if done:
+                return
+        self._owner.wake()
+
+    # -- for the link's thread --------------------------------------------------------------------------
+
+    def serve(self) -> End:
+        """Open the connection, drive it to its end, and return why it ended."""
+        with self._drive:
+            self._opened = time.monotonic()
+            self._guard(self._open)()
+        wake_fd = self._owner.wake_fd
+        poller = select.poll()
+        poller.register(wake_fd, select.POLLIN)
+        watched: tuple[int, int] | None = None
+        readable = False
+        while True:
+            with self._drive:
+                self._guard(self._step)(readable)
+                if self._end is not None:
+                    return self._end
+                mask = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
+                fd = self._socket.fileno()
+                # What OpenSSL has read already does not show in poll.
+                pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+                timeout = 0.0 if pending else self._seconds_to_next_check()
+            if watched != (fd, mask):
+                poller.register(fd, mask)
+                watched = (fd, mask)
+            ready = dict(poller.poll(timeout * 1000))
+            if wake_fd in ready:
+                os.eventfd_read(wake_fd)
+            readable = pending or bool(ready.get(fd, 0) & ~select.POLLOUT)
+
+    def abandon(self) -> tuple[int, ...]:
+        """Close the socket and refuse everything; return the tokens that were accepted, not acknowledged."""
+        with self._drive:
+            self._up = False
+            lost = [*self._in_flight.values(), *self._outbox.close()]
+            self._in_flight.clear()
+            self._client.drop_out_messages()
+            if self._socket is not None:
+                self._socket.close()
+            return tuple(sorted(message.token for message in lost))
+
+    def _open(self) -> None:
+        address, options = self._options.address, self._options
+        v5: dict[str, Any] = {}
+        if self.protocol == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = options.inbox_messages
+            properties.MaximumPacketSize = options.max_packet_bytes
+            v5 = {"clean_start": True, "properties": properties}
+        try:
+            self._client.connect(address.host, address.port, options.keepalive_seconds, **v5)
+        except ssl.SSLCertVerificationError as error:
+            self._finish("tls", f"the certificate of the broker {address} is refused: {explain(error)}")
+        except ssl.SSLError as error:
+            self._finish("tls", f"the TLS handshake with the broker {address} failed: {explain(error)}")
+        except TimeoutError:
+            seconds = options.connect_timeout_seconds
+            self._finish("timeout", f"the broker {address} did not answer within {seconds:g} s")
+        except OSError as error:
+            self._finish("unreachable", f"the broker {address} cannot be reached: {explain(error)}")
+
+    def _step(self, readable: bool) -> None:  # noqa: FBT001 (what poll said)
+        """Do everything that can be done without waiting."""
+        if self._end is None and readable:
+            self._client.loop_read()
+            self._after_read()
+        if self._end is None and self._client.want_write():
+            self._client.loop_write()
+        if self._end is None:
+            self._client.loop_misc()
+            self._pump()
+            self._check_deadlines()
+        if self._end is None and self._client.socket() is None:
+            self._finish("unreachable", f"the connection to {self._options.address} was lost")
+
+    def _after_read(self) -> None:
+        if self._end is not None or self._client.socket() is None:
+            return
+        # Linux leaves quick-ack mode by itself. Without it, a broker that has no TCP_NODELAY holds its next
+        # small packet back until our kernel acknowledges this one, 40 ms later.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        # MQTT 3.1.1 has no way to tell the broker a limit, and paho would read 256 MiB into memory.
+        coming = self._client._in_packet["remaining_length"]  # noqa: SLF001 (no public way; a test guards it)
+        if coming > self._options.max_packet_bytes:
+            limit = self._options.max_packet_bytes
+            self._finish("too-large", f"the broker sends a packet of {coming} bytes; the limit is {limit}")
+
+    def _pump(self) -> None:
+        """Give waiting messages to paho while the window is open and the socket takes them at once."""
+        while self._end is None and len(self._in_flight) < self._window and not self._client.want_write():
+            message = self._outbox.take()
+            if message is None:
+                return
+            if not self._in_flight:
+                self._progress = time.monotonic()
+            qos = min(message.qos, self._max_qos)
+            retain = message.retain and self.retain_available
+            rc = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+            while rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+                # Paho refuses when the next message id is one of ours, unacknowledged for 65535 messages.
+                info = self._client.publish(
+                    message.topic, message.payload, qos, retain, self._properties(message)
+                )
+                rc = info.rc
+            if qos:
+                self._in_flight[info.mid] = message
+
+    def _properties(self, message: Outgoing) -> Properties | None:
+        if self.protocol != "5" or (message.content_type is None and message.expiry_seconds is None):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if message.content_type is not None:
+            properties.ContentType = message.content_type
+        if message.expiry_seconds is not None:
+            properties.MessageExpiryInterval = message.expiry_seconds
+        return properties
+
+    def _check_deadlines(self) -> None:
+        if self._owner.deadline is not None:
+            self._check_stop(self._owner.deadline)
+            return
+        now, address = time.monotonic(), self._options.address
+        if not self._up and now >= self._opened + self._handshake_seconds():
+            what = "acknowledge the subscriptions" if self._answered else "answer the CONNECT"
+            reason = f"the broker {address} did not {what} within {self._handshake_seconds():g} s"
+            self._finish("timeout", reason, other_version=not self._answered)
+        if self._client.want_write():
+            self._progress = now
+        elif self._in_flight and now >= self._progress + self._options.acknowledge_timeout_seconds:
+            seconds = self._options.acknowledge_timeout_seconds
+            self._finish("timeout", f"the broker {address} acknowledged nothing for {seconds:g} s")
+
+    def _check_stop(self, deadline: float) -> None:
+        unsent = self._outbox or self._in_flight or self._client.want_write()
+        if self._up and not unsent:
+            self._say_goodbye(deadline)
+        elif not self._up or time.monotonic() >= deadline:
+            # No DISCONNECT: what was accepted did not get through, so the will shall.
+            self._finish("stopped", "the link was stopped before everything was acknowledged")
+
+    def _say_goodbye(self, deadline: float) -> None:
+        """Send DISCONNECT, and keep the socket until the broker has closed its end.
+
+        Paho closes at once. With unread messages in the socket the kernel would then send a reset, which can
+        overtake the DISCONNECT in the broker, and the will would be published after a graceful stop.
+        """
+        with socket.socket(fileno=os.dup(self._socket.fileno())) as spare:
+            self._finish("stopped", "the link was stopped")
+            self._client.disconnect()
+            seconds = min(_LINGER_SECONDS, deadline - time.monotonic())
+            end = time.monotonic() + seconds
+            with contextlib.suppress(OSError):
+                spare.shutdown(socket.SHUT_WR)
+                while (left := end - time.monotonic()) > 0:
+                    spare.settimeout(left)
+                    if not spare.recv(65_536):
+                        break
+
+    def _handshake_seconds(self) -> float:
+        limit = self._options.connect_timeout_seconds
+        return limit if self._answered else min(limit, self._answer_seconds)
+
+    def _seconds_to_next_check(self) -> float:
+        """Return how long to sleep at most, so that no deadline is missed by much."""
+        now = time.monotonic()
+        ends = [now + max(0.05, min(5.0, self._options.keepalive_seconds / 6))]
+        if not self._up:
+            ends.append(self._opened + self._handshake_seconds())
+        if self._in_flight:
+            ends.append(self._progress + self._options.acknowledge_timeout_seconds)
+        if self._owner.deadline is not None:
+            ends.append(self._owner.deadline)
+        return max(0.001, min(ends) - now)
+
+    # -- paho's callbacks, with `_drive` held -------------------------------------------------------------
+
+    def _on_socket_open(self, _client: object, _data: object, opened: Any) -> None:  # noqa: ANN401 (paho's)
+        self._socket = opened
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _on_connect(
+        self, client: paho.Client, _data: object, _flags: object, code: ReasonCode, properties: Properties
+    ) -> None:
+        self._answered = True
+        if code.is_failure:
+            reason = f"the broker {self._options.address} refused us: {_words(code, properties)}"
+            self._finish("broker-refused", reason, other_version=code.value == _UNSUPPORTED_VERSION)
+            return
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", None)
+        self._window = min(MAX_IN_FLIGHT, self.receive_maximum or MAX_IN_FLIGHT)
+        allowed = getattr(properties, "MaximumPacketSize", self.max_packet_bytes)
+        self.max_packet_bytes = min(self.max_packet_bytes, allowed)
+        self.retain_available = bool(getattr(properties, "RetainAvailable", 1))
+        self._max_qos = getattr(properties, "MaximumQoS", 1)
+        if self._subscriptions:
+            filters = [(text, _SUBSCRIPTION_QOS) for text in self._subscriptions]
+            self._subscribe_mid = client.subscribe(filters)[1]
+        else:
+            self._become_up()
+
+    def _on_subscribe(
+        self, _client: object, _data: object, mid: int, codes: list[ReasonCode], properties: Properties
+    ) -> None:
+        if mid != self._subscribe_mid or self._up:
+            return
+        refused = [
+            f"{text} ({_words(code, properties)})"
+            for text, code in itertools.zip_longest(self._subscriptions, codes)
+            if code is None or code.is_failure
+        ]
+        if refused:
+            names = ", ".join(refused[:5])
+            self._finish("broker-refused", f"the broker refused to subscribe us to {names}")
+        else:
+            self._become_up()
+
+    def _become_up(self) -> None:
+        self._up = True
+        self._outbox.open(self.protocol, self.max_packet_bytes)
+        self._owner.up(self)
+        for message in self._early:
+            self._owner.emit(message)
+        self._early.clear()
+
+    def _on_message(self, _client: object, _data: object, received: paho.MQTTMessage) -> None:
+        try:
+            topic = received.topic
+        except UnicodeDecodeError:
+            self._owner.drop("a message whose topic is not UTF-8")
+            return
+        message = Message(topic, bytes(received.payload), bool(received.retain))
+        if self._up:
+            self._owner.emit(message)
+        elif len(self._early) < self._options.inbox_messages:
+            self._early.append(message)  # some brokers send retained messages before the SUBACK
+        else:
+            self._owner.drop("a message, because too many came before the SUBACK")
+
+    def _on_publish(
+        self, _client: object, _data: object, mid: int, code: ReasonCode, properties: Properties
+    ) -> None:
+        message = self._in_flight.pop(mid, None)
+        if message is None:
+            return  # QoS 0, which paho reports when it is written
+        self._progress = time.monotonic()
+        if code.is_failure:
+            self._owner.emit(PublishRefused(message.topic, message.token, _words(code, properties)))
+        else:
+            self._owner.emit(Published(message.token))
+
+    def _on_disconnect(
+        self,
+        _client: object,
+        _data: object,
+        flags: paho.DisconnectFlags,
+        code: ReasonCode,
+        properties: Properties,
+    ) -> None:
+        address = self._options.address
+        failure = self._socket.failure if isinstance(self._socket, TlsSocket) else None
+        if failure is not None:
+            self._finish("tls", f"the broker {address} ended TLS: {failure}")
+        elif flags.is_disconnect_packet_from_server:
+            self._finish(
+                "broker-refused", f"the broker {address} ended the connection: {_words(code, properties)}"
+            )
+        elif not self._answered:
+            reason = f"the broker {address} closed the connection instead of answering the CONNECT"
+            self._finish("broker-refused", reason, other_version=True)
+        elif code == "Keep alive timeout":
+            self._finish("timeout", f"the broker {address} no longer answers")
+        else:
+            self._finish("unreachable", f"the connection to the broker {address} broke")
+
+
+def _words(code: ReasonCode | None, properties: Properties | None) -> str:
+    """Put a reason code and the broker's own words, which are foreign text, into one short line."""
+    text = str(getattr(properties, "ReasonString", ""))[:200]
+    printable = "".join(ch if ch.isprintable() else "?" for ch in text)
+    return f"{code or 'no reason code'}{f' ({printable})' if printable else ''}"

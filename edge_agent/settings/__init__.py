@@ -1,0 +1,39 @@
+"""Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
+
+from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
+from edge_agent.settings.model import (
+    HIDDEN,
+    KEYS,
+    Agent,
+    Broker,
+    Coordinator,
+    Flag,
+    Key,
+    Limits,
+    Log,
+    Network,
+    Settings,
+    parse_host_port,
+    plain,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "HIDDEN",
+    "KEYS",
+    "OTHER_VARIABLES",
+    "Agent",
+    "Broker",
+    "Coordinator",
+    "Effective",
+    "Flag",
+    "Key",
+    "Limits",
+    "Log",
+    "Network",
+    "Settings",
+    "default_paths",
+    "load",
+    "parse_host_port",
+    "plain",
+]

@@ -1,0 +1,302 @@
+"""Sealing and opening: the only way in and out of the network.
+
+On the wire a message is a CBOR sequence (RFC 8742): one tagged COSE_Sign1 whose payload is a statement,
+then one byte string for each tensor that the statement names as attached, in that order, and nothing
+else. The signature covers the tensors through their digests, which `attach` checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from edge_agent.errors import (
+    DigestMismatchError,
+    MalformedError,
+    RefusedError,
+    SignatureRefusedError,
+    TooLargeError,
+)
+from edge_agent.wire import cose, strict_cbor
+from edge_agent.wire.keys import KEY_ID_BYTES, PublicKey, SigningKey, key_id_text
+from edge_agent.wire.messages import MAX_TENSORS, PROTOCOL_VERSION, Statement, TensorDigest
+from edge_agent.wire.tensors import Tensor, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONTENT_TYPE = "application/edge-agent+cbor"
+_HEADER_LABELS = {cose.ALGORITHM, cose.CONTENT_TYPE, cose.KEY_ID}
+_ANNOUNCED_KEY_FIELDS = ("public_key", "coordinator_key")
+
+S = TypeVar("S", bound=Statement)
+S_co = TypeVar("S_co", bound=Statement, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Generic[S_co]):
+    """A statement whose signature, kind, version and network were checked.
+
+    Only `open_envelope` makes these. `attachments` are views of the message and not yet compared with their
+    digests; `signed` is the COSE_Sign1 exactly as it came, to be kept as evidence.
+    """
+
+    statement: S_co
+    attachments: tuple[memoryview, ...]
+    signed: bytes
+    key: PublicKey
+
+
+def seal(key: SigningKey, statement: Statement, tensors: Sequence[bytes | memoryview] = ()) -> bytes:
+    """Sign `statement` and return the whole message.
+
+    Args:
+        key: who signs.
+        statement: what is said.
+        tensors: the bytes of `statement.attached`, in that order.
+
+    Raises:
+        ValueError: another number of tensors than the statement names.
+        TooLargeError: the statement is longer than its kind may be.
+    """
+    if len(tensors) != len(statement.attached):
+        raise ValueError(
+            f"A {statement.kind} with {len(statement.attached)} tensors was given {len(tensors)}."
+        )
+    payload = strict_cbor.encode(statement.model_dump())
+    if len(payload) > statement.max_statement_bytes:
+        raise TooLargeError(
+            f"A {statement.kind} of {len(payload)} bytes is longer than its limit of "
+            f"{statement.max_statement_bytes} bytes."
+        )
+    parts: list[bytes | memoryview] = [cose.sign1(key, payload, content_type=CONTENT_TYPE)]
+    for tensor in tensors:
+        parts.append(strict_cbor.byte_string_head(len(tensor)))
+        parts.append(tensor)
+    return b"".join(parts)
+
+
+def peek_key_id(data: bytes | memoryview, max_bytes: int) -> str:
+    """Return the id of the key that the message names: a hint for looking the key up, not yet verified.
+
+    Raises:
+        TooLargeError: longer than `max_bytes`.
+        MalformedError: not a message of this protocol.
+    """
+    _refuse_longer(data, max_bytes)
+    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
+    _check_headers(message)
+    return key_id_text(_key_id(message))
+
+
+def announced_key(data: bytes | memoryview, max_bytes: int) -> PublicKey:
+    """Return the key that a birth or a hello announces for itself: not verified, and worth nothing by itself.
+
+    For meeting a peer for the first time. The caller opens the message with this key, which proves that the
+    sender has it, and then decides by enrolment or pinning whether that key means anything.
+
+    Raises:
+        TooLargeError: longer than `max_bytes`.
+        MalformedError: not a message that announces a key.
+    """
+    _refuse_longer(data, max_bytes)
+    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
+    payload = strict_cbor.decode(message.payload, max_bytes=max_bytes)
+    if isinstance(payload, dict):
+        for name in _ANNOUNCED_KEY_FIELDS:
+            raw = payload.get(name)
+            if isinstance(raw, bytes):
+                return PublicKey.from_bytes(raw)
+    raise MalformedError("The message announces no key.")
+
+
+def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by the caller
+    data: bytes | memoryview,
+    key: PublicKey,
+    expected: type[S] | tuple[type[S], ...],
+    *,
+    network: str,
+    max_bytes: int,
+    max_statement_bytes: int | None = None,
+) -> Opened[S]:
+    """Check a message and return its statement. Cheap checks first; nothing is parsed before it is verified.
+
+    Args:
+        data: the whole message as it came.
+        key: the one key that may have signed it.
+        expected: the kinds of statement that are acceptable here.
+        network: the network that it must be for.
+        max_bytes: the longest acceptable message, tensors included.
+        max_statement_bytes: the longest acceptable statement; by default what the expected kinds allow.
+
+    Raises:
+        TooLargeError: `too-large`.
+        MalformedError: `malformed`.
+        SignatureRefusedError: `wrong-algorithm`, `unknown-key` (another key than `key`), `bad-signature`.
+        RefusedError: `wrong-kind`, `wrong-version`, `wrong-network`, `wrong-agent` (speaks for another).
+    """
+    kinds = expected if isinstance(expected, tuple) else (expected,)
+    limit = max_statement_bytes or max(kind.max_statement_bytes for kind in kinds)
+
+    # 1. Sizes and outer structure.
+    _refuse_longer(data, max_bytes)
+    view = memoryview(data)
+    message, end = _split(view, limit + cose.MAX_OVERHEAD_BYTES)
+    if len(message.payload) > limit:
+        raise TooLargeError(
+            f"A statement of {len(message.payload)} bytes is above its limit of {limit} bytes."
+        )
+    attachments = _split_attachments(view, end)
+
+    # 2. Headers: exactly ours, and this key's.
+    _check_headers(message)
+    if _key_id(message) != key.id_bytes:
+        raise SignatureRefusedError(
+            f"The message names the key {key_id_text(_key_id(message))[:8]}, not {key.fingerprint}.",
+            code="unknown-key",
+        )
+
+    # 3. The signature. From here on the bytes are the key owner's.
+    payload = cose.verify_sign1(message, key)
+
+    # 4. What kind of statement, of which version, for which network.
+    fields = strict_cbor.decode(payload, max_bytes=limit)
+    if not isinstance(fields, dict):
+        raise MalformedError("The signed payload is not a map.")
+    kind = _choose(fields, kinds)
+    if type(fields.get("v")) is not int or fields["v"] != PROTOCOL_VERSION:
+        raise RefusedError(
+            f"The statement is of protocol version {_short(fields.get('v'))}, not {PROTOCOL_VERSION}.",
+            code="wrong-version",
+            hint="Update the older side.",
+        )
+    if fields.get("network") != network:
+        raise RefusedError(
+            f"The statement is for the network {_short(fields.get('network'))}, not {network!r}.",
+            code="wrong-network",
+        )
+
+    # 5. Every field.
+    statement = _validate(kind, fields)
+    _check_signer(statement, key)
+    if attachments and len(attachments) != len(statement.attached):
+        raise MalformedError(
+            f"{len(attachments)} tensors travel with a {statement.kind} that names {len(statement.attached)}."
+        )
+    return Opened(statement, attachments, bytes(view[:end]), key)
+
+
+def attach(
+    specs: Sequence[TensorDigest], attachments: Sequence[bytes | memoryview], salt: bytes = b""
+) -> list[Tensor]:
+    """Return the tensors that a statement names, made of the bytes that came beside it.
+
+    Args:
+        specs: the statement's `inputs` or `outputs`.
+        attachments: what `open_envelope` returned with it.
+        salt: the job's salt for inputs, nothing for outputs.
+
+    Raises:
+        MalformedError: another number of tensors, or another length than a shape asks for.
+        DigestMismatchError: the bytes are not those that were signed for.
+    """
+    if len(specs) != len(attachments):
+        raise MalformedError(f"The statement names {len(specs)} tensors but {len(attachments)} came with it.")
+    tensors = []
+    for spec, attachment in zip(specs, attachments, strict=True):
+        # The digest comes first: a BYTES tensor is only walked when it is what was signed for.
+        if spec.spec.byte_count not in (None, len(attachment)):
+            raise MalformedError(
+                f"The tensor {spec.name!r} needs {spec.spec.byte_count} bytes but {len(attachment)} came."
+            )
+        if digest(attachment, salt) != spec.digest:
+            raise DigestMismatchError(f"The bytes of the tensor {spec.name!r} do not have the signed digest.")
+        tensors.append(Tensor(spec.spec, bytes(attachment)))
+    return tensors
+
+
+def _refuse_longer(data: bytes | memoryview, max_bytes: int) -> None:
+    if len(data) > max_bytes:
+        raise TooLargeError(f"A message of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
+
+
+def _split(view: memoryview, max_sign1_bytes: int) -> tuple[cose.Sign1, int]:
+    """Return the signed part and where it ends."""
+    end = cose.sign1_end(view)
+    if view[0] == 0x84:
+        raise MalformedError("The COSE_Sign1 of a message must carry its tag.")
+    return cose.parse_sign1(view[:end], max_sign1_bytes), end
+
+
+def _split_attachments(view: memoryview, at: int) -> tuple[memoryview, ...]:
+    attachments: list[memoryview] = []
+    while at < len(view):
+        if len(attachments) == MAX_TENSORS:
+            raise TooLargeError(f"More than {MAX_TENSORS} tensors travel with one statement.")
+        head = strict_cbor.read_head(view, at)
+        if head.major != strict_cbor.BYTES:
+            raise MalformedError("Something that is no byte string follows the signed statement.")
+        at = head.content + head.argument
+        attachments.append(view[head.content : at])
+    return tuple(attachments)
+
+
+def _check_headers(message: cose.Sign1) -> None:
+    if message.unprotected:
+        raise MalformedError("The message has header entries that no signature covers.")
+    if cose.ALGORITHM in message.protected and message.protected[cose.ALGORITHM] != cose.EDDSA:
+        raise SignatureRefusedError("The message names another algorithm than EdDSA.", code="wrong-algorithm")
+    if message.protected.keys() != _HEADER_LABELS:
+        raise MalformedError(
+            "The protected header does not hold exactly the algorithm, content type and key id."
+        )
+    if message.protected[cose.CONTENT_TYPE] != CONTENT_TYPE:
+        raise MalformedError(f"The content type of the message is not {CONTENT_TYPE}.")
+
+
+def _key_id(message: cose.Sign1) -> bytes:
+    key_id = message.protected.get(cose.KEY_ID)
+    if not isinstance(key_id, bytes) or len(key_id) != KEY_ID_BYTES:
+        raise MalformedError(f"The key id in the protected header is not {KEY_ID_BYTES} bytes.")
+    return key_id
+
+
+def _choose(fields: dict[Any, Any], kinds: tuple[type[S], ...]) -> type[S]:
+    said = fields.get("kind")
+    for kind in kinds:
+        if said == kind.model_fields["kind"].default:
+            return kind
+    raise RefusedError(f"A statement of the kind {_short(said)} is not acceptable here.", code="wrong-kind")
+
+
+def _validate(kind: type[S], fields: object) -> S:
+    try:
+        statement = kind.model_validate(fields)
+    except ValidationError as error:
+        # The peer's values stay out of the message: they may be long, secret, or made for the log's reader.
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(_short(part).strip("'") for part in first["loc"]) or "the whole"
+        raise MalformedError(
+            f"A signed {kind.__name__} does not follow the protocol: {where}: {first['msg']}."
+        ) from None
+    if len(statement.model_fields_set) != len(kind.model_fields):
+        raise MalformedError(f"A signed {kind.__name__} lacks a field.")
+    return statement
+
+
+def _check_signer(statement: Statement, key: PublicKey) -> None:
+    """An agent speaks only for itself, and a coordinator only announces its own key."""
+    if statement.signed_by == "agent":
+        if getattr(statement, "agent_id", None) != key.id:
+            raise RefusedError("An agent's statement is signed by another agent's key.", code="wrong-agent")
+    elif getattr(statement, "coordinator_key", key.raw) != key.raw:
+        raise SignatureRefusedError(
+            "A hello announces another key than the one that signed it.", code="unknown-key"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

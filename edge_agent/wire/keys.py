@@ -1,0 +1,270 @@
+"""Ed25519 keys (RFC 8032): every agent and every coordinator is one.
+
+A key's id is the lower-case base32 of the first 20 bytes of the SHA-256 of its 32 public bytes: 32
+characters that fit into an MQTT topic, a file name and a URL. Secret keys lie in PKCS#8 PEM files with
+mode 0600, public ones in SubjectPublicKeyInfo PEM files, so that `openssl pkey` reads both.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from edge_agent.errors import KeyFileError, MalformedError, SignatureRefusedError
+
+PUBLIC_KEY_BYTES = 32
+SECRET_SEED_BYTES = 32
+SIGNATURE_BYTES = 64
+KEY_ID_BYTES = 20
+MAX_KEY_FILE_BYTES = 16_384
+FINGERPRINT_CHARACTERS = 8
+
+_FIELD_PRIME = 2**255 - 19
+_Y_MASK = 2**255 - 1
+# The y coordinates of the eight points of small order. A "key" among them has signatures that verify for
+# any message, so what it signed proves nothing.
+_SMALL_ORDER_Y = frozenset(
+    (
+        0,
+        1,
+        _FIELD_PRIME - 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    )
+)
+
+
+def key_id(raw: bytes) -> str:
+    """Return the id of the 32 public bytes `raw`: 32 characters of a-z and 2-7."""
+    return key_id_text(hashlib.sha256(raw).digest()[:KEY_ID_BYTES])
+
+
+def key_id_text(key_id_bytes: bytes) -> str:
+    """Return the written form of the 20 bytes of a key id."""
+    return base64.b32encode(key_id_bytes).decode("ascii").lower()
+
+
+class PublicKey:
+    """A public key that signatures are checked with. Two are equal when their 32 bytes are."""
+
+    __slots__ = ("_key", "id", "id_bytes", "raw")
+
+    raw: bytes
+    id: str
+    id_bytes: bytes
+
+    def __init__(self, raw: bytes, key: Ed25519PublicKey) -> None:
+        self.raw = raw
+        self._key = key
+        self.id_bytes = hashlib.sha256(raw).digest()[:KEY_ID_BYTES]
+        self.id = key_id_text(self.id_bytes)
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> PublicKey:
+        """Take the 32 bytes of RFC 8032, section 5.1.5.
+
+        Raises:
+            MalformedError: another length, a coordinate outside the field, or a point of small order.
+        """
+        if len(raw) != PUBLIC_KEY_BYTES:
+            raise MalformedError(f"A public key has {PUBLIC_KEY_BYTES} bytes, not {len(raw)}.")
+        y = int.from_bytes(raw, "little") & _Y_MASK
+        if y >= _FIELD_PRIME or y in _SMALL_ORDER_Y:
+            raise MalformedError("The public key is a weak one that anybody can sign for.")
+        return cls(bytes(raw), Ed25519PublicKey.from_public_bytes(bytes(raw)))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> PublicKey:
+        """Read a SubjectPublicKeyInfo PEM file.
+
+        Raises:
+            KeyFileError: missing, cut, or not an Ed25519 public key.
+        """
+        file = Path(path)
+        pem = _read(file, secret=False)
+        if b"PRIVATE KEY-----" in pem:
+            raise KeyFileError(
+                f"{file} holds a secret key where a public one is needed.",
+                hint=f"Give the file {file}.pub that was written beside it, and keep {file} to yourself.",
+            )
+        try:
+            key = serialization.load_pem_public_key(pem)
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise KeyFileError(f"{file} is not a whole PEM public key.") from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise KeyFileError(f"{file} holds a public key of another type than Ed25519.")
+        raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        try:
+            return cls.from_bytes(raw)
+        except MalformedError as error:
+            raise KeyFileError(f"{file}: {error}") from error
+
+    @property
+    def fingerprint(self) -> str:
+        """The first eight characters of the id: enough for people to tell keys apart, not to trust one."""
+        return self.id[:FINGERPRINT_CHARACTERS]
+
+    def pem(self) -> bytes:
+        """Return the key as SubjectPublicKeyInfo PEM."""
+        return self._key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a new PEM file that everybody may read.
+
+        Raises:
+            KeyFileError: the file is there already, or cannot be written.
+        """
+        _write(Path(path), self.pem(), 0o644)
+
+    def verify(self, signature: bytes, message: bytes) -> None:
+        """Return if `signature` is this key's for `message`.
+
+        Raises:
+            SignatureRefusedError: it is not.
+        """
+        try:
+            self._key.verify(signature, message)
+        except InvalidSignature as error:
+            raise SignatureRefusedError(
+                f"The signature is not by the key {self.fingerprint}, or the message was altered."
+            ) from error
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PublicKey) and other.raw == self.raw
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.id})"
+
+
+class SigningKey:
+    """A secret key. Its `repr` shows only the public id, and it cannot be pickled."""
+
+    __slots__ = ("_key", "public")
+
+    public: PublicKey
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.public = PublicKey.from_bytes(raw)
+
+    @classmethod
+    def generate(cls, seed: bytes | None = None) -> SigningKey:
+        """Make a new key, from the operating system's randomness or from a seed of 32 bytes.
+
+        Raises:
+            ValueError: a seed of another length.
+        """
+        if seed is None:
+            return cls(Ed25519PrivateKey.generate())
+        if len(seed) != SECRET_SEED_BYTES:
+            raise ValueError(f"A seed has {SECRET_SEED_BYTES} bytes, not {len(seed)}.")
+        return cls(Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> SigningKey:
+        """Read a PKCS#8 PEM file that only its owner can read.
+
+        Raises:
+            KeyFileError: missing, cut, readable by others, encrypted, or not an Ed25519 secret key.
+        """
+        file = Path(path)
+        pem = _read(file, secret=True)
+        if b"PUBLIC KEY-----" in pem:
+            raise KeyFileError(f"{file} holds a public key where the secret one is needed.")
+        try:
+            key = serialization.load_pem_private_key(pem, password=None)
+        except TypeError as error:
+            raise KeyFileError(
+                f"{file} is encrypted with a password, which nobody could type in for a daemon.",
+                hint=f"Write it without: openssl pkey -in {file} -out NEW",
+            ) from error
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise KeyFileError(f"{file} is not a whole PEM secret key.") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyFileError(f"{file} holds a secret key of another type than Ed25519.")
+        return cls(key)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the key to a new file with mode 0600, through to the disk.
+
+        Raises:
+            KeyFileError: the file is there already, or cannot be written.
+        """
+        pem = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        _write(Path(path), pem, 0o600)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64 bytes of the signature for `message`."""
+        return self._key.sign(message)
+
+    def __reduce__(self) -> str:
+        raise TypeError("A secret key is not pickled.")
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public id {self.public.id})"
+
+
+def _read(path: Path, *, secret: bool) -> bytes:
+    try:
+        # A pipe in the place of the file must not make us wait.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise KeyFileError(f"{path} is not a file.")
+            if secret:
+                _refuse_readable_by_others(path, facts.st_mode)
+            pem = file.read(MAX_KEY_FILE_BYTES + 1)
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}.") from error
+    if len(pem) > MAX_KEY_FILE_BYTES:
+        raise KeyFileError(f"{path} is longer than {MAX_KEY_FILE_BYTES} bytes and so not a key file.")
+    return pem
+
+
+def _refuse_readable_by_others(path: Path, mode: int) -> None:
+    forbidden = 0o077
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and path.parent == Path(credentials):
+        # systemd gives the service access by an ACL; the group bits then show the ACL's mask, not the group.
+        forbidden = 0o037
+    if mode & forbidden:
+        raise KeyFileError(
+            f"The secret key {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o}).",
+            hint=f"Run: chmod 600 {path} - and make a new key if others had access to it.",
+        )
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    except FileExistsError as error:
+        raise KeyFileError(
+            f"{path} is there already and is not overwritten.",
+            hint="Choose another name, or move the old key away first.",
+        ) from error
+    except OSError as error:
+        raise KeyFileError(f"The key file {path} cannot be written: {error.strerror}.") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # the umask may have taken bits away from a public key
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        path.unlink(missing_ok=True)  # half a key would be in the way of the next attempt
+        raise KeyFileError(f"The key file {path} cannot be written: {error.strerror}.") from error

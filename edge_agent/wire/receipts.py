@@ -1,0 +1,227 @@
+"""Receipts: the evidence, checked offline, of who ran which model on which input and got which output.
+
+A receipt is the coordinator's tagged COSE_Sign1 over a `Receipt` statement, which carries the agent's
+COSE_Sign1 over its `Result`, untouched. The unprotected header may hold, under the label "salt", the 32 bytes
+that open the commitments to the inputs: who has the salt and an input can see that it is the one, and who has
+no salt cannot guess small inputs. The salt needs no signature: SHA-256 over its 32 bytes and the input fits
+or it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_agent.errors import InputError, MalformedError, RefusedError, SignatureRefusedError
+from edge_agent.wire import cose, strict_cbor
+from edge_agent.wire.envelope import CONTENT_TYPE, open_envelope
+from edge_agent.wire.keys import PublicKey, SigningKey, key_id_text
+from edge_agent.wire.messages import MAX_RECEIPT_BYTES, Receipt, Result, TensorDigest
+from edge_agent.wire.tensors import Tensor, digest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SALT_LABEL = "salt"
+SALT_BYTES = 32
+MAX_RECEIPT_FILE_BYTES = MAX_RECEIPT_BYTES + 2 * cose.MAX_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedReceipt:
+    """A receipt whose two signatures and whose statements were checked; only `verify_receipt` makes one.
+
+    Attributes:
+        coordinator: the key that accepted the result, as given by whoever checks.
+        agent: the key that signed the result, as named by the coordinator.
+        result: what the agent states.
+        accepted_ms: when the coordinator says it accepted it, Unix milliseconds.
+        salt: opens the commitments to the inputs; None if the receipt came without it.
+    """
+
+    coordinator: PublicKey
+    agent: PublicKey
+    result: Result
+    accepted_ms: int
+    salt: bytes | None
+
+    def check_inputs(self, tensors: Sequence[Tensor]) -> None:
+        """Return if these are the inputs that the result is for: all of them, in any order.
+
+        Raises:
+            InputError: the receipt came without its salt, so that this cannot be checked.
+            RefusedError: `wrong-input`.
+        """
+        if self.salt is None:
+            raise InputError(
+                "The receipt came without its salt, so that no input can be compared with it.",
+                hint="Whoever sent the job can fetch the receipt with its salt from the coordinator.",
+            )
+        _check("input", self.result.inputs, tensors, self.salt)
+
+    def check_outputs(self, tensors: Sequence[Tensor]) -> None:
+        """Return if these are the outputs that the agent computed: all of them, in any order.
+
+        Raises:
+            RefusedError: `wrong-output`.
+        """
+        _check("output", self.result.outputs, tensors, b"")
+
+
+def make_receipt(  # noqa: PLR0913 - what a receipt consists of, all but one by name
+    coordinator: SigningKey,
+    *,
+    result: bytes,
+    agent_key: PublicKey,
+    network: str,
+    salt: bytes | None,
+    accepted_ms: int,
+) -> bytes:
+    """Countersign a verified result.
+
+    Args:
+        coordinator: signs.
+        result: the agent's COSE_Sign1, exactly as it came.
+        agent_key: the key that it was verified with.
+        network: that both are in.
+        salt: of the job, 32 bytes, or None to leave it out.
+        accepted_ms: when the result was accepted, Unix milliseconds.
+
+    Raises:
+        ValueError: a salt of another length.
+    """
+    if salt is not None and len(salt) != SALT_BYTES:
+        raise ValueError(f"A salt has {SALT_BYTES} bytes, not {len(salt)}.")
+    statement = Receipt(
+        network=network,
+        issued_ms=accepted_ms,
+        result=result,
+        agent_key=agent_key.raw,
+        accepted_ms=accepted_ms,
+    )
+    return cose.sign1(
+        coordinator,
+        strict_cbor.encode(statement.model_dump()),
+        content_type=CONTENT_TYPE,
+        unprotected={SALT_LABEL: salt} if salt is not None else None,
+    )
+
+
+def without_salt(receipt: bytes) -> bytes:
+    """Return the receipt without its salt, to be shown to people who must not be able to test inputs.
+
+    Raises:
+        PeerError: it is no receipt.
+    """
+    return _bare(cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES))
+
+
+def verify_receipt(
+    data: bytes | memoryview, coordinator: PublicKey, *, network: str | None = None
+) -> VerifiedReceipt:
+    """Check a receipt, offline, step by step.
+
+    Args:
+        data: the whole file.
+        coordinator: the key that must have signed it; whoever checks must have it from a source they trust.
+        network: that it must be for; None takes the one that the coordinator signed.
+
+    Raises:
+        TooLargeError: `too-large`.
+        MalformedError: `malformed`: cut, or no receipt.
+        SignatureRefusedError: `unknown-key`, `wrong-algorithm` or `bad-signature`, of either signature.
+        RefusedError: `wrong-kind`, `wrong-version`, `wrong-network`, `wrong-agent`.
+    """
+    # 1. One COSE_Sign1, whose unprotected header holds a salt or nothing.
+    message = cose.parse_sign1(data, MAX_RECEIPT_FILE_BYTES)
+    salt = _salt(message)
+
+    # 2. By the coordinator that we were told to trust.
+    if message.key_id != coordinator.id_bytes:
+        raise SignatureRefusedError(_other_signer(message, coordinator), code="unknown-key")
+    payload = cose.verify_sign1(message, coordinator)
+    if network is None:
+        network = _network(payload)
+    receipt = open_envelope(
+        _bare(message), coordinator, Receipt, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES
+    ).statement
+
+    # 3. In it, the result, by the agent that the coordinator names and for the same network.
+    agent = PublicKey.from_bytes(receipt.agent_key)
+    result = open_envelope(
+        receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES
+    ).statement
+    if result.agent_id != agent.id:
+        raise RefusedError(
+            "The result in the receipt names another agent than its signer.", code="wrong-agent"
+        )
+    return VerifiedReceipt(coordinator, agent, result, receipt.accepted_ms, salt)
+
+
+def _bare(message: cose.Sign1) -> bytes:
+    """Return the message with an empty unprotected header, which no signature covers."""
+    parts = [b"\xd2\x84"]
+    for content in (message.protected_bytes, message.payload, message.signature):
+        parts += [strict_cbor.byte_string_head(len(content)), content]
+    parts.insert(3, b"\xa0")
+    return b"".join(parts)
+
+
+def _salt(message: cose.Sign1) -> bytes | None:
+    if not message.unprotected:
+        return None
+    salt = message.unprotected.get(SALT_LABEL)
+    if message.unprotected.keys() != {SALT_LABEL} or not isinstance(salt, bytes) or len(salt) != SALT_BYTES:
+        # With a salt of another length, bytes could be moved between it and the input.
+        raise MalformedError(
+            f"The receipt's unprotected header holds something else than {SALT_BYTES} bytes of salt."
+        )
+    return salt
+
+
+def _network(payload: bytes) -> str:
+    fields = strict_cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
+    network = fields.get("network") if isinstance(fields, dict) else None
+    if not isinstance(network, str):
+        raise MalformedError("The signed payload names no network.")
+    return network
+
+
+def _other_signer(message: cose.Sign1, coordinator: PublicKey) -> str:
+    key_id = message.key_id
+    named = f"the key {key_id_text(key_id)}" if key_id is not None else "no key"
+    return f"The receipt names {named}, not the coordinator's key {coordinator.id} that was given."
+
+
+def _check(what: str, signed: Sequence[TensorDigest], tensors: Sequence[Tensor], salt: bytes) -> None:
+    given = {tensor.name: tensor for tensor in tensors}
+    code = f"wrong-{what}"
+    wanted = {entry.name for entry in signed}
+    if len(given) != len(tensors) or given.keys() != wanted:
+        said, meant = (", ".join(sorted(names)) or "none" for names in (given, wanted))
+        raise RefusedError(
+            f"The {what}s given are {said}; the receipt is for {meant}.", code=code, hint=_hint(what)
+        )
+    for entry in signed:
+        tensor = given[entry.name]
+        if tensor.spec != entry.spec:
+            raise RefusedError(
+                f"The {what} {entry.name!r} is {_described(tensor.spec.datatype, tensor.spec.shape)}; "
+                f"the receipt is for {_described(entry.datatype, entry.shape)}.",
+                code=code,
+                hint=_hint(what),
+            )
+        if digest(tensor.data, salt) != entry.digest:
+            raise RefusedError(
+                f"The {what} {entry.name!r} is not the one that the receipt is for: its digest differs.",
+                code=code,
+                hint=_hint(what),
+            )
+
+
+def _described(datatype: str, shape: Sequence[int]) -> str:
+    return f"{datatype} of shape {list(shape)}"
+
+
+def _hint(what: str) -> str:
+    return f"Is it the {what} file of another job, or was it changed since?"

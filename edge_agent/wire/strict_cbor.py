@@ -1,0 +1,252 @@
+"""CBOR with exactly one encoding for every value (RFC 8949, section 4.2.1), and nothing more.
+
+The values are: integers from -2**63 to 2**64-1, finite floats (always eight bytes), byte strings, text,
+booleans, `None`, arrays, and maps whose keys are text or integers in ascending order of their encoded
+bytes. Everything else that CBOR can say is refused: tags, indefinite lengths, lengths or integers longer
+than they need to be, short floats, NaN and infinities, `undefined`, duplicate or unsorted keys, bytes
+after the end.
+
+Bytes from a peer are first walked without building anything, so a message of nine bytes that announces
+an array of 2**60 elements costs nothing. Only then `cbor2` builds the value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import cbor2
+
+from edge_agent.errors import MalformedError, TooLargeError
+
+Value: TypeAlias = int | float | bytes | str | bool | list[Any] | dict[Any, Any] | None
+
+MIN_INTEGER = -(2**63)
+MAX_INTEGER = 2**64 - 1
+DEFAULT_MAX_DEPTH = 8
+DEFAULT_MAX_ITEMS = 10_000
+
+# Major types, RFC 8949 section 3.1.
+UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
+_FALSE_TRUE_NULL = (20, 21, 22)
+_SIMPLE_FLOAT64 = 27
+_WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
+# The smallest argument that may be written in so many bytes; a smaller one has a shorter form.
+_LEAST = {24: 24, 25: 2**8, 26: 2**16, 27: 2**32}
+
+
+class Head(NamedTuple):
+    """The start of one data item: major type, argument (value or length), and where its content starts."""
+
+    major: int
+    argument: int
+    content: int
+
+
+def encode(value: object) -> bytes:
+    """Return the one encoding of `value`.
+
+    Raises:
+        TypeError: a type outside the list above.
+        ValueError: a number outside its range, or text that is not Unicode (lone surrogates).
+    """
+    return cbor2.dumps(_plain(value))
+
+
+def decode(
+    data: bytes | bytearray | memoryview,
+    *,
+    max_bytes: int,
+    max_depth: int = DEFAULT_MAX_DEPTH,
+    max_items: int = DEFAULT_MAX_ITEMS,
+) -> Value:
+    """Return the value of `data`, which must be one data item in its one encoding and nothing after it.
+
+    Args:
+        data: the bytes as they came.
+        max_bytes: the longest input that is looked at.
+        max_depth: how many arrays and maps may be nested.
+        max_items: how many data items, keys included, there may be in all.
+
+    Raises:
+        TooLargeError: one of the limits is exceeded.
+        MalformedError: the bytes are anything else than such an encoding.
+    """
+    if len(data) > max_bytes:
+        raise TooLargeError(
+            f"A CBOR item of {len(data)} bytes is longer than the limit of {max_bytes} bytes."
+        )
+    end = item_end(data, 0, max_depth=max_depth, max_items=max_items)
+    if end != len(data):
+        raise MalformedError(f"{len(data) - end} bytes follow the end of the CBOR item.")
+    try:
+        value: Value = cbor2.loads(bytes(data), max_depth=max_depth + 1, allow_indefinite=False)
+    except (cbor2.CBORError, ValueError) as error:
+        # What is left for cbor2 to find is text that is not UTF-8.
+        raise MalformedError(f"The CBOR item cannot be decoded: {error}.") from error
+    return value
+
+
+def byte_string_head(size: int) -> bytes:
+    """Return what stands in front of the `size` bytes of a byte string."""
+    if size < 24:
+        return bytes((0x40 + size,))
+    for info, width in _WIDTHS.items():
+        if size < 1 << (8 * width):
+            return bytes((0x40 + info,)) + size.to_bytes(width, "big")
+    raise ValueError(f"{size} bytes are more than CBOR can announce.")
+
+
+def read_head(data: bytes | bytearray | memoryview, at: int) -> Head:
+    """Read the head of the data item at offset `at`, and check that its content is inside `data`.
+
+    Raises:
+        MalformedError: cut short, of indefinite length, longer than necessary, or a reserved form.
+    """
+    size = len(data)
+    if at >= size:
+        raise MalformedError("The CBOR item ends too early.")
+    first = data[at]
+    major, info = first >> 5, first & 0x1F
+    at += 1
+    if info < 24:
+        argument = info
+    else:
+        width = _WIDTHS.get(info)
+        if width is None:
+            raise MalformedError("CBOR of indefinite length or of a reserved form is not accepted.")
+        if at + width > size:
+            raise MalformedError("The CBOR item ends too early.")
+        argument = int.from_bytes(data[at : at + width], "big")
+        at += width
+        if argument < _LEAST[info] and major != SIMPLE:
+            raise MalformedError("A CBOR number or length is written longer than necessary.")
+    # Every element of a container takes at least a byte, a map entry two: an announced size that cannot
+    # fit is refused here, before anybody prepares room for it.
+    if major in (BYTES, TEXT, ARRAY) and argument > size - at:
+        raise MalformedError("A CBOR length reaches past the end of the message.")
+    if major == MAP and argument > (size - at) // 2:
+        raise MalformedError("A CBOR map announces more entries than there are bytes.")
+    if major == SIMPLE:
+        _check_simple(data, at, info)
+    return Head(major, argument, at)
+
+
+def item_end(
+    data: bytes | bytearray | memoryview,
+    start: int,
+    *,
+    max_depth: int = DEFAULT_MAX_DEPTH,
+    max_items: int = DEFAULT_MAX_ITEMS,
+) -> int:
+    """Walk the data item at offset `start` without building it, and return the offset behind it.
+
+    Checks everything that `decode` promises except that text is UTF-8.
+
+    Raises:
+        TooLargeError: deeper than `max_depth` or more items than `max_items`.
+        MalformedError: not in the one accepted encoding.
+    """
+    return _Walk(data, max_depth, max_items).item(start, 0)
+
+
+class _Walk:
+    """One walk over untrusted bytes, with a budget of items."""
+
+    __slots__ = ("_data", "_left", "_max_depth", "_max_items")
+
+    def __init__(self, data: bytes | bytearray | memoryview, max_depth: int, max_items: int) -> None:
+        self._data = data
+        self._left = self._max_items = max_items
+        self._max_depth = max_depth
+
+    def item(self, at: int, depth: int) -> int:
+        """Return the offset behind the item at `at`, which is inside `depth` containers."""
+        self._left -= 1
+        if self._left < 0:
+            raise TooLargeError(f"More than {self._max_items} CBOR items in one message.")
+        head = read_head(self._data, at)
+        major = head.major
+        if major in (UNSIGNED, SIMPLE):
+            return head.content
+        if major in (BYTES, TEXT):
+            return head.content + head.argument
+        if major == NEGATIVE:
+            if head.argument >= 2**63:
+                raise MalformedError("A CBOR integer is below -2**63.")
+            return head.content
+        if major == TAG:
+            raise MalformedError(f"The CBOR tag {head.argument} is not accepted here.")
+        if depth >= self._max_depth:
+            raise TooLargeError(f"CBOR nested deeper than {self._max_depth} levels.")
+        at = head.content
+        if major == ARRAY:
+            for _ in range(head.argument):
+                at = self.item(at, depth + 1)
+            return at
+        return self._map(at, head.argument, depth + 1)
+
+    def _map(self, at: int, entries: int, depth: int) -> int:
+        previous = b""
+        for _ in range(entries):
+            if at >= len(self._data) or self._data[at] >> 5 not in (UNSIGNED, NEGATIVE, TEXT):
+                raise MalformedError("A CBOR map key is neither text nor an integer.")
+            behind_key = self.item(at, depth)
+            key = bytes(self._data[at:behind_key])
+            if key <= previous:
+                raise MalformedError("The keys of a CBOR map are duplicate or not in order.")
+            previous = key
+            at = self.item(behind_key, depth)
+        return at
+
+
+def _check_simple(data: bytes | bytearray | memoryview, content: int, info: int) -> None:
+    if info in _FALSE_TRUE_NULL:
+        return
+    if info != _SIMPLE_FLOAT64:
+        raise MalformedError("Of CBOR's simple values only false, true, null and 64-bit floats are accepted.")
+    # An exponent of all ones is NaN or infinity. The eight bytes were already found to be there.
+    if data[content - 8] & 0x7F == 0x7F and data[content - 7] & 0xF0 == 0xF0:
+        raise MalformedError("A CBOR float is NaN or infinite.")
+
+
+def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads best as one list
+    """Return `value` with map keys in order and subclasses (enums) taken down to the plain types."""
+    kind = type(value)
+    if kind is str or kind is bytes or kind is bool or value is None:
+        return value  # type: ignore[return-value]
+    if isinstance(value, int):
+        if not MIN_INTEGER <= value <= MAX_INTEGER:
+            raise ValueError(f"The integer {value} does not fit into 64 bits.")
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
+    if isinstance(value, dict):
+        return dict(
+            sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key)
+        )
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(
+                "NaN and infinities have no place in a statement; tensors carry them as raw bytes."
+            )
+        return float(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise TypeError(f"{kind.__name__} has no place in the protocol's CBOR.")
+
+
+def _key(key: object) -> int | str:
+    if isinstance(key, bool) or not isinstance(key, (int, str)):
+        raise TypeError(f"A map key must be text or an integer, not {type(key).__name__}.")
+    return _plain(key)  # type: ignore[return-value]
+
+
+def _encoded_key(entry: tuple[int | str, object]) -> bytes:
+    # Not cbor2's canonical=True: that is the older order of RFC 7049, shorter keys first.
+    key = entry[0]
+    if type(key) is str and len(key) < 24 and key.isascii():
+        return bytes((0x60 + len(key),)) + key.encode()
+    return cbor2.dumps(key)

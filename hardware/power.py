@@ -1,0 +1,220 @@
+"""Power: mains or battery, and how many watts flow where something measures them.
+
+See the kernel's `ABI/testing/sysfs-class-power`, `hwmon/sysfs-interface.rst` and `powercap/powercap.rst`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hardware.devices import devices
+from hardware.schema import Power
+
+if TYPE_CHECKING:
+    from hardware.boards import BoardFacts
+    from hardware.sysfs import Root
+
+RAPL_INTERVAL_SECONDS = 0.05
+"""RAPL counters advance every millisecond: an error of 2 %."""
+MAX_WATTS = 20_000.0
+_LINE = re.compile(r"Mains|USB.*|Wireless|BrickID", re.IGNORECASE)
+_STORES = frozenset({"Battery", "UPS"})
+# Sensors at the supply of a whole machine; those of one rail, one chip or one card are not.
+_METERS = re.compile(r"ina[0-9]+|power_meter|acpi_power_meter|ltc29[0-9]+|max34[0-9]+|corsairpsu")
+_WHOLE = re.compile(
+    r"(?:^|[_ ])(?:vdd_in|pom_[0-9a-z]*v_in|(?:sys_)?vin(?:_sys)?(?:_[0-9v]+)?|[0-9]+v_in|total|system|input)"
+    r"(?:$|[_ ])",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class _Supplies:
+    line_online: bool | None
+    """None: no entry for a line; True: one is online."""
+    statuses: tuple[str, ...]
+    percent: float | None
+    watts: float | None
+
+
+def probe(root: Root, board: BoardFacts | None = None) -> tuple[Power, dict[str, str]]:
+    """Return the power supply and consumption, and why fields are unknown.
+
+    `watts` is what flows now, by the best meter there is: a sensor at the supply (or the gauge of a battery
+    that drains) measures the machine, RAPL only the processor package. Idle and maximum watts are the board
+    file's; where nothing measures, `watts_source` is `board` and `watts` stays None. On the running machine
+    RAPL takes `RAPL_INTERVAL_SECONDS`, because it counts energy.
+    """
+    unknown: dict[str, str] = {}
+    supplies = _supplies(root)
+    source = _source(supplies)
+    if source == "unknown":
+        unknown["power.source"] = "no battery and no supply is listed in /sys/class/power_supply"
+    watts, watts_source = _hwmon_watts(root), "hwmon"
+    if watts is None and source == "battery":
+        watts = supplies.watts
+    if watts is None:
+        found = _rapl_watts(root)
+        if isinstance(found, str):
+            unknown["power.watts"] = found
+        else:
+            watts, watts_source = found, "rapl"
+    idle = board.idle_watts if board is not None else None
+    most = board.max_watts if board is not None else None
+    measured: str | None = watts_source
+    if watts is None:
+        measured = "board" if idle is not None or most is not None else None
+    return (
+        Power(
+            source=source,
+            battery_percent=supplies.percent,
+            watts=None if watts is None else round(watts, 3),
+            watts_source=measured,
+            idle_watts=idle,
+            max_watts=most,
+        ),
+        unknown,
+    )
+
+
+def _source(supplies: _Supplies) -> str:
+    if supplies.line_online:
+        return "mains"
+    if "Discharging" in supplies.statuses:
+        return "battery"
+    if {"Charging", "Full", "Not charging"} & set(supplies.statuses):
+        # It charges, or is kept from draining. A line that says it is off is believed over "Full".
+        return "mains" if "Charging" in supplies.statuses or supplies.line_online is None else "battery"
+    return "battery" if supplies.statuses and supplies.line_online is False else "unknown"
+
+
+def _supplies(root: Root) -> _Supplies:
+    online: list[bool] = []
+    statuses: list[str] = []
+    charges: list[tuple[float, float]] = []
+    watts: list[float | None] = []
+    for device in devices(root, "sys/class/power_supply"):
+        path = device.path
+        kind = root.read_value(f"{path}/type") or ""
+        if root.read_value(f"{path}/scope") == "Device":
+            continue  # the battery of a mouse
+        if _LINE.fullmatch(kind):
+            state = root.read_int(f"{path}/online")
+            if state is not None:
+                online.append(state > 0)
+        elif kind in _STORES and root.read_int(f"{path}/present") != 0:
+            status = root.read_value(f"{path}/status") or "Unknown"
+            statuses.append(status)
+            charge = _charge(root, path)
+            if charge is not None:
+                charges.append(charge)
+            if status == "Discharging":
+                watts.append(_battery_watts(root, path))
+    whole = sum(weight for _, weight in charges)
+    percent = sum(part * weight for part, weight in charges) / whole if whole else None
+    known = [value for value in watts if value is not None]
+    return _Supplies(
+        line_online=any(online) if online else None,
+        statuses=tuple(statuses),
+        percent=None if percent is None else round(percent, 1),
+        watts=sum(known) if known and len(known) == len(watts) else None,
+    )
+
+
+def _charge(root: Root, path: str) -> tuple[float, float] | None:
+    """Return a battery's charge in percent and its weight among several (what it holds when full)."""
+    full, now = None, None
+    for quantity in ("energy", "charge"):
+        full = root.read_int(f"{path}/{quantity}_full")
+        now = root.read_int(f"{path}/{quantity}_now")
+        if full and full > 0:
+            break
+    percent: float | None = root.read_int(f"{path}/capacity")
+    if percent is None and full and full > 0 and now is not None:
+        percent = 100 * now / full
+    if percent is None or percent < 0:
+        return None
+    return min(percent, 100.0), float(full if full and full > 0 else 1)
+
+
+def _battery_watts(root: Root, path: str) -> float | None:
+    power = root.read_int(f"{path}/power_now")
+    if power is None:
+        current, voltage = root.read_int(f"{path}/current_now"), root.read_int(f"{path}/voltage_now")
+        if current is None or voltage is None:
+            return None
+        power = abs(current) * voltage // 1_000_000  # µA times µV
+    return _sane(abs(power) / 1e6)  # some drivers count what leaves as negative
+
+
+def _sane(watts: float) -> float | None:
+    return watts if 0 < watts <= MAX_WATTS else None
+
+
+def _hwmon_watts(root: Root) -> float | None:
+    """Return the watts at the supply, by a labelled input or the only power sensor of the machine."""
+    unlabelled = []
+    for device in devices(root, "sys/class/hwmon"):
+        if not _METERS.fullmatch(root.read_value(f"{device.path}/name") or ""):
+            continue
+        for label, watts in _readings(root, device.path):
+            if _WHOLE.search(label):
+                return watts
+            # A named rail ("CPU", "VDD_GPU_SOC") is a part; a nameless sensor may be the whole.
+            unlabelled.append(None if label else watts)
+    return unlabelled[0] if len(unlabelled) == 1 else None
+
+
+def _readings(root: Root, path: str) -> list[tuple[str, float]]:
+    names = set(root.listdir(path))
+    found = []
+    for number in range(1, 9):
+        label = ""
+        for name in (f"power{number}_label", f"in{number}_label", f"curr{number}_label"):
+            label = label or (root.read_value(f"{path}/{name}") or "" if name in names else "")
+        micro = None
+        for name in (f"power{number}_average", f"power{number}_input"):
+            if micro is None and name in names:
+                micro = root.read_int(f"{path}/{name}")
+        if micro is None and {f"curr{number}_input", f"in{number}_input"} <= names:
+            milliamperes, millivolts = (
+                root.read_int(f"{path}/curr{number}_input"),
+                root.read_int(f"{path}/in{number}_input"),
+            )
+            if milliamperes is not None and millivolts is not None:
+                micro = milliamperes * millivolts
+        watts = None if micro is None else _sane(micro / 1e6)
+        if watts is not None:
+            found.append((label, watts))
+    return found
+
+
+def _rapl_watts(root: Root) -> float | str:
+    """Return the watts of the platform or else of all processor packages, or why they are unknown."""
+    zones: dict[str, list[str]] = {}
+    for device in devices(root, "sys/class/powercap"):
+        if re.fullmatch(r"intel-rapl:[0-9]+", device.name):
+            name = root.read_value(f"{device.path}/name") or ""
+            zones.setdefault(name.partition("-")[0], []).append(device.path)
+    paths = zones.get("psys") or zones.get("package") or []
+    if not paths:
+        return "no sensor at the supply, no draining battery and no RAPL measures it"
+    if not root.live:
+        return "RAPL counts energy: only the running machine can tell the watts"
+    before, start = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic()
+    if None in before:
+        return next(
+            root.reason(f"{path}/energy_uj") for path in paths if root.read_int(f"{path}/energy_uj") is None
+        )
+    time.sleep(RAPL_INTERVAL_SECONDS)
+    after, seconds = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic() - start
+    joules = 0.0
+    for path, first, last in zip(paths, before, after, strict=True):
+        if first is None or last is None:
+            return root.reason(f"{path}/energy_uj")
+        ring = root.read_int(f"{path}/max_energy_range_uj") or 0
+        joules += (last - first + (ring if last < first else 0)) / 1e6
+    return _sane(joules / seconds) or "the RAPL counters don't advance"
