@@ -193,4 +193,4 @@ class ProcessFailedError(EdgeAgentError):
 
     code = "process-failed"
     exit_status = 71
-    default_hint = "The end of its log is shown above; the whole log is in the state directory."
+    default_hint = "The end of its log is shown above; `edge-agent up --state DIR` keeps whole logs in DIR/logs."

@@ -1,9 +1,9 @@
 """Accelerators: what is there, what the kernel offers of it, and what an installed onnxruntime can use.
 
-These are three facts, and only the third makes an accelerator `usable`. A device is known by the identity on its
-bus, by the driver that holds it, or by its node in the device tree; never by its PCI class alone (QEMU's test
-device has that of an accelerator) nor by the name of the board alone: what only the board file knows is listed as
-not offered by this kernel.
+These are three facts, and only the third makes an accelerator `usable`. A device is known by the identity on
+its bus, by the driver that holds it, or by its node in the device tree; never by its PCI class alone (QEMU's
+test device has that of an accelerator) nor by the name of the board alone: what only the board file knows is
+listed as not offered by this kernel.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ def probe(
 ) -> tuple[tuple[Accelerator, ...], dict[str, str]]:
     """Return the accelerators of the machine.
 
-    `providers` are those of the installed onnxruntime (`onnxruntime.get_available_providers()`); None means that
-    nobody asked it, and then nothing counts as usable. `board` adds what the board file knows to be there.
+    `providers` are those of the installed onnxruntime (`onnxruntime.get_available_providers()`); None means
+    that nobody asked it, and then nothing counts as usable. `board` adds what the board file knows of.
     """
     found = [*_pci(root), *_usb(root), *_rockchip(root), *_other_drm(root), *_hexagon(root)]
     seen = {item.family for item in found}
@@ -246,7 +246,7 @@ def _nvidia(root: Root, address: str, nth: int, bound: str | None) -> tuple[str 
 
 
 def _own_node(root: Root, path: str) -> str | None:
-    """Return the node that a device's driver made below it: /dev/accel/accel0, /dev/dri/renderD128, /dev/hailo0."""
+    """Return the node that a device's driver made below it (/dev/accel/accel0, /dev/dri/renderD128)."""
     for folder, prefix, base in (
         ("accel", "accel", "accel/"),
         ("drm", "renderD", "dri/"),
@@ -277,7 +277,7 @@ def _usb(root: Root) -> Iterator[_Found]:
 
 
 def _rockchip(root: Root) -> Iterator[_Found]:
-    """Yield Rockchip's NPU by its vendor driver: a render node or /dev/rknpu, as the kernel was configured."""
+    """Yield Rockchip's NPU by its vendor driver: a render node or /dev/rknpu, as configured."""
     for device in devices(root, "sys/class/drm", "renderD"):
         parent = follow(root, f"{device.path}/device")
         strings = compatibles(root, parent)
@@ -302,7 +302,7 @@ def _other_drm(root: Root) -> Iterator[_Found]:
 
 
 def _hexagon(root: Root) -> Iterator[_Found]:
-    """Yield Qualcomm's compute DSP, which the kernel runs as a remote processor and offers through FastRPC."""
+    """Yield Qualcomm's compute DSP: a remote processor that the kernel offers through FastRPC."""
     names = {root.read_value(f"{device.path}/name") for device in devices(root, "sys/class/remoteproc")}
     node = _nth_node(root, "hexagon", 0)
     if node is not None or "cdsp" in names:
@@ -344,7 +344,8 @@ def _in_tree(root: Root, family: str, name: str) -> _Found:
     bound = _platform_driver(root, family)
     absent = None
     if node is None and bound is None:
-        absent = f"the device tree has it, but this kernel has no driver for it ({' or '.join(FAMILIES[family].drivers)})"
+        drivers = " or ".join(FAMILIES[family].drivers)
+        absent = f"the device tree has it, but this kernel has no driver for it ({drivers})"
     return _Found(family, name, None, bound, node, absent)
 
 

@@ -52,21 +52,26 @@ _VENDORS = {
 }
 
 
-def probe(root: Root, info: CpuInfo) -> tuple[Board, dict[str, str]]:
-    """Return the board, and for each field that cannot be known its path and the reason."""
+def probe(
+    root: Root, info: CpuInfo, cpus: int | None = None
+) -> tuple[tuple[Board, BoardFacts | None], dict[str, str]]:
+    """Return the board with what its file says, and the path and reason of each field that is unknown.
+
+    `cpus` is how many CPUs are present: by it boards are told apart that have the same name.
+    """
     compatible = _first_strings(root, "compatible")
     model = _first_value(root, DEVICE_TREES, "model") or _said(info.anywhere("Model")) or _dmi_model(root)
-    pi = raspberry_pi.decode(info.anywhere("Revision"), info.anywhere("Hardware"), model)
-    model = model or (pi.model if pi else None)
     hardware = _said(info.anywhere("Hardware", "machine"))
+    pi = raspberry_pi.decode(info.anywhere("Revision"), hardware, model)
+    model = model or (pi.model if pi else None)
     if model is None and hardware not in raspberry_pi.HARDWARE:
         model = hardware  # on many boards that line holds the board's name
-    facts, trouble = _match(compatible, model)
+    facts, trouble = _match(compatible, model, cpus)
     board = Board(
         id=facts.id if facts else None,
         model=model,
         vendor=_vendor(root, facts, compatible, model),
-        soc=(facts.soc if facts else None) or (pi.soc if pi else None) or _soc(root, compatible),
+        soc=(pi.soc if pi else None) or (facts.soc if facts else None) or _soc(root, compatible),
         compatible=compatible,
         hardware=hardware,
     )
@@ -77,21 +82,23 @@ def probe(root: Root, info: CpuInfo) -> tuple[Board, dict[str, str]]:
     for name, reason in (
         ("model", nobody),
         ("vendor", nobody),
-        ("soc", "nothing states the system on chip; /proc/cpuinfo's Hardware line is no proof of it"),
+        ("soc", "nothing states the system on chip; the Hardware line of /proc/cpuinfo is no proof of it"),
     ):
         if getattr(board, name) is None:
             unknown[f"board.{name}"] = reason
-    return board, unknown
+    return (board, facts), unknown
 
 
-def _match(compatible: tuple[str, ...], model: str | None) -> tuple[BoardFacts | None, str | None]:
+def _match(
+    compatible: tuple[str, ...], model: str | None, cpus: int | None
+) -> tuple[BoardFacts | None, str | None]:
     if not compatible and model is None:
         return None, None
     from hardware.boards import match  # noqa: PLC0415 - reads board files: not before they are wanted
 
     try:
-        return match(compatible, model), None
-    except (OSError, ValueError) as error:
+        return match(compatible, model, cpus), None
+    except (OSError, ValueError, KeyError, TypeError) as error:
         return None, f"the board files cannot be read: {clean(str(error))}"
 
 

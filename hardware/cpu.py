@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Words = Callable[[CpuInfo, int], frozenset[str] | None]
 
-CPUINFO = "proc/cpuinfo"
-
 
 def probe(root: Root, info: CpuInfo, isa: str | None) -> tuple[Cpu, dict[str, str]]:
     """Return the processors, and for each field that cannot be known its path and the reason."""
@@ -97,7 +95,7 @@ def _features(info: CpuInfo, isa: str | None, cpus: Cpus) -> tuple[dict[str, boo
     """Return what all of `cpus` have, None where that cannot be told, and the reason for those."""
     if isa is None:
         return {}, "the instruction set is not known, nor are its features"
-    missing = f"/{CPUINFO} does not say it of every usable CPU"
+    missing = "/proc/cpuinfo does not say it of every usable CPU"
     if isa.startswith("riscv"):
         return {"rvv": _all([cpu_riscv.has_vectors(info, cpu) for cpu in cpus])}, missing
     table: Mapping[str, str]

@@ -147,7 +147,9 @@ class _Policies:
         members = root.read_cpulist(f"{folder}/related_cpus") or root.read_cpulist(f"{folder}/affected_cpus")
         if khz is None and members is None:
             return
-        self.members[folder] = members or (() if cpu is None else (cpu,))
+        if cpu is not None and cpu not in (members or ()):
+            members = (cpu,)  # a list without its own CPU is a broken driver's
+        self.members[folder] = members or ()
         if khz is not None and _MIN_KHZ <= khz <= _MAX_KHZ:
             self.max_khz[folder] = khz
         governor = root.read_value(f"{folder}/scaling_governor")
@@ -181,7 +183,7 @@ def _cores(
             or parse_cpumask(root.read_text(f"{folder}/core_cpus", 16_384))
             or parse_cpumask(root.read_text(f"{folder}/thread_siblings", 16_384))
         )
-        # A core without a number is one the kernel knows nothing about; it then takes all for one core's threads.
+        # Where the kernel knows nothing of cores it numbers none, and takes all CPUs for threads of one.
         numbered = (root.read_int(f"{folder}/core_id") or 0) >= 0
         if threads and cpu in threads and numbered:
             together = tuple(one for one in threads if one in switched_on and one not in groups)

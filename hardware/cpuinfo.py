@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from hardware.sysfs import MAX_CPU_NUMBER, parse_int
 
+CPUINFO = "proc/cpuinfo"
 _S390_PROCESSOR = re.compile(r"processor ([0-9]{1,5})")
 _SPARC_PROCESSOR = re.compile(r"CPU([0-9]{1,5})")
 

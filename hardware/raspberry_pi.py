@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from hardware.sysfs import parse_hex
 
+HARDWARE = frozenset(("BCM2708", "BCM2709", "BCM2710", "BCM2711", "BCM2712", "BCM2835"))
+"""What Raspberry Pis write as `Hardware`, often not the chip they have."""
 _NEW_STYLE = 1 << 23
 _CODE_BITS = 0xFFFFFF  # above are flags: warranty void by overvolting, one-time-programming switched off
 _MODELS = {
@@ -77,14 +79,7 @@ def decode(code: str | None, hardware: str | None, model: str | None) -> Revisio
     The same field of /proc/cpuinfo holds other things on other machines, so that something has to name a Pi.
     """
     named = (model or "").startswith("Raspberry Pi")
-    if not named and (hardware or "") not in {
-        "BCM2708",
-        "BCM2709",
-        "BCM2710",
-        "BCM2711",
-        "BCM2712",
-        "BCM2835",
-    }:
+    if not named and hardware not in HARDWARE:
         return None
     value = parse_hex(code)
     if not value:

@@ -1,4 +1,4 @@
-"""Brokers for tests: a real Mosquitto, the embedded one, a scripted one that misbehaves, and a cable to cut."""
+"""Brokers for tests: a real Mosquitto, the embedded one, a scripted one, and a cable to cut."""
 
 from __future__ import annotations
 

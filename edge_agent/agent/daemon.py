@@ -45,7 +45,7 @@ from edge_agent.inference.handle import Worker
 from edge_agent.models.catalogue import Catalogue, Variant
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
-from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
+from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
@@ -196,10 +196,7 @@ class Agent:
                 self._events.put(LinkUp(self._session))
             case Disconnected():
                 self._events.put(LinkDown(event.reason))
-            case ConnectFailed():
-                fields = {"action": "broker-unreachable", "code": event.code}
-                log.warning("No connection to the broker: %s", event.reason, extra=fields)
-            case _:
+            case _:  # the link itself logs what else happens to it
                 pass
 
     def _next_event(self) -> Event:

@@ -1,8 +1,8 @@
 """The command line: parse, call, print, exit.
 
 Every command is a module of its own in this package with two functions: `add_parser(subparsers)` and
-`run(args) -> int`. Only the module of the command that was asked for is imported: `edge-agent version` is fast
-and `edge-agent run` loads no coordinator code. To add a command, write its module and add its name to
+`run(args) -> int`. Only the module of the command that was asked for is imported: `edge-agent version` is
+fast and `edge-agent run` loads no coordinator code. To add a command, write its module and add its name to
 `COMMANDS`.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import MQTT_OVERHEAD_BYTES, add_ready_file, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, set_up_log, write_ready_file
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     import os  # noqa: PLC0415 as above
     import signal  # noqa: PLC0415 as above
 
+    from edge_agent.connection import MQTT_OVERHEAD_BYTES  # noqa: PLC0415 as above
     from edge_agent.coordinator.broker import serve  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 

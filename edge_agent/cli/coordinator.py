@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, link_options, own_key, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, own_key, set_up_log, write_ready_file
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     import asyncio  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
     import os  # noqa: PLC0415 as above
 
+    from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.app import make_app  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above

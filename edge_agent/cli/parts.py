@@ -1,4 +1,4 @@
-"""What several commands build from the settings: keys, the link's options, ready files."""
+"""What several commands build from the settings: logs, keys, ready files."""
 
 from __future__ import annotations
 
@@ -10,44 +10,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Parser
-    from edge_agent.mqtt import LinkOptions
     from edge_agent.settings import Settings
     from edge_agent.wire.keys import SigningKey
-
-MQTT_OVERHEAD_BYTES = 64 * 1024
-"""A packet is larger than its message by its header, topic and properties."""
-
 
 def set_up_log(settings: Settings) -> None:
     """Send the log of this process to standard error, as the settings say."""
     from edge_agent import log  # noqa: PLC0415 only commands that log need it
 
     log.set_up(settings.log.level, settings.log.format)
-
-
-def link_options(settings: Settings, client_id: str) -> LinkOptions:
-    """Turn the settings into the options of one link.
-
-    Raises:
-        SettingsError: the broker's address or a file does not hold.
-    """
-    from edge_agent.mqtt import BrokerAddress, LinkOptions  # noqa: PLC0415 paho is not needed by every command
-
-    broker = settings.broker
-    return LinkOptions(
-        address=BrokerAddress.parse(broker.url),
-        client_id=client_id,
-        username=broker.username,
-        password=broker.read_password(),
-        ca_file=broker.ca_file,
-        client_cert=broker.client_cert_file,
-        client_key=broker.client_key_file,
-        protocol=broker.protocol,
-        keepalive_seconds=broker.keepalive_seconds,
-        max_packet_bytes=settings.limits.max_inline_bytes + MQTT_OVERHEAD_BYTES,
-        inbox_messages=settings.limits.inbox_messages,
-        outbox_messages=settings.limits.outbox_messages,
-    )
 
 
 def own_key(path: Path) -> SigningKey:

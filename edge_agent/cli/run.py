@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, link_options, own_key, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, own_key, set_up_log, write_ready_file
 
 if TYPE_CHECKING:
     import argparse
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import os  # noqa: PLC0415 the parser of every command imports this module
 
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
+    from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
 
     settings = effective(args).settings

@@ -38,7 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Check the two signatures of a receipt, without any network: the coordinator's, with\n"
         "the public key that you trust, and the agent's. With the input and output files, check that the\n"
         "receipt is about these very bytes. Files are the JSON of the Open Inference Protocol (request,\n"
-        "response), or .npy where there is one tensor. Ends with status 0 only if everything that was given fits.",
+        "response), or .npy where there is one tensor. Ends with status 0 only if all that was given fits.",
         examples=(
             "edge-agent verify job.receipt --coordinator-key coordinator.pub",
             "edge-agent verify job.receipt --coordinator-key coordinator.pub --output response.json",
@@ -79,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
             )
     except PeerError as error:
         if error.hint == type(error).default_hint:
-            error.hint = "Nothing is proven: the receipt is cut or altered, or is another coordinator's. Fetch it again."
+            error.hint = (
+                "Nothing is proven: the receipt is cut, altered or another coordinator's. Fetch it again."
+            )
         raise
     found = findings(receipt, args.input, args.output)
     print(json.dumps(_document(receipt, found, args)) if args.json else _text(found))
@@ -146,12 +148,11 @@ def _tensors(
 ) -> list[Tensor]:
     """Read the tensors of a file, an array exactly as `edge-agent submit` does."""
     data = _read(path, MAX_TENSOR_FILE_BYTES)
+    is_array = data.startswith(b"\x93NUMPY")
+    if is_array and len(signed) != 1:
+        raise InputError(f"{path} holds one array, but the receipt names {len(signed)}: {_names(signed)}.")
     try:
-        if not data.startswith(b"\x93NUMPY"):
-            return from_json(data)
-        if len(signed) != 1:
-            raise InputError(f"it holds one array, but the receipt names {len(signed)}: {_names(signed)}")
-        return [_from_array(data, signed[0])]
+        return [_from_array(data, signed[0])] if is_array else from_json(data)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", hint=error.hint) from error
 
@@ -161,7 +162,7 @@ def _from_array(data: bytes, signed: TensorDigest) -> Tensor:
     from edge_agent.models.catalogue import Port  # noqa: PLC0415 - as above
 
     # The first dimension is left open, as that of a batch, which a single sample may lack.
-    shape = ("N", *signed.shape[1:]) if signed.shape else ()
+    shape: tuple[int | str, ...] = ("N", *signed.shape[1:]) if signed.shape else ()
     return tensor_from_npy(data, Port(name=signed.name, datatype=signed.datatype.value, shape=shape))
 
 

@@ -52,17 +52,11 @@ async def serve(
     require_loopback(host)
     _silence_logs()
     broker = _new_broker()
-    clients: set[asyncio.Task[None]] = set()
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(_serve_client(broker, reader, writer, max_message_bytes))
-        clients.add(task)
-        task.add_done_callback(clients.discard)
-
+    clients = _Clients(broker, max_message_bytes)
     await broker.start()
     try:
         try:
-            server = await asyncio.start_server(connected, host, port, limit=_STREAM_BUFFER_BYTES)
+            server = await asyncio.start_server(clients.connected, host, port, limit=_STREAM_BUFFER_BYTES)
         except OSError as error:
             raise TransportError(
                 f"the embedded broker cannot listen on {host} port {port}: {error.strerror or error}",
@@ -73,9 +67,7 @@ async def serve(
         server.close()
     finally:
         await broker.shutdown()
-        for task in tuple(clients):
-            task.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
+        await clients.close()
 
 
 def require_loopback(host: str) -> None:
@@ -108,54 +100,103 @@ def _new_broker() -> Broker:
     return Broker(BrokerConfig(listeners={_LISTENER: listener}, plugins=plugins))
 
 
-async def _serve_client(
-    broker: Broker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, max_message_bytes: int
-) -> None:
-    """Give one connection to amqtt, and close it whatever happens there."""
-    from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter  # noqa: PLC0415
+class _Clients:
+    """The connections, each given to amqtt by a task of ours."""
 
-    class BoundedReader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt has no types
-        """Gives back what was read ahead, and reads no packet into memory that is above the limit."""
+    def __init__(self, broker: Broker, max_message_bytes: int) -> None:
+        self._broker = broker
+        self._max_message_bytes = max_message_bytes
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_id: dict[bytes, tuple[asyncio.Task[None], asyncio.StreamWriter]] = {}
 
-        ahead = b""
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a new connection."""
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        async def read(self, n: int = -1) -> bytes:
-            if n > max_message_bytes:
-                raise ValueError(f"a packet of {n} bytes is above the limit of {max_message_bytes} bytes")
-            first, self.ahead = self.ahead[:n], self.ahead[n:]
-            rest: bytes = await super().read(n - len(first)) if len(first) < n else b""
-            return first + rest
+    async def close(self) -> None:
+        """End every connection."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    log = logging.getLogger(__name__)
-    try:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Give one connection to amqtt, and close it whatever happens there."""
+        client_id = b""
+        try:
+            ahead, level, client_id = await asyncio.wait_for(_read_ahead(reader), _CONNECT_SECONDS)
+            if level == _LEVEL_MQTT_5:
+                writer.write(_REFUSE_MQTT_5)
+                return
+            await self._take_over(client_id, writer)
+            await self._hand_over(reader, writer, ahead)
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
+        except Exception as error:  # noqa: BLE001 (amqtt lets a client's mistakes out as any exception)
+            log = logging.getLogger(__name__)
+            log.info("A client was disconnected: %s", error, extra={"action": "broker-client-refused"})
+        finally:
+            if self._by_id.get(client_id, (None,))[0] is asyncio.current_task():
+                del self._by_id[client_id]
+            writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), _CLOSE_SECONDS)
+
+    async def _take_over(self, client_id: bytes, writer: asyncio.StreamWriter) -> None:
+        """Close an older connection of the same client (MQTT-3.1.4-2), which amqtt leaves open and deaf."""
+        older = self._by_id.get(client_id)
+        current = asyncio.current_task()
+        if current is not None and client_id:
+            self._by_id[client_id] = (current, writer)
+        if older is not None:
+            older[1].transport.abort()
+            await asyncio.wait({older[0]}, timeout=_CLOSE_SECONDS)
+
+    async def _hand_over(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ahead: bytes
+    ) -> None:
+        from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter  # noqa: PLC0415
+
+        limit = self._max_message_bytes
+
+        class BoundedReader(StreamReaderAdapter):  # type: ignore[misc]  # amqtt has no types
+            """Gives back what was read ahead, and reads no packet into memory that is above the limit."""
+
+            ahead = b""
+
+            async def read(self, n: int = -1) -> bytes:
+                if n > limit:
+                    raise ValueError(f"a packet of {n} bytes is above the limit of {limit} bytes")
+                first, self.ahead = self.ahead[:n], self.ahead[n:]
+                rest: bytes = await super().read(n - len(first)) if len(first) < n else b""
+                return first + rest
+
         bounded = BoundedReader(reader)
-        bounded.ahead, level = await asyncio.wait_for(_read_ahead(reader), _CONNECT_SECONDS)
-        if level == _LEVEL_MQTT_5:
-            writer.write(_REFUSE_MQTT_5)
-        else:
-            await broker.external_connected(bounded, StreamWriterAdapter(writer), _LISTENER)
-    except asyncio.CancelledError:
-        writer.transport.abort()
-        raise
-    except Exception as error:  # noqa: BLE001 (amqtt lets a client's mistakes out as any exception)
-        log.info("A client was disconnected: %s", error, extra={"action": "broker-client-refused"})
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(writer.wait_closed(), _CLOSE_SECONDS)
+        bounded.ahead = ahead
+        await self._broker.external_connected(bounded, StreamWriterAdapter(writer), _LISTENER)
 
 
-async def _read_ahead(reader: asyncio.StreamReader) -> tuple[bytes, int]:
-    """Read a CONNECT up to its protocol level; return these bytes and the level.
+async def _read_ahead(reader: asyncio.StreamReader) -> tuple[bytes, int, bytes]:
+    """Read a CONNECT up to its client identifier; return these bytes, the level and the identifier.
 
     amqtt reads a CONNECT of version 5 as if it were 3.1.1 and waits for bytes that never come, so that a
     client that tries version 5 first would have to wait for its own timeout.
     """
-    data = bytearray(await reader.readexactly(2))
+    data = await reader.readexactly(2)
     while data[-1] & 0x80 and len(data) < 5:  # the remaining length: up to four bytes
         data += await reader.readexactly(1)
     data += await reader.readexactly(7)  # two bytes of length, "MQTT", the level
-    return bytes(data), data[-1] if data[-7:-1] == b"\0\4MQTT" else 0
+    if data[0] >> 4 != 1 or data[-7:-1] != b"\0\4MQTT":
+        raise ValueError("the first packet is no CONNECT of MQTT 3.1.1 or later")
+    level = data[-1]
+    if level == _LEVEL_MQTT_5:
+        return data, level, b""
+    data += await reader.readexactly(5)  # flags, keep-alive, the length of the identifier
+    client_id = await reader.readexactly(int.from_bytes(data[-2:], "big"))
+    return data + client_id, level, client_id
 
 
 def _silence_logs() -> None:

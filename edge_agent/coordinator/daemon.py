@@ -45,7 +45,7 @@ from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, StoredAgent, StoredJob, Writer
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, StateError, TransportError
 from edge_agent.models.catalogue import Catalogue
-from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message
+from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.tensors import Tensor
 from edge_agent.wire.topics import Topics
@@ -213,10 +213,7 @@ class Coordinator:
                 self._apply(BrokerConnected(self._store.next_session(system_now().wall_ms)))
             case Disconnected():
                 self._apply(BrokerDisconnected(event.reason))
-            case ConnectFailed():
-                fields = {"action": "broker-unreachable", "code": event.code}
-                log.warning("No connection to the broker: %s", event.reason, extra=fields)
-            case _:
+            case _:  # the link itself logs what else happens to it
                 pass
 
     def _apply(self, event: Event) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import fcntl
 import http.client
 import json
+import logging
 import os
+import queue
+import random
+import secrets
 import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,12 +19,16 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from edge_agent.agent.status import read_status, write_atomically
+from edge_agent.connection import link_options
 from edge_agent.coordinator.store import Store
-from edge_agent.errors import StateError
+from edge_agent.errors import StateError, TransportError
 from edge_agent.local.processes import Child, Supervisor
+from edge_agent.mqtt import Connected, ConnectFailed, Link, LinkEvent
+from edge_agent.settings import load
 from edge_agent.wire.keys import SigningKey
 
 READY_SECONDS = 60.0
+BROKER_CHECK_SECONDS = 15.0
 STOP_ORDER = ("agent", "coordinator", "broker")
 
 
@@ -95,6 +103,9 @@ class LocalNetwork:
         self._make_identities()
         if self._options.broker_url is None:
             self._start_broker()
+        else:
+            self._on_step(f"looking for the broker {self._options.broker_url}")
+            check_broker(self._options.broker_url)
         self._start_coordinator_and_agent()
         self._on_step("waiting for the first offer: the agent measures its variants")
         agent = self._require(self._agent)
@@ -218,6 +229,36 @@ class LocalNetwork:
     def write_description(self, path: Path) -> None:
         """Write the description in one piece."""
         write_atomically(path, json.dumps(self.description()) + "\n")
+
+
+def check_broker(url: str) -> None:
+    """Connect once with the settings that the processes will use, so that a wrong address is told at once.
+
+    Raises:
+        TransportError: the broker cannot be reached or does not let us in; the message says why.
+    """
+    settings = load(None, os.environ, {"broker.url": url}).settings
+    events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+    options = link_options(settings, f"ea1-check-{secrets.token_hex(8)}")
+    quiet = logging.getLogger("edge_agent.local.check")
+    quiet.setLevel(logging.CRITICAL)
+    link = Link(options, [], events.put, will=lambda: None, rng=random.Random(0), log=quiet)
+    link.start()
+    try:
+        while True:
+            event = events.get(timeout=BROKER_CHECK_SECONDS)
+            if isinstance(event, Connected):
+                return
+            if isinstance(event, ConnectFailed):
+                raise TransportError(
+                    event.reason,
+                    code=event.code if event.code in TransportError.codes else None,
+                    hint=f"Is {url} the broker's address? Logins and certificates are set under [broker]: docs/settings.md.",
+                )
+    except queue.Empty:
+        raise TransportError(f"the broker {url} gives no answer", code="timeout") from None
+    finally:
+        link.stop(1.0)
 
 
 def _alive(pid: int) -> bool:

@@ -57,7 +57,7 @@ class Child:
     def start(self) -> None:
         """Start it; a Ctrl-C at the terminal reaches the supervisor alone, which then stops all in order."""
         self.ready_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "edge_agent.local.child", str(os.getpid()), *self.arguments]
+        command = [sys.executable, "-m", "edge_agent.cli.child", str(os.getpid()), *self.arguments]
         with self.log_file.open("ab") as output:
             self.process = subprocess.Popen(
                 command,

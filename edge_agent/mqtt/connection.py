@@ -446,13 +446,16 @@ class Connection:
         address = self._options.address
         failure = self._socket.failure if isinstance(self._socket, TlsSocket) else None
         if failure is not None:
-            self._finish("tls", f"the broker {address} ended TLS: {failure}")
+            hint = "" if self._answered else "; it may not accept our client certificate, or want one"
+            self._finish("tls", f"the broker {address} ended TLS: {failure}{hint}")
         elif flags.is_disconnect_packet_from_server:
             self._finish(
                 "broker-refused", f"the broker {address} ended the connection: {_words(code, properties)}"
             )
         elif not self._answered:
             reason = f"the broker {address} closed the connection instead of answering the CONNECT"
+            if address.tls:
+                reason += "; it may not accept our client certificate, or want one"
             self._finish("broker-refused", reason, other_version=True)
         elif code == "Keep alive timeout":
             self._finish("timeout", f"the broker {address} no longer answers")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,19 @@ from edge_agent.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from typing_extensions import Buffer
+
 _WAITING = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class TlsSocket(ssl.SSLSocket):
-    """A TLS socket that closes itself when its handshake fails and remembers why a read failed.
+    """A TLS socket that closes itself when its handshake fails and remembers why it broke later.
 
     With TLS 1.3 a broker refuses a client certificate only after the client's handshake is over, so that the
-    first read fails; whoever reads may report no more than "connection lost".
+    first write or read fails; whoever calls them may report no more than "connection lost".
 
     Attributes:
-        failure: the TLS error of the last failed read, in words.
+        failure: the TLS error that ended the connection, in words.
     """
 
     failure: str | None = None
@@ -41,6 +44,20 @@ class TlsSocket(ssl.SSLSocket):
             raise
         except ssl.SSLError as error:
             self.failure = explain(error)
+            raise
+
+    def send(self, data: Buffer, flags: int = 0) -> int:
+        """Write as `ssl.SSLSocket` does."""
+        try:
+            return super().send(data, flags)
+        except _WAITING:
+            raise
+        except OSError as error:
+            # The broker has gone already; why it went may still wait to be read.
+            with contextlib.suppress(OSError):
+                self.recv(1)
+            if self.failure is None and isinstance(error, ssl.SSLError):
+                self.failure = explain(error)
             raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import socket
 import subprocess
@@ -65,7 +65,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             yield Case(port, ask, "3.1.1")
 
 
-# -- one suite for all ----------------------------------------------------------------------------------------
+# -- one suite for all ----------------------------------------------------------------------------------
 
 
 def test_messages_arrive_once_in_order_and_unchanged(case: Case) -> None:
@@ -85,10 +85,8 @@ def test_messages_arrive_once_in_order_and_unchanged(case: Case) -> None:
                 acknowledged.append(event.token)
         assert arrived == payloads
         assert sorted(acknowledged) == tokens
-        client.link.publish(
-            "echo/order", b"unacknowledged", qos=0, content_type="text/plain", expiry_seconds=9
-        )
-        assert client.next() == Message("echo/order", b"unacknowledged", retain=False)
+        client.link.publish("echo/order", b"once", qos=0, content_type="text/plain", expiry_seconds=9)
+        assert client.next() == Message("echo/order", b"once", retain=False)
 
 
 def test_many_threads_may_publish(case: Case) -> None:
@@ -130,15 +128,18 @@ def test_a_retained_message_is_marked_and_can_be_taken_back(case: Case) -> None:
 
 def test_the_will_speaks_after_a_cut_and_not_after_a_stop(case: Case) -> None:
     """Each connection's own will is published when its cable is cut; a stopped link leaves quietly."""
-    wills = iter([b"will-1", b"will-2", b"will-3"])
+    asked: list[bytes] = []
+
+    def will() -> Will:
+        asked.append(b"will-%d" % len(asked))
+        return Will("gone/heir", asked[-1])
+
     with Client(case.options("heir"), ["gone/heir", "said/heir"]) as heir, Cable(case.port) as cable:
         heir.expect(Connected)
-        mortal = Client(
-            options(cable.port, "mortal", protocol=case.ask), will=lambda: Will("gone/heir", next(wills))
-        )
-        with mortal:
-            for expected in (b"will-1", b"will-2"):
+        with Client(options(cable.port, "mortal", protocol=case.ask), will=will) as mortal:
+            for _ in range(2):
                 mortal.skip_to(Connected)
+                expected = asked[-1]
                 cable.cut()
                 assert mortal.skip_to(Disconnected).code == "unreachable"
                 assert heir.skip_to(Message).payload == expected
@@ -185,7 +186,7 @@ def test_a_second_link_with_the_same_name_takes_over(case: Case) -> None:
             assert first.expect(Disconnected).code in {"broker-refused", "unreachable"}
 
 
-# -- what only some brokers do --------------------------------------------------------------------------------
+# -- what only some brokers do --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
@@ -221,11 +222,11 @@ def test_passwords_and_access_rules_of_mosquitto(tmp_path: Path, protocol: str) 
 
 def test_the_packet_limit_of_mosquitto_is_learnt(tmp_path: Path) -> None:
     """With MQTT 5 the broker tells its limit, and the link refuses what would end the connection."""
-    with mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 3000") as port:
-        with Client(options(port)) as client:
-            assert client.expect(Connected).max_packet_bytes == 3000
-            client.link.publish("t", bytes(2900))
-            client.expect(Published)
+    lines = ("allow_anonymous true", "max_packet_size 3000")
+    with mosquitto(tmp_path, *lines) as port, Client(options(port)) as client:
+        assert client.expect(Connected).max_packet_bytes == 3000
+        client.link.publish("t", bytes(2900))
+        client.expect(Published)
 
 
 class Identity(NamedTuple):
@@ -245,15 +246,15 @@ def issue(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Identity]:
     def make(name: str, issuer: Identity | None = None, address: str = "127.0.0.1") -> Identity:
         private = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer.certificate.subject if issuer else subject)
             .public_key(private.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
@@ -282,7 +283,7 @@ def tls_options(port: int, **changes: object) -> LinkOptions:
 def test_tls_with_a_private_authority_and_client_certificates(
     tmp_path: Path, issue: Callable[..., Identity]
 ) -> None:
-    """Good certificates connect; a stranger's, one for another host, and a missing one of ours are told as tls."""
+    """Good certificates connect; a stranger's, another host's and a missing one are told as tls."""
     ours, theirs = issue("our-authority"), issue("other-authority")
     server, elsewhere = issue("server", ours), issue("elsewhere", ours, "10.9.9.9")
     client_identity, stranger = issue("client", ours), issue("stranger", theirs)
@@ -301,7 +302,7 @@ def test_tls_with_a_private_authority_and_client_certificates(
         with Client(tls_options(port, **good | {"ca_file": theirs.cert})) as client:
             failed = client.expect(ConnectFailed)
             assert failed.code == "tls"
-            assert "unable to get local issuer" in failed.reason
+            assert "certificate of the broker" in failed.reason
             assert client.expect(ConnectFailed).code == "tls"
         for identity in (None, stranger):
             files = {"client_cert": identity.cert, "client_key": identity.key} if identity else {}
@@ -321,7 +322,7 @@ def test_tls_to_a_broker_without_is_not_tried_in_the_clear(case: Case) -> None:
         assert client.expect(ConnectFailed).code in {"tls", "unreachable", "timeout"}
 
 
-# -- the embedded broker --------------------------------------------------------------------------------------
+# -- the embedded broker --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "broker.example", ""])  # noqa: S104 (refused)
@@ -362,15 +363,18 @@ def test_a_taken_port_is_told() -> None:
 
 def test_the_embedded_broker_bounds_messages_and_survives() -> None:
     """A packet above the limit ends the connection of its sender only."""
-    with amqtt(max_message_bytes=10_000) as port:
-        with Client(options(port, "witness"), ["t"]) as witness, Client(options(port, "greedy")) as greedy:
-            witness.expect(Connected)
-            greedy.expect(Connected)
-            token = greedy.link.publish("t", bytes(20_000))
-            assert greedy.expect(Disconnected).lost == (token,)
-            greedy.expect(Connected)
-            greedy.link.publish("t", b"small")
-            assert witness.next() == Message("t", b"small", retain=False)
+    with (
+        amqtt(max_message_bytes=10_000) as port,
+        Client(options(port, "witness"), ["t"]) as witness,
+        Client(options(port, "greedy")) as greedy,
+    ):
+        witness.expect(Connected)
+        greedy.expect(Connected)
+        token = greedy.link.publish("t", bytes(20_000))
+        assert greedy.expect(Disconnected).lost == (token,)
+        greedy.expect(Connected)
+        greedy.link.publish("t", b"small")
+        assert witness.next() == Message("t", b"small", retain=False)
 
 
 @pytest.mark.parametrize("noise", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x10\xff\xff\xff\x7f" + bytes(50)])

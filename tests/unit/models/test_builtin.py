@@ -66,7 +66,7 @@ def test_digests_and_sizes_are_true(variant: Variant) -> None:
 
 @BY_NAME
 def test_accuracies_are_true(variant: Variant, sessions: dict[str, Any]) -> None:
-    """Recomputed on the committed scans, one a run; one scan of tolerance for the rounding of this machine."""
+    """Recomputed on the committed scans, one a run; one scan of tolerance for rounding."""
     scans = load_scans()
     assert variant.quality.n == len(scans)
     right = 0
@@ -122,7 +122,7 @@ def test_ports_are_those_of_the_file(variant: Variant, sessions: dict[str, Any])
 
 @BY_NAME
 def test_a_batch_gives_what_single_scans_give(variant: Variant, sessions: dict[str, Any]) -> None:
-    """N is free; only the dynamic variant's outputs depend on what else is in the batch, and only a little."""
+    """N is free; only the dynamic variant depends, a little, on what else is in the batch."""
     scans = load_scans()[:16]
     images = np.stack([np.frombuffer(scan.image, "<f4").reshape(1, 8, 8) for scan in scans])
     session = sessions[variant.name]
@@ -130,7 +130,6 @@ def test_a_batch_gives_what_single_scans_give(variant: Variant, sessions: dict[s
     batch = session.run(["logits"], {"image": images})[0]
     tolerance = {"fp32": 1e-4, "int8-static": 0.0, "int8-dynamic": 0.2}[variant.name]
     assert np.abs(batch - single).max() <= tolerance
-    assert session.run(["label"], {"image": images[:0]})[0].shape == (0,) or variant.format == "dynamic"
 
 
 def test_everything_together_is_small() -> None:

@@ -82,8 +82,8 @@ def _known(make_variant: Callable[..., Variant], mebibytes: tuple[float, float, 
     return predict(variant, MachineFacts(cpus=2))
 
 
-# Measured with onnxruntime 1.32 in a fresh process, MALLOC_ARENA_MAX=2: (constants, largest, convolutions, living)
-# in MiB; then load peak, steady and run peak in MiB above the process before its first (low) session.
+# Measured with onnxruntime 1.32, MALLOC_ARENA_MAX=2. In MiB: all constants, the largest, those of convolutions,
+# living intermediates; then load peak, steady and run peak above the process without this session.
 _MEASURED = [
     pytest.param((95.4, 23.8, 0.0, 0.02), (119.4, 95.8, 96.0), id="four matrices"),
     pytest.param((90.0, 9.0, 90.0, 0.77), (206.9, 90.0, 91.7), id="ten convolutions"),
@@ -98,7 +98,7 @@ def test_measured_models_lie_inside_the_intervals(
     seen: tuple[float, float, float],
     make_variant: Callable[..., Variant],
 ) -> None:
-    """Above all, no measurement is above the interval: that would be offered and then killed."""
+    """Above all, none is higher than the interval: that would be offered and then killed."""
     fit = _known(make_variant, costs)
     for interval, value in zip(
         (fit.load_peak_bytes, fit.steady_bytes, fit.run_peak_bytes), seen, strict=True

@@ -83,7 +83,7 @@ def _run(
 def test_what_is_chosen_works_fits_and_nothing_is_clearly_better(
     points: list[dict[str, int]], budget: int, make_variant: MakeVariant, make_family: MakeFamily
 ) -> None:
-    """Never a broken one, never one too large; within the target if any is; none better in quality and speed."""
+    """Never a broken one or one too large; within the target if any is; among the best in quality."""
     measured, choice = _run(points, budget, make_variant, make_family)
     room = usable_bytes(budget)
     possible = [entry for entry in measured if entry.golden_ok and entry.peak_bytes <= room]
@@ -170,6 +170,7 @@ def test_pruning_keeps_only_what_surely_fits(
     budget: int,
     more: int,
     seed: int,
+    *,
     make_variant: MakeVariant,
     make_family: MakeFamily,
 ) -> None:
@@ -264,7 +265,8 @@ def test_small_steps_down_do_not_add_up(make_variant: MakeVariant, make_family: 
         for step in range(6)
     ]
     assert equal_quality(entries[4].variant.quality, entries[5].variant.quality)
-    assert _duel(make_family, *entries)[0] == "v1"
+    # 97 % may in truth be 99 % on 364 samples; 96 % may not, though it may be 97 %.
+    assert _duel(make_family, *entries)[0] == "v2"
 
 
 def test_what_nobody_notices_leaves_the_word_to_reproducibility(

@@ -35,7 +35,7 @@ def test_the_predicted_packet_size_is_what_paho_writes(  # noqa: PLR0917 (one fo
     content_type: str | None,
     expiry_seconds: int | None,
 ) -> None:
-    """The check against the broker's Maximum Packet Size is exact, so that no packet is refused or cut off."""
+    """The check against the broker's Maximum Packet Size is exact, so that none is refused or cut off."""
     v5 = protocol == "5"
     client = Client(
         CallbackAPIVersion.VERSION2,

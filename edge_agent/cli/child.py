@@ -1,4 +1,4 @@
-"""Runs a command of `edge-agent` that ends when its supervisor does: `python -m edge_agent.local.child PID ARGS…`.
+"""Runs a command of `edge-agent` that ends when its supervisor does: `python -m edge_agent.cli.child PID ARGS…`.
 
 A supervisor that is killed cannot clean up; the kernel tells its children instead (prctl(2), PR_SET_PDEATHSIG).
 """

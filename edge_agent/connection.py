@@ -1,0 +1,32 @@
+"""The options of a link, from the settings: the same for agent and coordinator."""
+
+from __future__ import annotations
+
+from edge_agent.mqtt import BrokerAddress, LinkOptions
+from edge_agent.settings import Settings
+
+MQTT_OVERHEAD_BYTES = 64 * 1024
+"""A packet is larger than its message by its header, topic and properties."""
+
+
+def link_options(settings: Settings, client_id: str) -> LinkOptions:
+    """Turn the settings into the options of one link.
+
+    Raises:
+        SettingsError: the broker's address or a file does not hold.
+    """
+    broker = settings.broker
+    return LinkOptions(
+        address=BrokerAddress.parse(broker.url),
+        client_id=client_id,
+        username=broker.username,
+        password=broker.read_password(),
+        ca_file=broker.ca_file,
+        client_cert=broker.client_cert_file,
+        client_key=broker.client_key_file,
+        protocol=broker.protocol,
+        keepalive_seconds=broker.keepalive_seconds,
+        max_packet_bytes=settings.limits.max_inline_bytes + MQTT_OVERHEAD_BYTES,
+        inbox_messages=settings.limits.inbox_messages,
+        outbox_messages=settings.limits.outbox_messages,
+    )

@@ -1,0 +1,124 @@
+"""`edge-agent up`: what scripts lean on, and that nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from networks import Network, clean_environment
+
+from edge_agent.local.demo import input_of
+from edge_agent.models.scans import load_scans
+from edge_agent.wire.oip_json import tensor_to_json
+
+GONE_SECONDS = 15
+
+
+def edge_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "edge_agent", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=clean_environment())
+
+
+def request_of_first_scan() -> dict[str, object]:
+    """Make a request of the Open Inference Protocol from real input."""
+    return {"inputs": [tensor_to_json(input_of(load_scans()[0]))]}
+
+
+def test_ready_file_names_four_live_processes(network: Network) -> None:
+    """The ready file is written once the first offer is in, and every process that it names runs."""
+    about = network.about
+    assert set(about) == {"http", "mqtt", "agent_id", "coordinator_key", "pids"}
+    assert set(about["pids"]) == {"broker", "coordinator", "agent", "worker"}
+    assert all(psutil.pid_exists(pid) for pid in about["pids"].values())
+    assert httpx.get(f"{about['http']}/v2/models/digits/ready", trust_env=False).json()["ready"] is True
+    assert Path(about["coordinator_key"]).read_text().startswith("-----BEGIN PUBLIC KEY-----")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_keeps_running(network: Network, how: signal.Signals) -> None:
+    """After Ctrl-C, SIGTERM, or the death of the supervisor itself, all four processes end."""
+    processes = [psutil.Process(pid) for pid in network.about["pids"].values()]
+    network.process.send_signal(how)
+    status = network.process.wait(30)
+    _, alive = psutil.wait_procs(processes, timeout=GONE_SECONDS)
+    assert alive == []
+    assert status == (-9 if how is signal.SIGKILL else 0)
+    assert network.ready_file.exists() is (how is signal.SIGKILL)
+
+
+def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> None:
+    """submit prints the outputs, verify proves the receipt offline, and each altered file is told."""
+    about = network.about
+    request, receipt, answer = tmp_path / "in.json", tmp_path / "job.receipt", tmp_path / "out.json"
+    request.write_text(json.dumps(request_of_first_scan()))
+    to = ["--coordinator", about["http"]]
+    done = edge_agent(
+        "submit", "digits", "--input", str(request), "--receipt", str(receipt), "--output", str(answer), *to
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+    key = ["--coordinator-key", about["coordinator_key"]]
+    files = ["--input", str(request), "--output", str(answer)]
+    good = edge_agent("verify", str(receipt), *key, *files)
+    assert good.returncode == 0, good.stderr
+    assert about["agent_id"] in good.stdout
+
+    cut = tmp_path / "cut.receipt"
+    cut.write_bytes(receipt.read_bytes()[:-1])
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"inputs": [tensor_to_json(input_of(load_scans()[1]))]}))
+    for arguments in (
+        [str(cut), *key],
+        [str(receipt), *key, "--input", str(other)],
+        [str(receipt), "--coordinator-key", str(network.state / "agent" / "agent.pub")],
+    ):
+        bad = edge_agent("verify", *arguments)
+        assert bad.returncode not in (0, 70), bad.stderr
+        assert bad.stderr.startswith("edge-agent: error: ")
+        assert "hint: " in bad.stderr
+
+
+def test_same_idempotency_key_is_one_job(network: Network) -> None:
+    """A repeated call gives the same job and the same bytes; another body under the key is refused."""
+    about = network.about
+    url = f"{about['http']}/v2/models/digits/infer"
+    headers = {"Idempotency-Key": "scan-0"}
+    first = httpx.post(url, json=request_of_first_scan(), headers=headers, trust_env=False)
+    again = httpx.post(url, json=request_of_first_scan(), headers=headers, trust_env=False)
+    assert first.status_code == again.status_code == 200
+    assert first.json() == again.json()
+    other = {"inputs": [tensor_to_json(input_of(load_scans()[1]))]}
+    refused = httpx.post(url, json=other, headers=headers, trust_env=False)
+    assert (refused.status_code, refused.json()["code"]) == (409, "idempotency-conflict")
+
+
+def test_asynchronous_job_is_kept(network: Network) -> None:
+    """An asynchronous job is answered with 202, ends, and its status and receipt can be had."""
+    about = network.about
+    with httpx.Client(base_url=about["http"], trust_env=False) as client:
+        accepted = client.post("/api/v1/models/digits/jobs", json=request_of_first_scan())
+        assert accepted.status_code == 202
+        where = accepted.headers["Location"]
+        # The synchronous form with the same content is not the same job: this one has its own id.
+        for _ in range(500):
+            state = client.get(where).json()
+            if state["state"] == "succeeded":
+                break
+        assert state["state"] == "succeeded"
+        assert [output["name"] for output in state["outputs"]][0] == "logits"
+        assert client.get(state["receipt"]).headers["content-type"] == "application/cose"
+
+
+def test_state_directory_is_used_by_one_at_a_time(network: Network) -> None:
+    """A second `up` on the same state says so and changes nothing."""
+    second = edge_agent("up", "--state", str(network.state))
+    assert second.returncode == 74
+    assert "another process uses the state directory" in second.stderr
+    assert network.process.poll() is None

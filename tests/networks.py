@@ -1,0 +1,77 @@
+"""A real network of processes for the end-to-end tests, on free ports, ended by each test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+READY_SECONDS = 60.0
+
+
+class Network:
+    """A running `edge-agent up`."""
+
+    def __init__(self, process: subprocess.Popen[str], ready_file: Path, state: Path) -> None:
+        self.process = process
+        self.ready_file = ready_file
+        self.state = state
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the ready file says now."""
+        found: dict[str, Any] = json.loads(self.ready_file.read_text())
+        return found
+
+    def wait_for_new_pid(self, name: str, old: int) -> int:
+        """Wait until the ready file names another process under `name`."""
+        end = time.monotonic() + READY_SECONDS
+        while time.monotonic() < end:
+            pid = self.about["pids"][name]
+            if pid not in (None, old):
+                return int(pid)
+            time.sleep(0.02)  # polls a file that another process writes; the deadline decides
+        raise AssertionError(f"no new {name} within {READY_SECONDS} s; its log:\n{self.log(name)}")
+
+    def log(self, name: str) -> str:
+        """Return the log of one process."""
+        return (self.state / "logs" / f"{name}.log").read_text(errors="replace")
+
+
+@contextmanager
+def running_network(tmp_path: Path, *arguments: str) -> Iterator[Network]:
+    """Start `edge-agent up` and wait for its ready file; end it cleanly afterwards."""
+    ready, state = tmp_path / "ready.json", tmp_path / "state"
+    command = [sys.executable, "-m", "edge_agent", "up", "--state", str(state), "--ready-file", str(ready)]
+    with (tmp_path / "up.log").open("w") as log:
+        process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, text=True, env=clean_environment())
+    try:
+        end = time.monotonic() + READY_SECONDS
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                pytest.fail(f"the network did not come up:\n{(tmp_path / 'up.log').read_text()}")
+            time.sleep(0.02)  # as above
+        yield Network(process, ready, state)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without settings that would change what is tested."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDGE_AGENT_", "XDG_", "STATE_"))}
+    return {**kept, "ORT_DISABLE_TELEMETRY": "1"}
+

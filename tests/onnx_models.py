@@ -1,0 +1,127 @@
+"""Tiny ONNX models for tests, made where they are needed so that a reader sees what is in them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OPSET = 21
+IR_VERSION = 10
+# The protocol's names for ONNX's element types.
+ELEMENT_TYPES = {
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "BF16": TensorProto.BFLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
+    "BYTES": TensorProto.STRING,
+}
+
+Shape = "Sequence[int | str | None]"
+
+
+def model(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    initializers: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    """Return a model of one graph."""
+    graph = helper.make_graph(list(nodes), "graph", list(inputs), list(outputs), list(initializers))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def value(name: str, datatype: str, shape: Shape) -> onnx.ValueInfoProto:
+    """Return an input or output; the data type by its name in the protocol."""
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[datatype], shape)
+
+
+def identity(*datatypes: str, shape: Shape = ("n",)) -> bytes:
+    """Return a model that gives back each of its inputs: in0 as out0, and so on."""
+    count = range(len(datatypes))
+    return model(
+        [helper.make_node("Identity", [f"in{i}"], [f"out{i}"]) for i in count],
+        [value(f"in{i}", datatypes[i], shape) for i in count],
+        [value(f"out{i}", datatypes[i], shape) for i in count],
+    ).SerializeToString()
+
+
+def endless() -> bytes:
+    """Return a model that counts to 2**63-1."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["condition"], ["condition_out"]),
+            helper.make_node("Add", ["carried", "carried"], ["carried_out"]),
+        ],
+        "body",
+        [value("step", "INT64", ()), value("condition", "BOOL", ()), value("carried", "FP32", ("n",))],
+        [value("condition_out", "BOOL", ()), value("carried_out", "FP32", ("n",))],
+    )
+    constants = [
+        numpy_helper.from_array(np.array(2**63 - 1, np.int64), "trips"),
+        numpy_helper.from_array(np.array(1, np.bool_), "go"),
+    ]
+    loop = helper.make_node("Loop", ["trips", "go", "in0"], ["out0"], body=body)
+    return model(
+        [loop], [value("in0", "FP32", ("n",))], [value("out0", "FP32", ("n",))], constants
+    ).SerializeToString()
+
+
+def growing() -> bytes:
+    """Return a model whose output has as many elements as its input says."""
+    node = helper.make_node("ConstantOfShape", ["in0"], ["out0"])
+    return model([node], [value("in0", "INT64", (1,))], [value("out0", "FP32", ("n",))]).SerializeToString()
+
+
+def failing() -> bytes:
+    """Return a model that fails unless its input has exactly three elements."""
+    three = numpy_helper.from_array(np.array([3], np.int64), "three")
+    node = helper.make_node("Reshape", ["in0", "three"], ["out0"])
+    return model(
+        [node], [value("in0", "FP32", ("n",))], [value("out0", "FP32", (3,))], [three]
+    ).SerializeToString()
+
+
+def constant_text(text: bytes) -> bytes:
+    """Return a model without inputs whose output is this text, UTF-8 or not."""
+    tensor = onnx.TensorProto(name="text", data_type=TensorProto.STRING, dims=[1], string_data=[text])
+    node = helper.make_node("Identity", ["text"], ["out0"])
+    return model([node], [], [value("out0", "BYTES", (1,))], [tensor]).SerializeToString()
+
+
+def doubling() -> bytes:
+    """Return a model that gives twice its input."""
+    node = helper.make_node("Add", ["in0", "in0"], ["out0"])
+    shape = ("n",)
+    return model([node], [value("in0", "FP32", shape)], [value("out0", "FP32", shape)]).SerializeToString()
+
+
+def external_tensor(name: str = "weights") -> onnx.TensorProto:
+    """Return a tensor whose bytes are said to be in the file /etc/passwd."""
+    tensor = onnx.TensorProto(name=name, data_type=TensorProto.UINT8, dims=[16])
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    return tensor
+
+
+def file_of(content: bytes) -> int:
+    """Return a descriptor of an unnamed file with this content; the caller closes it."""
+    fd = os.memfd_create("model")
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.errors import MalformedError, PeerError, TooLargeError
+from edge_agent.inference import frames
+from edge_agent.wire import strict_cbor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT = 1 << 20
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two connected sockets: the sender's and the reader's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def read_all(data: bytes, *, limit: int = LIMIT, takes_fd: bool = False) -> list[frames.Frame]:
+    """Read frames from exactly these bytes, until the end of the stream."""
+    ours, theirs = socket.socketpair()
+
+    def feed() -> None:
+        with ours:
+            try:
+                ours.sendall(data)
+            except OSError:
+                return  # the reader refused and closed
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    found = []
+    try:
+        with theirs:
+            reader = frames.FrameReader(theirs, lambda _: limit, takes_fd=takes_fd)
+            while (frame := reader.read()) is not None:
+                found.append(frame)
+    finally:
+        feeder.join()
+    return found
+
+
+def joined(header: dict[str, object], *parts: frames.Buffer) -> bytes:
+    """Return a frame's bytes."""
+    return b"".join(bytes(buffer) for buffer in frames.pack(header, parts))
+
+
+def with_header(value: object) -> bytes:
+    """Return the bytes of a frame with any header, right or wrong."""
+    head = strict_cbor.encode(value)
+    return struct.pack("<I", len(head)) + head
+
+
+@given(
+    header=st.dictionaries(
+        st.text(max_size=8).filter(lambda key: key != "parts"),
+        st.one_of(st.integers(-(2**63), 2**64 - 1), st.binary(max_size=40), st.text(max_size=40), st.booleans()),
+        max_size=5,
+    ),
+    parts=st.lists(st.binary(max_size=2000), max_size=5),
+    takes_fd=st.booleans(),
+)
+def test_what_is_packed_is_read(header: dict[str, object], parts: list[bytes], takes_fd: bool) -> None:  # noqa: FBT001 - drawn
+    """Any header and any parts, empty ones too, arrive as they were, frame after frame."""
+    data = joined(header, *parts)
+    for frame in read_all(data * 3, takes_fd=takes_fd):
+        assert (frame.header, list(frame.parts), frame.fd) == (header, parts, None)
+    assert len(read_all(data * 3)) == 3
+
+
+@given(parts=st.lists(st.binary(max_size=300), max_size=3), data=st.data())
+def test_a_cut_frame_is_refused(parts: list[bytes], data: st.DataObject) -> None:
+    """A stream that ends anywhere inside a frame is malformed, never a shorter frame."""
+    whole = joined({"do": "run"}, *parts)
+    at = data.draw(st.integers(1, len(whole) - 1))
+    with pytest.raises(MalformedError, match="middle of a frame"):
+        read_all(whole[:at])
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_refused_or_the_end(data: bytes) -> None:
+    """Random bytes raise the one kind of error that is the peer's fault, or are no frame at all."""
+    try:
+        found = read_all(data)
+    except PeerError:
+        return
+    assert all(joined(frame.header, *frame.parts) in data for frame in found)
+
+
+@given(st.integers(frames.MAX_HEADER_BYTES + 1, 2**32 - 1))
+def test_a_huge_header_is_not_waited_for(size: int) -> None:
+    """A header length above the limit is refused before a byte of it is read or room is made."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLargeError, match="header"):
+            read_all(struct.pack("<I", size) + b"\x00" * 64)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("lengths", [[LIMIT + 1], [2**63], [LIMIT // 2] * 3, [1] * (frames.MAX_PARTS + 1)])
+def test_huge_parts_are_not_waited_for(lengths: list[int]) -> None:
+    """Parts that are too long, alone or together, or too many are refused before room is made for them."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(PeerError):
+            read_all(with_header({"parts": lengths}))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < LIMIT
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"parts": 5},
+        {"parts": [-1]},
+        {"parts": [True]},
+        {"parts": ["1"]},
+        {"parts": [None]},
+        {"parts": [], 7: 8},
+        ["parts", []],
+        7,
+    ],
+    ids=str,
+)
+def test_a_header_of_another_form_is_refused(header: object) -> None:
+    """Only a map of texts with a list of lengths is a header."""
+    with pytest.raises(MalformedError):
+        read_all(with_header(header))
+
+
+def test_the_limit_may_depend_on_the_header() -> None:
+    """Who reads decides by the header how much may follow it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        frames.send(ours, frames.pack({"say": "done"}, [b"12345"]))
+        frames.send(ours, frames.pack({"say": "failed"}, [b"12345"]))
+        reader = frames.FrameReader(theirs, lambda header: 5 if header["say"] == "done" else 4)
+        assert reader.read() == frames.Frame({"say": "done"}, (b"12345",))
+        with pytest.raises(TooLargeError, match="5 bytes"):
+            reader.read()
+
+
+def test_a_descriptor_travels_with_its_frame(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The frame that a descriptor was sent with, and no other, brings it: the same open file."""
+    ours, theirs = pair
+    fd = os.memfd_create("file")
+    os.write(fd, b"content")
+    frames.send(ours, frames.pack({"n": 1}, [b"a"]))
+    frames.send(ours, frames.pack({"n": 2}, [b"b"]), fd)
+    frames.send(ours, frames.pack({"n": 3}, [b"c"]))
+    os.close(fd)
+    reader = frames.FrameReader(theirs, lambda _: LIMIT, takes_fd=True)
+    first, second, third = reader.read(), reader.read(), reader.read()
+    assert first == frames.Frame({"n": 1}, (b"a",))
+    assert third == frames.Frame({"n": 3}, (b"c",))
+    assert second is not None
+    assert second.fd is not None
+    assert os.pread(second.fd, 100, 0) == b"content"
+    assert not os.get_inheritable(second.fd)
+    os.close(second.fd)
+
+
+def test_descriptors_that_nobody_asked_for_are_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    """The daemon's side takes no descriptors; a worker cannot fill its table with them."""
+    ours, theirs = pair
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(8):
+        frames.send(ours, frames.pack({}), 0)
+    reader = frames.FrameReader(theirs, lambda _: 0)
+    assert [reader.read() for _ in range(8)] == [frames.Frame({})] * 8
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_surplus_and_orphaned_descriptors_are_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Of several descriptors one is taken; that of a frame which turns out malformed is closed."""
+    ours, theirs = pair
+    before = len(os.listdir("/proc/self/fd"))
+    socket.send_fds(ours, [joined({"n": 1})], [0, 1, 2])
+    socket.send_fds(ours, [with_header([])], [0])
+    reader = frames.FrameReader(theirs, lambda _: 0, takes_fd=True)
+    frame = reader.read()
+    assert frame is not None
+    assert frame.fd is not None
+    os.close(frame.fd)
+    with pytest.raises(MalformedError):
+        reader.read()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_sending_without_waiting_gives_back_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:
+    """What the socket does not take at once is returned, and continues where it stopped."""
+    ours, theirs = pair
+    parts = [os.urandom(700_000), b"", os.urandom(500_000)]
+    left = frames.send(ours, frames.pack({"n": 1}, parts), wait=False)
+    assert left
+    assert frames.send(ours, left, wait=False) == left
+    sender = threading.Thread(target=frames.send, args=(ours, left))
+    sender.start()
+    frame = frames.FrameReader(theirs, lambda _: 2 * LIMIT).read()
+    sender.join()
+    assert frame == frames.Frame({"n": 1}, tuple(parts))
+
+
+def test_a_peer_that_died_with_unread_bytes_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
+    """A reset between two frames is the end of the stream; what was sent before it still arrives."""
+    ours, theirs = pair
+    frames.send(theirs, frames.pack({"never": "read"}))
+    frames.send(ours, frames.pack({"n": 1}))
+    ours.close()
+    for takes_fd in (False, True):
+        reader = frames.FrameReader(theirs, lambda _: 0, takes_fd=takes_fd)
+        assert reader.read() == (None if takes_fd else frames.Frame({"n": 1}))
+        assert reader.read() is None
+
+
+def test_too_much_is_not_packed() -> None:
+    """The sender keeps to the limits that the reader has."""
+    with pytest.raises(TooLargeError, match="parts"):
+        frames.pack({}, [b""] * (frames.MAX_PARTS + 1))
+    with pytest.raises(TooLargeError, match="header"):
+        frames.pack({"text": "x" * frames.MAX_HEADER_BYTES})
