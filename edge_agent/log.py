@@ -30,9 +30,7 @@ _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"
 _JSON_NAMES: Final = frozenset({"time", "level", "logger", "message", "error"})
 _SECRET_NAME: Final = re.compile(r"password|passwd|secret|token|private_key|authorization", re.IGNORECASE)
 _URL_USER: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@]+@")
-_PEM: Final = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
-)
+_PEM: Final = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 # Control characters, and those that change the direction of the text around them or end a line.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _PLAIN: Final = re.compile(r"[^\s\"=]+")

@@ -154,6 +154,8 @@ def probe(root: Root, info: CpuInfo) -> tuple[str | None, str | None]:
         return isa, None
     match = _VERSION_WORD.search((root.read_text("proc/version", 4096) or "").lower())
     isa = from_machine({"armhf": "arm", "armmp": "arm"}.get(match[1], match[1])) if match else None
+    if isa is None and root.glob("sys/devices/system/cpu/cpu*/regs/identification/midr_el1"):
+        isa = "aarch64"  # 32-bit kernels have no such file
     if isa:
         return isa, None
     return None, "neither /proc/cpuinfo nor a program in the tree shows the instruction set"

@@ -74,4 +74,3 @@ def clean_environment() -> dict[str, str]:
     """Return the environment without settings that would change what is tested."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EDGE_AGENT_", "XDG_", "STATE_"))}
     return {**kept, "ORT_DISABLE_TELEMETRY": "1"}
-

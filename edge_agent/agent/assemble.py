@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hardware import Profile, profile
-
 from edge_agent.agent.core import Rules
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
 from edge_agent.agent.policy import Policy
@@ -15,6 +13,7 @@ from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
+from hardware import Profile, profile
 
 FALLBACK_BUDGET_BYTES = 256 * 1024 * 1024
 """Where the free memory cannot be known, no more than this is used."""

@@ -30,7 +30,17 @@ from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
-from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerStarted
+from edge_agent.inference.events import (
+    CanaryDone,
+    CanaryFailed,
+    LoadFailed,
+    ModelLoaded,
+    RunDone,
+    RunFailed,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
 from edge_agent.wire.envelope import attach, open_envelope, seal
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Control, Failure, Hello, Job, Result, Settled, TensorDigest
@@ -80,7 +90,7 @@ class Core:
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: Now) -> list[Command]:
+    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: C901 one branch an event
         """Apply one event and say what is to be done, in order."""
         match event:
             case MessageReceived():
@@ -103,7 +113,7 @@ class Core:
                 commands = self._on_tick(now)
             case PlanRequested():
                 commands = self._planner.begin()
-            case _:  # the worker's answers to what the planner asked for
+            case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
                 commands = self._on_plan(event, now)
         commands += self._pump(now)
         if self.stopping:
@@ -220,9 +230,7 @@ class Core:
             if held is None:
                 break
             job = held.job
-            commands.append(
-                RunModel(held.token, job.variant, held.inputs, tuple(job.outputs), job.max_output_bytes)
-            )
+            commands.append(RunModel(held.token, job.variant, held.inputs, tuple(job.outputs), job.max_output_bytes))
         if self._idle_since is None and self.attempts.active() == 0:
             self._idle_since = now.monotonic
         return commands
@@ -277,7 +285,7 @@ class Core:
         """Answer a job that is not taken on; not kept: when it is lost, the lease runs out."""
         return Publish(self._topics.results(self._presence.agent_id), self._failure(job, code, message, "agent", now))
 
-    def _failure(
+    def _failure(  # noqa: PLR0913 the fields of the statement
         self,
         job: Job,
         code: str,
@@ -300,7 +308,7 @@ class Core:
         )
         return seal(self._key, failure)
 
-    def _fail(
+    def _fail(  # noqa: PLR0913 as above
         self,
         held: Held,
         code: str,
@@ -336,7 +344,7 @@ class Core:
         offers = () if self.stopping else self._planner.offers()
         return [self._presence.offers(self.session, self._sequence, offers, now)]
 
-    def _on_plan(self, event: Event, now: Now) -> list[Command]:
+    def _on_plan(self, event: WorkerEvent, now: Now) -> list[Command]:
         before = self._planner.offers()
         commands = self._planner.on_worker_event(event, now)
         changed = self._planner.decided and (self._planner.offers() != before or isinstance(event, WorkerStarted))
@@ -395,4 +403,3 @@ class Core:
             commands.append(self._presence.birth("stopped", self.session, self.coordinator_session, (), now))
         self.stopping = False
         return [*commands, StopWorker(), Exit(0)]
-

@@ -1,5 +1,7 @@
-"""The agent as a process: the link's thread and the worker's threads put events into one bounded queue, and one loop
-takes them out, asks the core, and does what it says. Imports neither numpy nor onnxruntime nor coordinator code.
+"""The agent as a process.
+
+The link's thread and the worker's threads put events into one queue; one loop takes them out, asks the core, and does
+what it says. Imports neither numpy nor onnxruntime nor coordinator code.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class Agent:
         machine: what this machine is.
     """
 
-    def __init__(  # noqa: PLR0913 each is a seam
+    def __init__(  # noqa: PLR0913, PLR0917 each is a seam
         self,
         options: Options,
         key: SigningKey,
@@ -162,7 +164,12 @@ class Agent:
             self._topics.coordinator,
         ]
         link = Link(
-            self._options.link, subscriptions, self._sink, will=self._will, rng=random.Random(os.urandom(16)), log=log
+            self._options.link,
+            subscriptions,
+            self._sink,
+            will=self._will,
+            rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
+            log=log,
         )
         self._link = link
         link.start()
@@ -181,7 +188,7 @@ class Agent:
 
     # -- events in ------------------------------------------------------------------------------------------------
 
-    def _on_signal(self, number: int, _frame: object) -> None:
+    def _on_signal(self, _number: int, _frame: object) -> None:
         self._events.put(StopRequested(self._options.stop_seconds))
 
     def _sink(self, event: LinkEvent) -> None:
@@ -217,7 +224,7 @@ class Agent:
 
     # -- commands out ---------------------------------------------------------------------------------------------
 
-    def _execute(self, commands: Sequence[Command]) -> None:
+    def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901 one branch a command
         for command in commands:
             match command:
                 case Publish():
@@ -254,9 +261,7 @@ class Agent:
 
     def _run_model(self, command: RunModel) -> None:
         try:
-            self._worker.run(
-                command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes
-            )
+            self._worker.run(command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes)
         except EdgeAgentError as error:
             self._events.put(RunFailed(command.token, error.error_code, error.message, "agent"))
 
@@ -264,9 +269,7 @@ class Agent:
         try:
             golden = self._store.golden_file(variant)
             descriptor = self._store.open_variant(variant)
-            self._worker.canary(
-                variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden
-            )
+            self._worker.canary(variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden)
         except EdgeAgentError as error:
             self._events.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
 

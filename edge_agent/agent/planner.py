@@ -143,7 +143,7 @@ class Planner:
         self.worker = WorkerState.STARTING
         return [StartWorker(self._threads)]
 
-    def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:
+    def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:  # noqa: PLR0911 one branch an event
         """Take note of what the worker says and ask for the next thing."""
         match event:
             case WorkerStarted():

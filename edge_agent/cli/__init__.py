@@ -107,9 +107,7 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> Parser:
         epilog="example:\n  edge-agent config\n\nEach command explains itself: edge-agent COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
-    subparsers = parser.add_subparsers(
-        dest="command", metavar="COMMAND", title="commands", parser_class=Parser
-    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=Parser)
     for name in commands:
         import_module(f"edge_agent.cli.{name}").add_parser(subparsers)
     return parser

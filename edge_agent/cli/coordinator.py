@@ -97,9 +97,7 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     )
     listener = listen(*parse_host_port(own.http))
     coordinator = Coordinator(options, key, Store(own.database), builtin())
-    app = make_app(
-        coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds
-    )
+    app = make_app(coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds)
     public = own.key_file.with_suffix(".pub")
 
     def on_ready(base_url: str) -> None:
@@ -141,11 +139,7 @@ def _list(settings: Settings, *, as_json: bool) -> int:
         )
         return 0
     for agent in agents:
-        print(
-            f"{agent.id}  {'approved' if agent.approved else 'waiting':8}  {agent.software or 'never seen'}"
-        )
+        print(f"{agent.id}  {'approved' if agent.approved else 'waiting':8}  {agent.software or 'never seen'}")
     if not agents:
-        print(
-            "No agent has asked for admission yet. An agent prints its id when it starts: edge-agent run --help"
-        )
+        print("No agent has asked for admission yet. An agent prints its id when it starts: edge-agent run --help")
     return 0

@@ -54,11 +54,13 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     receipts = Path(args.receipts or tempfile.mkdtemp(prefix="edge-agent-demo-")).absolute()
     receipts.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="edge-agent-") as state:
-        with LocalNetwork(network_options(args, state), _step) as network:
-            tally = _send(network, scans[: args.jobs], receipts)
-            status = network.status() or {}
-            key = _leave_key(network, receipts)
+    with (
+        tempfile.TemporaryDirectory(prefix="edge-agent-") as state,
+        LocalNetwork(network_options(args, state), _step) as network,
+    ):
+        tally = _send(network, scans[: args.jobs], receipts)
+        status = network.status() or {}
+        key = _leave_key(network, receipts)
     report = {
         **tally.report(),
         "agent_id": network.agent_id,
@@ -160,9 +162,15 @@ def _show(report: dict[str, Any], tally: Tally) -> None:
     row("jobs", f"{tally.jobs} in {report['seconds']:.2f} s, {_retried(tally)}")
     if report["accuracy"] is not None:
         row("accuracy", f"{report['accuracy']:.1%} of the scans read right; no variant was trained on them")
-        row("latency", f"p50 {report['p50_ms']:.1f} ms, p99 {report['p99_ms']:.1f} ms; {report['run_p50_ms']:.2f} ms of it inference")
+        row(
+            "latency",
+            f"p50 {report['p50_ms']:.1f} ms, p99 {report['p99_ms']:.1f} ms; inference {report['run_p50_ms']:.2f} ms",
+        )
     colour = "green" if good else "red"
-    row("verified", f"[{colour}]{tally.verified} of {tally.jobs}[/]: signed by the agent, countersigned, checked offline")
+    row(
+        "verified",
+        f"[{colour}]{tally.verified} of {tally.jobs}[/]: signed by the agent, countersigned, checked offline",
+    )
     row("receipts", str(report["receipts"]))
     console.print()
     console.print(Padding(table, (0, 0, 1, 0)))

@@ -94,10 +94,7 @@ def _one(family: Family) -> str:
 
 
 def _ports(what: str, ports: Iterable[Port]) -> list[tuple[str, str, str, str]]:
-    return [
-        (what, port.name, port.datatype, "[" + ", ".join(str(size) for size in port.shape) + "]")
-        for port in ports
-    ]
+    return [(what, port.name, port.datatype, "[" + ", ".join(str(size) for size in port.shape) + "]") for port in ports]
 
 
 def _variant(variant: Variant) -> tuple[str, str, str, str, str]:

@@ -31,9 +31,7 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: always.
         """
-        raise UsageError(
-            f"{message[:1].upper()}{message[1:]}.", hint=f"Run `{self.prog} --help` to see an example."
-        )
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", hint=f"Run `{self.prog} --help` to see an example.")
 
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - it has no public name
@@ -75,9 +73,7 @@ def add_settings(parser: Parser, *dotted: str) -> None:
     """
     from edge_agent.settings import KEYS  # noqa: PLC0415 - pydantic takes 0.1 s that `version` does not need
 
-    group = parser.add_argument_group(
-        "settings", "each wins over the environment and the file; see docs/settings.md"
-    )
+    group = parser.add_argument_group("settings", "each wins over the environment and the file; see docs/settings.md")
     group.add_argument(
         "--config", metavar="FILE", type=Path, help="the TOML file with the settings (EDGE_AGENT_CONFIG)"
     )

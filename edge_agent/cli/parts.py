@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edge_agent.settings import Settings
     from edge_agent.wire.keys import SigningKey
 
+
 def set_up_log(settings: Settings) -> None:
     """Send the log of this process to standard error, as the settings say."""
     from edge_agent import log  # noqa: PLC0415 only commands that log need it

@@ -32,23 +32,15 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_network_flags(parser)
     parser.add_argument("--state", metavar="DIR", help="keep keys, jobs, receipts and logs here")
-    parser.add_argument(
-        "--ready-file", metavar="FILE", help="write addresses and process ids here once it works"
-    )
+    parser.add_argument("--ready-file", metavar="FILE", help="write addresses and process ids here once it works")
 
 
 def add_network_flags(parser: Parser) -> None:
     """Add what `up` and `demo` have in common."""
-    parser.add_argument(
-        "--http", metavar="HOST:PORT", default="127.0.0.1:0", help="the coordinator's address"
-    )
+    parser.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:0", help="the coordinator's address")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--mqtt", metavar="HOST:PORT", default="127.0.0.1:0", help="the embedded broker's address"
-    )
-    where.add_argument(
-        "--broker", metavar="URL", help="use this broker: mqtt://HOST:PORT or mqtts://HOST:PORT"
-    )
+    where.add_argument("--mqtt", metavar="HOST:PORT", default="127.0.0.1:0", help="the embedded broker's address")
+    where.add_argument("--broker", metavar="URL", help="use this broker: mqtt://HOST:PORT or mqtts://HOST:PORT")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
@@ -83,9 +75,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         stack.callback(_remove, args.ready_file)
         state = args.state or stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-up-"))
-        network = LocalNetwork(
-            network_options(args, state), _step, lambda: _publish(network, args.ready_file)
-        )
+        network = LocalNetwork(network_options(args, state), _step, lambda: _publish(network, args.ready_file))
         try:
             stack.enter_context(network)
             _publish(network, args.ready_file)

@@ -70,18 +70,12 @@ def run(args: argparse.Namespace) -> int:
         receipt = verify_receipt(data, key, network=args.network)
         result = receipt.result
         if args.input is not None:
-            receipt.check_inputs(
-                _tensors(args.input, result.inputs, lambda text: request_from_json(text).inputs)
-            )
+            receipt.check_inputs(_tensors(args.input, result.inputs, lambda text: request_from_json(text).inputs))
         if args.output is not None:
-            receipt.check_outputs(
-                _tensors(args.output, result.outputs, lambda text: response_from_json(text).outputs)
-            )
+            receipt.check_outputs(_tensors(args.output, result.outputs, lambda text: response_from_json(text).outputs))
     except PeerError as error:
         if error.hint == type(error).default_hint:
-            error.hint = (
-                "Nothing is proven: the receipt is cut, altered or another coordinator's. Fetch it again."
-            )
+            error.hint = "Nothing is proven: the receipt is cut, altered or another coordinator's. Fetch it again."
         raise
     found = findings(receipt, args.input, args.output)
     print(json.dumps(_document(receipt, found, args)) if args.json else _text(found))
@@ -143,9 +137,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def _tensors(
-    path: Path, signed: Sequence[TensorDigest], from_json: Callable[[bytes], list[Tensor]]
-) -> list[Tensor]:
+def _tensors(path: Path, signed: Sequence[TensorDigest], from_json: Callable[[bytes], list[Tensor]]) -> list[Tensor]:
     """Read the tensors of a file, an array exactly as `edge-agent submit` does."""
     data = _read(path, MAX_TENSOR_FILE_BYTES)
     is_array = data.startswith(b"\x93NUMPY")
@@ -214,9 +206,7 @@ def _variant(result: Result) -> str:
 
     digest = result.variant.hex()
     try:
-        known = [
-            v for f in builtin().families if f.name == result.family for v in f.variants if v.digest == digest
-        ]
+        known = [v for f in builtin().families if f.name == result.family for v in f.variants if v.digest == digest]
     except StateError:
         known = []
     return f"variant {known[0].name} (model file {digest[:16]}…)" if known else f"model file {digest}"

@@ -40,7 +40,9 @@ def tensor_from_npy(data: bytes, port: Port) -> Tensor:
         raise InputError(f"the input {port.name!r} is of type {port.datatype}, which .npy files cannot hold")
     wanted = np.dtype(_DTYPES[port.datatype])
     if array.dtype != wanted:
-        converted = array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") or array.dtype.kind in "iu" else None
+        converted = (
+            array.astype(wanted) if np.can_cast(array.dtype, wanted, "same_kind") or array.dtype.kind in "iu" else None
+        )
         if converted is None or not np.array_equal(converted.astype(array.dtype), array):
             raise InputError(
                 f"the array is of type {array.dtype}; the input {port.name!r} needs {wanted}",

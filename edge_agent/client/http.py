@@ -13,7 +13,14 @@ from typing import Any, Self
 
 import httpx
 
-from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError
+from edge_agent.errors import (
+    EdgeAgentError,
+    InputError,
+    JobFailedError,
+    ResourceError,
+    TransportError,
+    UnknownFamilyError,
+)
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
 
@@ -54,9 +61,11 @@ class Client:
 
     def __init__(self, base_url: str, *, deadline_seconds: float = CALL_SECONDS, seed: int | None = None) -> None:
         self._base = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=5.0), trust_env=False)
+        self._http = httpx.Client(
+            base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=5.0), trust_env=False
+        )
         self._deadline = deadline_seconds
-        self._rng = random.Random(seed)
+        self._rng = random.Random(seed)  # noqa: S311 jitter, not a secret
 
     def __enter__(self) -> Self:
         return self

@@ -155,9 +155,7 @@ class _Clients:
             older[1].transport.abort()
             await asyncio.wait({older[0]}, timeout=_CLOSE_SECONDS)
 
-    async def _hand_over(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ahead: bytes
-    ) -> None:
+    async def _hand_over(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ahead: bytes) -> None:
         from amqtt.adapters import StreamReaderAdapter, StreamWriterAdapter  # noqa: PLC0415
 
         limit = self._max_message_bytes

@@ -75,7 +75,7 @@ class Core:
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: Now) -> list[Command]:
+    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: PLR0911 one branch an event
         """Apply one event and say what is to be done, in order."""
         match event:
             case MessageReceived():
@@ -304,7 +304,7 @@ class Core:
                 _refusal(f"results of {agent_id}", error),
             ]
 
-    def _accept(self, opened: Opened[Result], job: Job, now: Now) -> list[Command]:
+    def _accept(self, opened: Opened[Result | Failure], job: Job, now: Now) -> list[Command]:
         verified = verify_result(opened, job, self._families[job.family], received_ms=now.wall_ms)
         statement = verified.statement
         receipt = verified.receipt(self._statements.key, salt=job.salt, accepted_ms=now.wall_ms)

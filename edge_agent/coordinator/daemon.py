@@ -14,7 +14,7 @@ import secrets
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -84,7 +84,7 @@ class Coordinator:
         self.catalogue = catalogue
         self.network = options.network
         self.public_key: PublicKey = key.public
-        self.counters: Counter[str] = Counter()
+        self._counters: Counter[str] = Counter()
         self.failure: EdgeAgentError | None = None
         self._options = options
         self._store = store
@@ -122,7 +122,7 @@ class Coordinator:
         self._writer.start()
         subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
         # No will: agents learn from their leases, not from us, when we are away.
-        rng = random.Random(os.urandom(16))
+        rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
         self._link = Link(self._options.link, subscriptions, self._sink, will=lambda: None, rng=rng, log=log)
         self._link.start()
         sweeps = asyncio.create_task(self._sweep())
@@ -187,7 +187,7 @@ class Coordinator:
         """Enqueue; called on the network thread. Messages above the bound are dropped: their senders repeat them."""
         with self._inbox_lock:
             if isinstance(event, Message) and len(self._inbox) >= self._options.link.inbox_messages:
-                self.counters["inbox-full"] += 1
+                self._counters["inbox-full"] += 1
                 return
             self._inbox.append(event)
             first = len(self._inbox) == 1
@@ -248,21 +248,21 @@ class Coordinator:
                     for future in self._waiting.pop(command.job_id, []):
                         if not future.done():
                             future.set_result(command)
-                    self.counters[f"jobs-{command.state}"] += 1
+                    self._counters[f"jobs-{command.state}"] += 1
 
     def _publish(self, command: Publish) -> None:
         try:
             self._link.publish(command.topic, command.payload, retain=command.retain)
         except (TransportError, EdgeAgentError) as error:
             # Leases, births and redelivery make up for it.
-            self.counters[f"publish-{error.error_code}"] += 1
+            self._counters[f"publish-{error.error_code}"] += 1
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
 
     def _note(self, note: Note) -> None:
-        self.counters[note.action] += 1
+        self._counters[note.action] += 1
         fields: dict[str, str | int] = dict(note.fields)
         if "code" in fields:
-            self.counters[f"{note.action}:{fields['code']}"] += 1
+            self._counters[f"{note.action}:{fields['code']}"] += 1
         log.log(note.level, note.sentence, extra={"action": note.action, **fields})
 
     def _on_committed(self, group: Sequence[Commit]) -> None:
@@ -291,7 +291,7 @@ class Coordinator:
 
     def _reject(self, refused: SubmitRefused) -> None:
         future = self._submitted.pop(refused.ticket, None)
-        self.counters[f"submit-refused:{refused.code}"] += 1
+        self._counters[f"submit-refused:{refused.code}"] += 1
         if future is None or future.done():
             return
         error: EdgeAgentError
@@ -306,6 +306,11 @@ class Coordinator:
         future.set_exception(error)
 
     # -- service for the gateway ------------------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each thing happened, by its action and code."""
+        return self._counters
 
     @property
     def ready(self) -> bool:

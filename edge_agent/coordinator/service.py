@@ -27,7 +27,10 @@ class Service(Protocol):
     catalogue: Catalogue
     network: str
     public_key: PublicKey
-    counters: Mapping[str, int]
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """How often each thing happened, by its action and code."""
 
     @property
     def ready(self) -> bool:

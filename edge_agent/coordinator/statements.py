@@ -72,9 +72,7 @@ class Statements:
     ) -> Publish:
         """Tell an agent that it need not send an answer again."""
         attempt = SettledAttempt(job=answer.job, epoch=answer.epoch, outcome=outcome, code=code)
-        settled = Settled(
-            network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=(attempt,)
-        )
+        settled = Settled(network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=(attempt,))
         return Publish(self.topics.settled(agent_id), seal(self.key, settled))
 
     def control(

@@ -148,11 +148,7 @@ class Store:
 
     def served_families(self) -> dict[str, set[str]]:
         """Return which families each agent has served so far."""
-        query = (
-            sa.select(attempts.c.agent_id, jobs.c.family)
-            .join(jobs, jobs.c.id == attempts.c.job_id)
-            .distinct()
-        )
+        query = sa.select(attempts.c.agent_id, jobs.c.family).join(jobs, jobs.c.id == attempts.c.job_id).distinct()
         served: dict[str, set[str]] = {}
         with self.engine.connect() as connection:
             for agent_id, family in connection.execute(query):
@@ -354,12 +350,7 @@ _MOVE_JOB = (
 _END_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(_FINAL))
-    .values(
-        {
-            name: sa.bindparam(name)
-            for name in ("state", "ended_ms", "error_code", "error_message", "error_blame")
-        }
-    )
+    .values({name: sa.bindparam(name) for name in ("state", "ended_ms", "error_code", "error_message", "error_blame")})
 )
 _END_ATTEMPT = (
     sa.update(attempts)

@@ -57,18 +57,14 @@ class VerifiedResult:
         )
 
 
-def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result] | Opened[Failure]:
+def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result | Failure]:
     """Steps 1 to 6: size, envelope, key, signature, schema, kind, version and network.
 
     Raises:
         PeerError: nothing was opened.
     """
-    opened: Opened[Result] | Opened[Failure] = open_envelope(
-        payload, key, (Result, Failure), network=network, max_bytes=max_bytes
-    )
-    if opened.statement.agent_id != key.id:
-        raise RefusedError("the statement names another agent than its signer", code="wrong-agent")
-    return opened
+    kinds: tuple[type[Result | Failure], ...] = (Result, Failure)
+    return open_envelope(payload, key, kinds, network=network, max_bytes=max_bytes)
 
 
 def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attempt:
@@ -89,7 +85,7 @@ def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attem
     return attempt
 
 
-def verify_result(opened: Opened[Result], job: Job, family: Family, *, received_ms: int) -> VerifiedResult:
+def verify_result(opened: Opened[Result | Failure], job: Job, family: Family, *, received_ms: int) -> VerifiedResult:
     """Steps 7 to 11 for a result whose envelope is open.
 
     Args:
@@ -102,6 +98,8 @@ def verify_result(opened: Opened[Result], job: Job, family: Family, *, received_
         PeerError: with the code of the first step that failed.
     """
     result = opened.statement
+    if not isinstance(result, Result):
+        raise RefusedError("a failure is no result", code="wrong-kind")
     # 7 job, epoch, agent
     attempt = match_attempt(result, job, opened.key.id)
     # 8 model and inputs

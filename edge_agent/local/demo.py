@@ -83,7 +83,7 @@ def input_of(scan: Scan) -> Tensor:
     return Tensor(TensorSpec(port.name, DataType(port.datatype), shape), scan.image)
 
 
-def run_jobs(
+def run_jobs(  # noqa: PLR0913 all but the first two by name
     base_url: str,
     scans: Sequence[Scan],
     *,

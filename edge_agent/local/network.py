@@ -242,7 +242,7 @@ def check_broker(url: str) -> None:
     options = link_options(settings, f"ea1-check-{secrets.token_hex(8)}")
     quiet = logging.getLogger("edge_agent.local.check")
     quiet.setLevel(logging.CRITICAL)
-    link = Link(options, [], events.put, will=lambda: None, rng=random.Random(0), log=quiet)
+    link = Link(options, [], events.put, will=lambda: None, rng=random.Random(0), log=quiet)  # noqa: S311 one try, no jitter
     link.start()
     try:
         while True:
@@ -253,7 +253,7 @@ def check_broker(url: str) -> None:
                 raise TransportError(
                     event.reason,
                     code=event.code if event.code in TransportError.codes else None,
-                    hint=f"Is {url} the broker's address? Logins and certificates are set under [broker]: docs/settings.md.",
+                    hint=f"Is {url} the right address? For logins and certificates see [broker] in docs/settings.md.",
                 )
     except queue.Empty:
         raise TransportError(f"the broker {url} gives no answer", code="timeout") from None

@@ -252,4 +252,3 @@ def _port(port: Port) -> dict[str, Any]:
         "datatype": port.datatype,
         "shape": [-1 if isinstance(size, str) else size for size in port.shape],
     }
-

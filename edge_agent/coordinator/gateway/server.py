@@ -60,7 +60,7 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event, on_r
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started and not serving.done():
+    while not server.started and not serving.done():  # noqa: ASYNC110 uvicorn has a flag, not an event
         await asyncio.sleep(0.005)
     if not serving.done():
         host, port = listener.getsockname()[:2]
