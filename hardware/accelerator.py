@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.devices import compatibles, devices, driver, follow, read_hex, uevent
 from hardware.schema import Accelerator
@@ -27,8 +26,7 @@ _TREES = ("sys/firmware/devicetree/base", "proc/device-tree")
 _DISPLAY = 0x03  # PCI base class
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """What all devices of one make have in common."""
 
     kind: str
@@ -68,9 +66,7 @@ FAMILIES = {
         ("fastrpc-cdsp", "fastrpc-cdsp-secure", "adsprpc-smd", "fastrpc-adsp"),
         ("QNNExecutionProvider",),
     ),
-    "vip": Family(
-        "npu", ("galcore", "vipcore", "etnaviv"), ("vipcore", "galcore"), ("VSINPUExecutionProvider",)
-    ),
+    "vip": Family("npu", ("galcore", "vipcore", "etnaviv"), ("vipcore", "galcore"), ("VSINPUExecutionProvider",)),
     "zhouyi": Family("npu", ("armchina-npu", "aipu"), ("aipu",), ()),
     "ethos-u": Family("npu", ("ethosu",), ("ethosu[0-9]*",), ()),
     "c7x": Family("npu", (), (), ()),
@@ -127,9 +123,7 @@ _TREE_STRINGS = (
     (re.compile(r"nvidia,(?:gk20a|gm20b|gp10b|gv11b|ga10b)"), "tegra-gpu", "NVIDIA Tegra GPU"),
     (re.compile(r"amlogic, ?npu|verisilicon,npu|allwinner,npu|vivante,vip"), "vip", "VeriSilicon VIP"),
 )
-_TREE_NAMES = re.compile(
-    r"(?:npu|rknn|gpu|ethosu?|cdsp|remoteproc|dsp|fastrpc)[^/]*(?:@[0-9a-f]+)?", re.IGNORECASE
-)
+_TREE_NAMES = re.compile(r"(?:npu|rknn|gpu|ethosu?|cdsp|remoteproc|dsp|fastrpc)[^/]*(?:@[0-9a-f]+)?", re.IGNORECASE)
 # Chips that all have the part; a chip sold with parts switched off (RK3588 as RK3582) is not among them.
 _SOCS = (
     (re.compile(r"rockchip,rk35(?:62|66|68|76)"), "rknpu", "Rockchip NPU"),
@@ -143,8 +137,7 @@ _FAMILY_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class _Found:
+class _Found(NamedTuple):
     family: str
     name: str
     path: str | None = None
@@ -173,9 +166,7 @@ def probe(
         if extra.family not in seen and extra.family in FAMILIES and not extra.optional:
             seen.add(extra.family)
             found.append(
-                _Found(
-                    extra.family, extra.name, absent="the board has it, but this kernel offers nothing of it"
-                )
+                _Found(extra.family, extra.name, absent="the board has it, but this kernel offers nothing of it")
             )
     return tuple(_judge(root, item, providers) for item in found), {}
 
@@ -282,9 +273,7 @@ def _rockchip(root: Root) -> Iterator[_Found]:
         parent = follow(root, f"{device.path}/device")
         strings = compatibles(root, parent)
         if driver(root, parent) == "RKNPU" or any("rknpu" in string for string in strings):
-            yield _Found(
-                "rknpu", "Rockchip NPU", parent, driver(root, parent) or "RKNPU", f"/dev/dri/{device.name}"
-            )
+            yield _Found("rknpu", "Rockchip NPU", parent, driver(root, parent) or "RKNPU", f"/dev/dri/{device.name}")
             return
     if root.exists("dev/rknpu"):
         yield _Found("rknpu", "Rockchip NPU", None, "RKNPU", "/dev/rknpu")

@@ -52,9 +52,7 @@ _VENDORS = {
 }
 
 
-def probe(
-    root: Root, info: CpuInfo, cpus: int | None = None
-) -> tuple[tuple[Board, BoardFacts | None], dict[str, str]]:
+def probe(root: Root, info: CpuInfo, cpus: int | None = None) -> tuple[tuple[Board, BoardFacts | None], dict[str, str]]:
     """Return the board with what its file says, and the path and reason of each field that is unknown.
 
     `cpus` is how many CPUs are present: by it boards are told apart that have the same name.
@@ -89,9 +87,7 @@ def probe(
     return (board, facts), unknown
 
 
-def _match(
-    compatible: tuple[str, ...], model: str | None, cpus: int | None
-) -> tuple[BoardFacts | None, str | None]:
+def _match(compatible: tuple[str, ...], model: str | None, cpus: int | None) -> tuple[BoardFacts | None, str | None]:
     if not compatible and model is None:
         return None, None
     from hardware.boards import match  # noqa: PLC0415 - reads board files: not before they are wanted
@@ -125,9 +121,7 @@ def _dmi_model(root: Root) -> str | None:
     return next((value for name in names if (value := _first_value(root, DMI, name))), None)
 
 
-def _vendor(
-    root: Root, facts: BoardFacts | None, compatible: tuple[str, ...], model: str | None
-) -> str | None:
+def _vendor(root: Root, facts: BoardFacts | None, compatible: tuple[str, ...], model: str | None) -> str | None:
     named = getattr(facts, "vendor", None) or _first_value(root, DMI, "sys_vendor")
     named = named or _first_value(root, DMI, "board_vendor")
     if named:

@@ -10,8 +10,7 @@ hierarchy owns a controller (a `0::` line alone doesn't make it version 2) and u
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.sysfs import clean, parse_cpulist
 
@@ -31,8 +30,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 _CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """One mounted hierarchy: which part of it (`root`) is seen where (`point`)."""
 
     root: str | None
@@ -42,8 +40,7 @@ class Mount:
     controllers: frozenset[str]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a process stands in the hierarchy of one controller."""
 
     version: int
@@ -53,8 +50,7 @@ class Place:
     """What keeps the first level from being the process's own cgroup; None if it is."""
 
 
-@dataclass(frozen=True)
-class MemoryLevel:
+class MemoryLevel(NamedTuple):
     """Memory accounting of one cgroup: its limit, and what is used at this very level."""
 
     path: str
@@ -72,8 +68,7 @@ class MemoryLevel:
         return max(0, min(room, self.limit_bytes))
 
 
-@dataclass(frozen=True)
-class MemoryLimit:
+class MemoryLimit(NamedTuple):
     """The strictest memory limit over all levels; None is none, or unknown if `why` says so."""
 
     limit_bytes: int | None
@@ -82,8 +77,7 @@ class MemoryLimit:
     why: str | None
 
 
-@dataclass(frozen=True)
-class CpuQuota:
+class CpuQuota(NamedTuple):
     """How many CPUs' worth of time the process may use; None is no quota, or unknown if `why` says so."""
 
     cpus: float | None
@@ -91,8 +85,7 @@ class CpuQuota:
     why: str | None
 
 
-@dataclass(frozen=True)
-class Cpuset:
+class Cpuset(NamedTuple):
     """The CPUs the cgroups allow; None is all, or unknown if `why` says so."""
 
     cpus: tuple[int, ...] | None
@@ -203,11 +196,7 @@ def cpuset(root: Root, pid: str = "self") -> Cpuset:
     place = locate(root, "cpuset", pid)
     if isinstance(place, str):
         return Cpuset(None, None, place)
-    names = (
-        ("cpuset.cpus.effective", "cpuset.cpus")
-        if place.version == 2
-        else ("cpuset.effective_cpus", "cpuset.cpus")
-    )
+    names = ("cpuset.cpus.effective", "cpuset.cpus") if place.version == 2 else ("cpuset.effective_cpus", "cpuset.cpus")
     allowed: set[int] | None = None
     source = None
     for path in place.levels:
@@ -260,11 +249,7 @@ def _place(root: Root, mount: Mount, name: str) -> Place:
         if root.is_dir("/".join([point, *parts])):
             # A mount from outside of our namespace starts above what we have names for.
             lost = (mount.root or "").startswith("/..") and not name.startswith(mount.root or "")
-            why = (
-                f"the cgroup {clean(name)} lies below /{point} under a name that is not told"
-                if lost
-                else None
-            )
+            why = f"the cgroup {clean(name)} lies below /{point} under a name that is not told" if lost else None
             return Place(mount.version, _upward(point, parts), why)
     # Not visible here (another namespace, a part of the tree): what is visible above it still holds.
     parts = next(_below(mount.root, name), ())[:MAX_LEVELS]

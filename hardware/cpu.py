@@ -110,9 +110,7 @@ def _features(info: CpuInfo, isa: str | None, cpus: Cpus) -> tuple[dict[str, boo
         missing = missing if table else f"the features of {isa} are not looked for"
     # Most CPUs have the very same words; looking through them once is enough.
     each = {words(info, cpu) for cpu in cpus} or {None}
-    return {
-        name: _all([None if one is None else word in one for one in each]) for name, word in table.items()
-    }, missing
+    return {name: _all([None if one is None else word in one for one in each]) for name, word in table.items()}, missing
 
 
 def _all(values: list[bool | None]) -> bool | None:

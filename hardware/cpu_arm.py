@@ -101,11 +101,7 @@ def _all_like(common: Midr, online: Cpus, topology: Topology) -> bool:
     capacities = {topology.capacity.get(cpu) for cpu in online}
     # Kernels that state the part once take the cluster's number for the package's.
     packages = {topology.package.get(cpu, -1) for cpu in online}
-    return (
-        one_clock
-        or (len(capacities) == 1 and None not in capacities)
-        or (len(packages) == 1 and min(packages) >= 0)
-    )
+    return one_clock or (len(capacities) == 1 and None not in capacities) or (len(packages) == 1 and min(packages) >= 0)
 
 
 def _from_device_tree(root: Root, online: Cpus) -> dict[int, Midr]:

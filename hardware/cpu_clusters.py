@@ -47,9 +47,7 @@ def build(
     `kinds` has no entry for a CPU whose design is not known; `reason` says why.
     """
     groups = [
-        _Group(
-            cpus, kinds.get(cpus[0]), max((topology.capacity.get(cpu, 0) for cpu in cpus), default=0) or None
-        )
+        _Group(cpus, kinds.get(cpus[0]), max((topology.capacity.get(cpu, 0) for cpu in cpus), default=0) or None)
         for cpus in group_by(online, lambda cpu: _apart(cpu, kinds, topology))
     ]
     clusters: list[Cluster] = []
@@ -60,13 +58,9 @@ def build(
         kind = group.kind or Kind()
         khz = max((topology.max_khz.get(cpu, 0) for cpu in group.cpus), default=0) or None
         if kind.name is None:
-            unknown[f"{path}.name"] = (
-                reason if group.kind is None else f"{_numbers(kind)} is not a known design"
-            )
+            unknown[f"{path}.name"] = reason if group.kind is None else f"{_numbers(kind)} is not a known design"
         if kind.vendor is None:
-            unknown[f"{path}.vendor"] = (
-                reason if group.kind is None else "the vendor is not stated, or not known"
-            )
+            unknown[f"{path}.vendor"] = reason if group.kind is None else "the vendor is not stated, or not known"
         if khz is None:
             unknown[f"{path}.max_khz"] = "the kernel announces no highest clock (no cpufreq driver)"
         if group.capacity is None:

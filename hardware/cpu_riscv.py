@@ -79,6 +79,4 @@ def has_vectors(info: CpuInfo, cpu: int) -> bool | None:
     if single.endswith(("s", "u")) or (info.of(cpu, "uarch") or "").startswith(_DRAFT_DESIGNS):
         return False
     # Mainline takes the `v` of these away: no T-Head core without an architecture number has version 1.0.
-    return not (
-        parse_hex(info.of(cpu, "mvendorid")) == _T_HEAD and parse_hex(info.of(cpu, "marchid")) in {0, None}
-    )
+    return not (parse_hex(info.of(cpu, "mvendorid")) == _T_HEAD and parse_hex(info.of(cpu, "marchid")) in {0, None})

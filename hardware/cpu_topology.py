@@ -231,9 +231,7 @@ def _caches(root: Root, cpus: Iterable[int]) -> tuple[Cache, ...]:
             cache = _cache(root, f"{folder}/{name}")
             if cache is not None:
                 found.setdefault((cache.level, cache.kind, cache.cpus or cpu), cache)
-    return tuple(
-        sorted(found.values(), key=lambda cache: (cache.level or 0, cache.kind or "", cache.cpus or ()))
-    )
+    return tuple(sorted(found.values(), key=lambda cache: (cache.level or 0, cache.kind or "", cache.cpus or ())))
 
 
 def _cache(root: Root, folder: str) -> Cache | None:

@@ -75,9 +75,7 @@ def identify(
     return kinds, "/proc/cpuinfo does not describe this CPU"
 
 
-def _efficient(
-    root: Root, info: CpuInfo, lists: CpuLists, online: Cpus, topology: Topology
-) -> frozenset[int]:
+def _efficient(root: Root, info: CpuInfo, lists: CpuLists, online: Cpus, topology: Topology) -> frozenset[int]:
     """Return the efficiency cores of a hybrid processor; none if it is not one, or nothing shows it."""
     for folder in _PMU_FOLDERS:
         core = set(root.read_cpulist(f"{folder}/cpu_core/cpus") or ())

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.sysfs import clean, parse_hex
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 _LINK = re.compile(r"(?:\.\./)+[^\n\0]{1,4000}")
 
 
-@dataclass(frozen=True)
-class Device:
+class Device(NamedTuple):
     """One entry of `/sys/bus/*/devices` or `/sys/class/*`."""
 
     name: str
@@ -26,9 +24,7 @@ class Device:
 def devices(root: Root, folder: str, prefix: str = "") -> tuple[Device, ...]:
     """Return the devices listed in `folder` whose names start with `prefix`, in natural order."""
     return tuple(
-        Device(name, follow(root, f"{folder}/{name}"))
-        for name in root.listdir(folder)
-        if name.startswith(prefix)
+        Device(name, follow(root, f"{folder}/{name}")) for name in root.listdir(folder) if name.startswith(prefix)
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.cgroup import unescape
 from hardware.devices import follow
@@ -21,8 +20,7 @@ _IN_MEMORY = frozenset({"tmpfs", "ramfs", "rootfs"})
 _KINDS = (("nvme", "nvme"), ("mmcblk", "mmc"), ("zram", "memory"), ("loop", "loop"), ("vd", "virtual"))
 
 
-@dataclass(frozen=True)
-class _Mount:
+class _Mount(NamedTuple):
     number: str | None
     point: str
     filesystem: str
@@ -78,9 +76,7 @@ def _mounts(root: Root) -> list[_Mount]:
             left, right = before.split(" "), after.split(" ")
             if separator and len(left) >= 6 and len(right) >= 2:
                 read_only = "ro" in left[5].split(",") or (len(right) > 2 and "ro" in right[2].split(","))
-                mounts.append(
-                    _Mount(left[2], unescape(left[4]), clean(right[0]), unescape(right[1]), read_only)
-                )
+                mounts.append(_Mount(left[2], unescape(left[4]), clean(right[0]), unescape(right[1]), read_only))
         return mounts
     text = root.read_text("proc/self/mounts") or root.read_text("proc/mounts") or ""
     rows = [line.split(" ") for line in text.split("\n")]

@@ -56,12 +56,10 @@ _ELF_MACHINES = {
     258: "loongarch",
 }
 _AARCH64_WORDS = frozenset(("fp", "asimd"))
-_AARCH32_WORDS = frozenset(
-    ("half", "thumb", "fastmult", "vfp", "edsp", "swp", "neon", "tls", "26bit", "java")
-)
+_AARCH32_WORDS = frozenset(("half", "thumb", "fastmult", "vfp", "edsp", "swp", "neon", "tls", "26bit", "java"))
 _RV = re.compile(r"rv(32|64|128)", re.IGNORECASE)
 _VERSION_WORD = re.compile(
-    r"(?<![0-9a-z])(aarch64|arm64|armv7l|armhf|armmp|x86_64|amd64|i[3-6]86|riscv64|loongarch64|ppc64le|s390x)"
+    r"(?<![0-9a-z])(aarch64|arm64|armv7l|armhf|armmp|x86_64|amd64|i[3-6]86|riscv64|loongarch64|ppc64le|ppc64el|s390x)"
     r"(?![0-9a-z])"
 )
 
@@ -138,6 +136,16 @@ def _from_others(info: CpuInfo) -> str | None:
     return None
 
 
+def _from_version(text: str, info: CpuInfo) -> str | None:
+    # Kernels are built on other machines: where POWER is known, only its own words count.
+    power = (info.anywhere("cpu") or "").startswith(("POWER", "PPC"))
+    for word in _VERSION_WORD.findall(text.lower()):
+        isa = from_machine({"armhf": "arm", "armmp": "arm", "ppc64el": "ppc64le"}.get(word, word))
+        if isa and (not power or isa.startswith("ppc")):
+            return isa
+    return None
+
+
 def probe(root: Root, info: CpuInfo) -> tuple[str | None, str | None]:
     """Return the instruction set, and the reason if it is None."""
     if root.live:
@@ -152,8 +160,7 @@ def probe(root: Root, info: CpuInfo) -> tuple[str | None, str | None]:
     isa = from_cpuinfo(info) or from_machine(root.read_value("proc/sys/kernel/arch") or "")
     if isa:
         return isa, None
-    match = _VERSION_WORD.search((root.read_text("proc/version", 4096) or "").lower())
-    isa = from_machine({"armhf": "arm", "armmp": "arm"}.get(match[1], match[1])) if match else None
+    isa = _from_version(root.read_text("proc/version", 4096) or "", info)
     if isa is None and root.glob("sys/devices/system/cpu/cpu*/regs/identification/midr_el1"):
         isa = "aarch64"  # 32-bit kernels have no such file
     if isa:

@@ -15,11 +15,11 @@ from hardware.onnx_bytes import FLOAT, INT8, INT32, MICROSOFT, UINT8, Node, Tens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROWS, DEPTH, WIDTH = 128, 384, 384
-"""A matrix product of a small text model: 128 tokens, 384 values each (MiniLM)."""
-CHANNELS, SIDE = 64, 28
-"""A 3 by 3 convolution of a small vision model: 64 channels on 28 by 28 pixels."""
-TOKEN_DEPTH, TOKEN_WIDTH, BLOCK = 2048, 2048, 32
+ROWS, DEPTH, WIDTH = 256, 768, 768
+"""A matrix product of a text model: 256 tokens, 768 values each (BERT-base)."""
+CHANNELS, SIDE = 64, 56
+"""A 3 by 3 convolution of a vision model: 64 channels on 56 by 56 pixels (ResNet-18)."""
+TOKEN_DEPTH, TOKEN_WIDTH, BLOCK = 2048, 4096, 32
 """One token through a layer of a language model of a billion parameters, 4 bits in blocks of 32."""
 _TYPES = {"float32": FLOAT, "uint8": UINT8, "int8": INT8, "int32": INT32}
 
@@ -96,7 +96,7 @@ def _conv_fp32() -> tuple[bytes, dict[str, Any]]:
 
 
 def _conv_qdq() -> tuple[bytes, dict[str, Any]]:
-    """A convolution between QuantizeLinear and DequantizeLinear, weights per channel: what quantizers write."""
+    """A convolution between QuantizeLinear and DequantizeLinear, weights per channel, as tools write it."""
     rng = _random()
     shape = (1, CHANNELS, SIDE, SIDE)
     scales = (rng.random(CHANNELS) * 0.001 + 0.001).astype(np.float32)

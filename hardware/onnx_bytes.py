@@ -1,8 +1,8 @@
 """Write small ONNX models without the `onnx` package: the few protobuf fields that the benchmark needs.
 
 Field numbers are those of onnx.proto (ModelProto, GraphProto, NodeProto, TensorProto, AttributeProto). The
-encoding is protobuf's: a key (field number, wire type), then a varint or a length and bytes. Weights become real
-initializers, so that onnxruntime packs them for its kernels as it does those of any model.
+encoding is protobuf's: a key (field number, wire type), then a varint or a length and bytes. Weights become
+real initializers, so that onnxruntime packs them for its kernels as it does those of any model.
 """
 
 from __future__ import annotations

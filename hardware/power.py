@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.devices import devices
 from hardware.schema import Power
@@ -31,8 +30,7 @@ _WHOLE = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Supplies:
+class _Supplies(NamedTuple):
     line_online: bool | None
     """None: no entry for a line; True: one is online."""
     statuses: tuple[str, ...]
@@ -206,9 +204,7 @@ def _rapl_watts(root: Root) -> float | str:
         return "RAPL counts energy: only the running machine can tell the watts"
     before, start = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic()
     if None in before:
-        return next(
-            root.reason(f"{path}/energy_uj") for path in paths if root.read_int(f"{path}/energy_uj") is None
-        )
+        return next(root.reason(f"{path}/energy_uj") for path in paths if root.read_int(f"{path}/energy_uj") is None)
     time.sleep(RAPL_INTERVAL_SECONDS)
     after, seconds = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic() - start
     joules = 0.0

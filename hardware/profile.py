@@ -23,9 +23,7 @@ _T = TypeVar("_T")
 _NONE: tuple[Accelerator, ...] = ()
 
 
-def profile(
-    root: Path | str = "/", *, providers: Sequence[str] | None = None, models_path: str = "/"
-) -> Profile:
+def profile(root: Path | str = "/", *, providers: Sequence[str] | None = None, models_path: str = "/") -> Profile:
     """Return what is known of the machine whose root file system is at `root`, whatever lies there.
 
     `providers` are those of the installed onnxruntime, if somebody has asked it: without them no

@@ -223,9 +223,7 @@ class Profile(Record):
         CPUs of which it is not known whether they are big count as big.
         """
         cpus = set(self.cpu.usable or self.cpu.online or (0,))
-        big = {
-            cpu for cluster in self.cpu.clusters if cluster.big is not False for cpu in cluster.cpus
-        } & cpus
+        big = {cpu for cluster in self.cpu.clusters if cluster.big is not False for cpu in cluster.cpus} & cpus
         chosen = big or cpus
         cores = sum(1 for core in self.cpu.cores if chosen & set(core)) if self.cpu.cores else 0
         threads = cores or len(chosen)

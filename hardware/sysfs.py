@@ -73,9 +73,7 @@ def parse_cpumask(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     words = text.strip(" \t\r\n\0").lower().removeprefix("0x").split(",")
-    if len(words) > (MAX_CPU_NUMBER + 1) // 32 or not all(
-        re.fullmatch(r"[0-9a-f]{1,8}", word) for word in words
-    ):
+    if len(words) > (MAX_CPU_NUMBER + 1) // 32 or not all(re.fullmatch(r"[0-9a-f]{1,8}", word) for word in words):
         return None
     mask = int("".join(word.zfill(8) for word in words), 16)
     return tuple(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
@@ -292,10 +290,7 @@ class Root:
                 found = [f"{base}/{part}".lstrip("/") for base in found]
                 continue
             found = [
-                f"{base}/{name}".lstrip("/")
-                for base in found
-                for name in self.listdir(base)
-                if fnmatchcase(name, part)
+                f"{base}/{name}".lstrip("/") for base in found for name in self.listdir(base) if fnmatchcase(name, part)
             ][:MAX_DIRECTORY_ENTRIES]
         return tuple(path for path in found if self.exists(path))
 

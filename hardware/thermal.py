@@ -8,8 +8,7 @@ to the CPU (one for each cluster), the hottest counts. See the kernel's `thermal
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hardware.devices import devices
 from hardware.schema import Thermal
@@ -55,8 +54,7 @@ _COOLING_CPU = re.compile(
 _FIRMWARE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
-@dataclass(frozen=True)
-class _Sensor:
+class _Sensor(NamedTuple):
     name: str
     celsius: float
     limit: float | None
@@ -115,9 +113,7 @@ def under_voltage_alarm(root: Root) -> bool | None:
 
 def throttle_counts(root: Root) -> int | None:
     """Return how often x86 CPUs have throttled since boot, all counters summed; None if there are none."""
-    counts = [
-        root.read_int(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_count")
-    ]
+    counts = [root.read_int(path) for path in root.glob("sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/*_count")]
     known = [count for count in counts if count is not None]
     return sum(known) if known else None
 
@@ -150,9 +146,7 @@ def _zone(root: Root, unknown: dict[str, str]) -> _Sensor | None:
     if broken:
         unknown["thermal.cpu_celsius"] = f"the zone {broken[0]} gives no usable temperature"
     elif others:
-        unknown["thermal.cpu_celsius"] = (
-            f"no zone is the CPU's by its type (there are {', '.join(others[:8])})"
-        )
+        unknown["thermal.cpu_celsius"] = f"no zone is the CPU's by its type (there are {', '.join(others[:8])})"
     return None
 
 

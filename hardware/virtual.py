@@ -159,9 +159,7 @@ def _xen(root: Root) -> str | None:
 
 
 def _zvm(root: Root) -> str | None:
-    match = re.search(
-        r"^VM00 Control Program:\s*(.*)", root.read_text("proc/sysinfo", 65536) or "", re.MULTILINE
-    )
+    match = re.search(r"^VM00 Control Program:\s*(.*)", root.read_text("proc/sysinfo", 65536) or "", re.MULTILINE)
     if match is None:
         return None
     return "zvm" if match[1].startswith("z/VM") else "kvm"
@@ -190,6 +188,4 @@ def _clock(root: Root) -> str | None:
 
 
 def _has_virtio(root: Root) -> bool:
-    return any(
-        read_hex(root, f"{device.path}/vendor") == _VIRTIO for device in devices(root, "sys/bus/pci/devices")
-    )
+    return any(read_hex(root, f"{device.path}/vendor") == _VIRTIO for device in devices(root, "sys/bus/pci/devices"))

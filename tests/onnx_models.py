@@ -52,12 +52,13 @@ def value(name: str, datatype: str, shape: Shape) -> onnx.ValueInfoProto:
 
 
 def identity(*datatypes: str, shape: Shape = ("n",)) -> bytes:
-    """Return a model that gives back each of its inputs: in0 as out0, and so on."""
+    """Return a model that gives back each of its inputs, in0 as out0 and so on, of independent sizes."""
     count = range(len(datatypes))
+    shapes = [[f"{size}{i}" if i and isinstance(size, str) else size for size in shape] for i in count]
     return model(
         [helper.make_node("Identity", [f"in{i}"], [f"out{i}"]) for i in count],
-        [value(f"in{i}", datatypes[i], shape) for i in count],
-        [value(f"out{i}", datatypes[i], shape) for i in count],
+        [value(f"in{i}", datatypes[i], shapes[i]) for i in count],
+        [value(f"out{i}", datatypes[i], shapes[i]) for i in count],
     ).SerializeToString()
 
 

@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from edge_agent.errors import WorkerError
 
-MAX_GRAPH_DEPTH = 32
-"""Graphs inside graphs (If, Loop, Scan). Real models stay below 8; time to load grows exponentially."""
+MAX_GRAPH_DEPTH = 16
+"""Graphs inside graphs (If, Loop, Scan). Real models stay below 6; time to load grows exponentially."""
 MAX_NODES = 500_000
 
 _MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(8)

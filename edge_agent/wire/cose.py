@@ -72,9 +72,7 @@ def sign1(  # noqa: PLR0913 - the parts of a COSE_Sign1, all but two by name
         unprotected: header entries that the signature does not cover.
         tagged: whether the CBOR tag 18 stands in front.
     """
-    protected = strict_cbor.encode(
-        {ALGORITHM: EDDSA, CONTENT_TYPE: content_type, KEY_ID: key.public.id_bytes}
-    )
+    protected = strict_cbor.encode({ALGORITHM: EDDSA, CONTENT_TYPE: content_type, KEY_ID: key.public.id_bytes})
     signature = key.sign(sig_structure(protected, external_aad, payload))
     return b"".join(
         (
@@ -110,9 +108,7 @@ def parse_sign1(data: bytes | memoryview, max_bytes: int) -> Sign1:
         MalformedError: anything but one COSE_Sign1, in its one encoding, with its payload inside.
     """
     if len(data) > max_bytes:
-        raise TooLargeError(
-            f"A signed statement of {len(data)} bytes is longer than the limit of {max_bytes} bytes."
-        )
+        raise TooLargeError(f"A signed statement of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
     end = sign1_end(data)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the COSE_Sign1.")

@@ -113,9 +113,7 @@ class PublicKey:
 
     def pem(self) -> bytes:
         """Return the key as SubjectPublicKeyInfo PEM."""
-        return self._key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        return self._key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the key to a new PEM file that everybody may read.

@@ -73,9 +73,7 @@ def decode(
         MalformedError: the bytes are anything else than such an encoding.
     """
     if len(data) > max_bytes:
-        raise TooLargeError(
-            f"A CBOR item of {len(data)} bytes is longer than the limit of {max_bytes} bytes."
-        )
+        raise TooLargeError(f"A CBOR item of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
     end = item_end(data, 0, max_depth=max_depth, max_items=max_items)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the CBOR item.")
@@ -222,14 +220,10 @@ def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads b
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
     if isinstance(value, dict):
-        return dict(
-            sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key)
-        )
+        return dict(sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key))
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(
-                "NaN and infinities have no place in a statement; tensors carry them as raw bytes."
-            )
+            raise ValueError("NaN and infinities have no place in a statement; tensors carry them as raw bytes.")
         return float(value)
     if isinstance(value, str):
         return str.__str__(value)

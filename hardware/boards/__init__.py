@@ -192,9 +192,7 @@ def _candidates(strings: Sequence[str]) -> list[str]:
 def _texts() -> tuple[tuple[str, str], ...]:
     files = sorted(resources.files(__name__).iterdir(), key=lambda file: file.name)
     return tuple(
-        (file.name.removesuffix(".toml"), file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".toml")
+        (file.name.removesuffix(".toml"), file.read_text("utf-8")) for file in files if file.name.endswith(".toml")
     )
 
 

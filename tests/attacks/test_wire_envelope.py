@@ -50,7 +50,7 @@ class Door:
         before_parsing: bool = True,
         **limits: int,
     ) -> None:
-        """Assert that `data` is refused with `code`, that nothing came of it, and that a genuine one opens."""
+        """Assert that `data` is refused with `code`, that nothing came of it, and that a good one opens."""
         limits.setdefault("max_bytes", LIMIT)
         with pytest.raises(PeerError) as refused:
             open_envelope(data, key, expected, network=NETWORK, **limits)
@@ -224,9 +224,7 @@ def test_tensor_with_a_length_longer_than_necessary(door: Door) -> None:
     door.refuses(GOOD[:SIGNED_END] + b"\x58\x08" + GOOD[-8:], "malformed")
 
 
-@pytest.mark.parametrize(
-    "head", ["5b7fffffffffffffff", "5bffffffffffffffff", "5affffffff", "9b7fffffffffffffff"]
-)
+@pytest.mark.parametrize("head", ["5b7fffffffffffffff", "5bffffffffffffffff", "5affffffff", "9b7fffffffffffffff"])
 def test_huge_length_announced(door: Door, head: str) -> None:
     """In the place of each part of the message: nothing is prepared for what cannot be there."""
     huge = bytes.fromhex(head)
@@ -244,9 +242,7 @@ def test_message_above_the_limit(door: Door) -> None:
 
 def test_statement_above_the_limit(door: Door) -> None:
     """Correctly signed, and still too long to be parsed."""
-    door.refuses(
-        signed_anyhow(b"\x59\xff\xff" + bytes(65_535), tail=b""), "too-large", max_statement_bytes=65_536
-    )
+    door.refuses(signed_anyhow(b"\x59\xff\xff" + bytes(65_535), tail=b""), "too-large", max_statement_bytes=65_536)
 
 
 def test_header_above_the_limit(door: Door) -> None:
@@ -420,9 +416,7 @@ def test_hostile_values_stay_out_of_the_error(door: Door) -> None:
         pytest.param(b"\xb8" + bytes((PAYLOAD[0] & 0x1F,)) + PAYLOAD[1:], id="non-canonical length"),
         pytest.param(b"\xd8\x18" + PAYLOAD, id="tagged map"),
         pytest.param(PAYLOAD.replace(b"\x65epoch\x01", b"\x65epoch\x18\x01"), id="non-canonical integer"),
-        pytest.param(
-            PAYLOAD.replace(b"\x65epoch\x01", b"\x65epoch\xc2\x41\x01"), id="tag smuggling: a bignum"
-        ),
+        pytest.param(PAYLOAD.replace(b"\x65epoch\x01", b"\x65epoch\xc2\x41\x01"), id="tag smuggling: a bignum"),
         pytest.param(PAYLOAD.replace(b"\x65epoch\x01", b"\x65epoch\xf9\x3c\x00"), id="a half float"),
         pytest.param(PAYLOAD.replace(b"\x65epoch\x01", b"\x65epoch\xf7"), id="undefined"),
         pytest.param(
@@ -459,9 +453,7 @@ def test_malformed_cbor_in_the_headers(door: Door, part: str) -> None:
         b"\xa0\xa0",
     ):
         with pytest.raises(PeerError) as refused:
-            open_envelope(
-                signed_anyhow(**{part: header}), AGENT.public, Result, network=NETWORK, max_bytes=LIMIT
-            )
+            open_envelope(signed_anyhow(**{part: header}), AGENT.public, Result, network=NETWORK, max_bytes=LIMIT)
         door.refuses(signed_anyhow(**{part: header}), refused.value.error_code)
         assert refused.value.error_code in ("malformed", "too-large")
 

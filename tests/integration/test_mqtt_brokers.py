@@ -207,9 +207,7 @@ def test_passwords_and_access_rules_of_mosquitto(tmp_path: Path, protocol: str) 
                 assert failed.code == "broker-refused"
                 assert "uthor" in failed.reason
         ann = {"username": "ann", "password": "right", "protocol": protocol}
-        if (
-            protocol == "5"
-        ):  # Mosquitto 2.0 grants such subscriptions to clients of 3.1.1 and delivers nothing
+        if protocol == "5":  # Mosquitto 2.0 grants such subscriptions to clients of 3.1.1 and delivers nothing
             with Client(options(port, **ann), ["mine/a"]) as client:
                 client.expect(Connected)
                 token = client.link.publish("yours/a", b"x")
@@ -256,9 +254,7 @@ def issue(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Identity]:
             .not_valid_before(now - dt.timedelta(hours=1))
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
-            )
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         )
         certificate = builder.sign(issuer.private if issuer else private, hashes.SHA256())
         cert, key = folder / f"{name}.crt", folder / f"{name}.key"
@@ -280,9 +276,7 @@ def tls_options(port: int, **changes: object) -> LinkOptions:
     return options(port, address=BrokerAddress("127.0.0.1", port, tls=True), **changes)
 
 
-def test_tls_with_a_private_authority_and_client_certificates(
-    tmp_path: Path, issue: Callable[..., Identity]
-) -> None:
+def test_tls_with_a_private_authority_and_client_certificates(tmp_path: Path, issue: Callable[..., Identity]) -> None:
     """Good certificates connect; a stranger's, another host's and a missing one are told as tls."""
     ours, theirs = issue("our-authority"), issue("other-authority")
     server, elsewhere = issue("server", ours), issue("elsewhere", ours, "10.9.9.9")
@@ -307,7 +301,10 @@ def test_tls_with_a_private_authority_and_client_certificates(
         for identity in (None, stranger):
             files = {"client_cert": identity.cert, "client_key": identity.key} if identity else {}
             with Client(tls_options(port, ca_file=ours.cert, **files)) as client:
-                assert client.expect(ConnectFailed).code == "tls"
+                failed = client.expect(ConnectFailed)
+                # The broker's alert can be overtaken by the reset of the connection, so the code may vary.
+                assert failed.code in {"tls", "broker-refused"}
+                assert "client certificate" in failed.reason
         with Client(options(port)) as client:
             assert client.expect(ConnectFailed).code == "broker-refused"
     with mosquitto(tmp_path, *listen(elsewhere)) as port, Client(tls_options(port, **good)) as client:

@@ -65,9 +65,7 @@ def clocks(cpus: range | tuple[int, ...], khz: int) -> dict[str, str | bytes]:
 
 def folders(cpus: range) -> dict[str, str | bytes]:
     """Return what makes these CPUs known to sysfs, online and with a folder."""
-    return {f"{CPU}/online": f"{cpus[0]}-{cpus[-1]}\n"} | {
-        f"{CPU}/cpu{c}/topology/core_id": f"{c}\n" for c in cpus
-    }
+    return {f"{CPU}/online": f"{cpus[0]}-{cpus[-1]}\n"} | {f"{CPU}/cpu{c}/topology/core_id": f"{c}\n" for c in cpus}
 
 
 def test_two_clocks_of_one_design_are_one_kind(tmp_path: Path) -> None:
@@ -86,9 +84,7 @@ def test_one_clock_of_two_designs_is_two_kinds(tmp_path: Path) -> None:
     files = folders(range(5)) | clocks(range(1), 2_000_000) | clocks(range(1, 5), 2_800_000)
     files |= {f"{CPU}/cpu{c}/cpu_capacity": "280\n" if c == 0 else "855\n" for c in range(5)}
     parts = (0xD46, 0xD4D, 0xD4D, 0xD47, 0xD47)
-    files |= {
-        f"{CPU}/cpu{c}/regs/identification/midr_el1": f"0x41{1:x}f{p:03x}0" for c, p in enumerate(parts)
-    }
+    files |= {f"{CPU}/cpu{c}/regs/identification/midr_el1": f"0x41{1:x}f{p:03x}0" for c, p in enumerate(parts)}
     profile = hardware.profile(tree(tmp_path, files))
     assert shape(profile) == [
         ("Cortex-A510", (0,), False),
@@ -175,12 +171,7 @@ def test_a_32_bit_system_on_64_bit_cores(tmp_path: Path) -> None:
     files: dict[str, str | bytes] = {"proc/cpuinfo": arm(0, 0xD0B, f"{A64} asimddp"), "bin/sh": ELF_ARM}
     profile = hardware.profile(tree(tmp_path, files))
     assert profile.isa == "aarch32"
-    assert (
-        profile.cpu.features["neon"]
-        is profile.cpu.features["vfpv4"]
-        is profile.cpu.features["dotprod"]
-        is True
-    )
+    assert profile.cpu.features["neon"] is profile.cpu.features["vfpv4"] is profile.cpu.features["dotprod"] is True
     assert profile.cpu.features["sve"] is False
     assert profile.isa_path == "aarch32"
     assert hardware.profile(tree(tmp_path, {"bin/sh": ELF_ARM64})).isa == "aarch64"
@@ -204,6 +195,20 @@ def test_a_32_bit_system_on_64_bit_cores(tmp_path: Path) -> None:
 def test_machine_names(machine: str, bits: int, name: str | None) -> None:
     """`uname -m` is the kernel's; the size of pointers is that of the programs."""
     assert isa.from_machine(machine, bits) == name
+
+
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        ("Linux version 4.4.0-21-generic (buildd@bos01-ppc64el-017) (gcc version 5.3.1)", "ppc64le"),
+        ("Linux version 6.1.0 (builder@x86_64-host) (gcc)", None),
+        ("", None),
+    ],
+)
+def test_the_byte_order_of_power(tmp_path: Path, version: str, name: str | None) -> None:
+    """/proc/cpuinfo leaves it open; the kernel's version may tell, but not by the machine it was built on."""
+    files: dict[str, str | bytes] = {"proc/version": version, "proc/cpuinfo": "processor : 0\ncpu : POWER8E (raw)\n"}
+    assert hardware.profile(tree(tmp_path, files)).isa == name
 
 
 @given(st.binary(max_size=64))

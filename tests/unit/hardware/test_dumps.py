@@ -122,9 +122,7 @@ def _caches(expected: dict[str, Any], profile: hardware.Profile) -> Iterator[tup
             found = [
                 (cache.size_kib, cache.cpus if shared else None)
                 for cache in profile.cpu.caches
-                if f"L{cache.level}" == level
-                and cache.kind == kind.lower()
-                and stated["cpu"] in (cache.cpus or ())
+                if f"L{cache.level}" == level and cache.kind == kind.lower() and stated["cpu"] in (cache.cpus or ())
             ]
             yield f"{which} {level} {kind}", found, [(parse_size_kib(size), cpus)]
 

@@ -169,9 +169,7 @@ def test_unreadable_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "read", lambda *_: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     assert root.read_text("a") is None
     assert "input/output error" in root.reason("a")
-    monkeypatch.setattr(
-        os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
-    )
+    monkeypatch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
     assert root.read_text("a") is None
     assert "may not be read" in root.reason("a")
 

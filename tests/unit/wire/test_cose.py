@@ -40,9 +40,7 @@ def test_the_working_groups_ed25519_example_verifies_and_is_reproduced() -> None
 
 def test_the_working_groups_ed448_example_is_read_and_refused() -> None:
     """The same algorithm number with another curve's signature length."""
-    message = cose.parse_sign1(
-        bytes.fromhex(vector("eddsa-examples", "eddsa-sig-02.json")["output"]["cbor"]), 1000
-    )
+    message = cose.parse_sign1(bytes.fromhex(vector("eddsa-examples", "eddsa-sig-02.json")["output"]["cbor"]), 1000)
     with pytest.raises(SignatureRefusedError):
         cose.verify_sign1(message, KEY.public)
 

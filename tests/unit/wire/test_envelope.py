@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge_agent.errors import DigestMismatchError, MalformedError, PeerError, TooLargeError
 from edge_agent.wire import cose
-from edge_agent.wire.envelope import announced_key, attach, open_envelope, peek_key_id, seal
+from edge_agent.wire.envelope import CONTENT_TYPE, announced_key, attach, open_envelope, peek_key_id, seal
 from edge_agent.wire.messages import (
     ALL_STATEMENTS,
     Birth,
@@ -32,17 +32,11 @@ BY_KIND = {statement.kind: seal(key, statement, tensors) for key, statement, ten
 LIMIT = 100_000
 
 
-@pytest.mark.parametrize(
-    ("key", "statement", "tensors"), SAMPLES, ids=lambda value: getattr(value, "kind", "")
-)
-def test_every_kind_opens_to_what_was_sealed(
-    key: SigningKey, statement: Statement, tensors: tuple[bytes, ...]
-) -> None:
+@pytest.mark.parametrize(("key", "statement", "tensors"), SAMPLES, ids=lambda value: getattr(value, "kind", ""))
+def test_every_kind_opens_to_what_was_sealed(key: SigningKey, statement: Statement, tensors: tuple[bytes, ...]) -> None:
     """Statement, tensors, key and the signed bytes come out as they went in."""
     data = seal(key, statement, tensors)
-    opened = open_envelope(
-        data, key.public, type(statement), network=wire_samples.NETWORK, max_bytes=len(data)
-    )
+    opened = open_envelope(data, key.public, type(statement), network=wire_samples.NETWORK, max_bytes=len(data))
     assert opened.statement == statement
     assert tuple(bytes(attachment) for attachment in opened.attachments) == tensors
     assert opened.key == key.public
@@ -76,9 +70,7 @@ def test_several_kinds_can_be_expected() -> None:
 def test_the_signed_part_alone_opens_as_evidence() -> None:
     """A receipt keeps the signed statement without the tensors; their digests stay in it."""
     data = BY_KIND["result"]
-    opened = open_envelope(
-        data, wire_samples.AGENT.public, Result, network=wire_samples.NETWORK, max_bytes=LIMIT
-    )
+    opened = open_envelope(data, wire_samples.AGENT.public, Result, network=wire_samples.NETWORK, max_bytes=LIMIT)
     receipt = Receipt(
         network=wire_samples.NETWORK,
         issued_ms=wire_samples.NOW_MS,
@@ -115,6 +107,13 @@ def test_a_first_message_announces_its_key(kind: str) -> None:
     assert open_envelope(BY_KIND[kind], key, ALL_STATEMENTS, network=wire_samples.NETWORK, max_bytes=LIMIT)
 
 
+def test_a_payload_that_is_no_map_announces_no_key() -> None:
+    """Read before anything is verified, so it may be anything."""
+    data = cose.sign1(wire_samples.AGENT, b"\x80", content_type=CONTENT_TYPE)
+    with pytest.raises(MalformedError, match="announces no key"):
+        announced_key(data, LIMIT)
+
+
 @pytest.mark.parametrize("kind", ["gone", "result", "job", "control"])
 def test_other_messages_announce_no_key(kind: str) -> None:
     """Only a birth and a hello introduce anybody."""
@@ -127,6 +126,13 @@ def test_sealing_with_the_wrong_tensors_is_a_value_error() -> None:
     for tensors in ((), (b"1", b"2")):
         with pytest.raises(ValueError, match="was given"):
             seal(wire_samples.AGENT, wire_samples.result(), tensors)
+
+
+def test_sealing_more_than_a_kind_may_hold_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender learns of it, not the receiver."""
+    monkeypatch.setattr(Birth, "max_statement_bytes", 100)
+    with pytest.raises(TooLargeError, match="birth of"):
+        seal(wire_samples.AGENT, wire_samples.birth())
 
 
 def test_a_message_at_its_limit_opens_and_one_byte_above_does_not() -> None:

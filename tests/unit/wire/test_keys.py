@@ -133,9 +133,7 @@ def _add(one: tuple[int, int], two: tuple[int, int]) -> tuple[int, int]:
 
 def test_every_point_of_small_order_is_refused_as_a_key() -> None:
     """The eight points are computed here from one of order 8, not taken from the list in the code."""
-    y8 = int.from_bytes(
-        bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little"
-    )
+    y8 = int.from_bytes(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"), "little")
     d = -121665 * pow(121666, -1, PRIME)
     square = (y8 * y8 - 1) * pow(d * y8 * y8 + 1, -1, PRIME) % PRIME
     x8 = pow(square, (PRIME + 3) // 8, PRIME)
@@ -210,9 +208,7 @@ def test_a_secret_key_that_others_can_use_is_refused(key_file: Path, mode: int) 
     assert f"chmod 600 {key_file}" in refused.value.hint
 
 
-def test_a_systemd_credential_may_show_the_mask_of_its_acl(
-    key_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_systemd_credential_may_show_the_mask_of_its_acl(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Credentials have mode 0440 because of their ACL; anything wider is still refused."""
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key_file.parent))
     key_file.chmod(0o440)
@@ -232,9 +228,7 @@ def test_a_missing_file_a_folder_and_a_pipe_are_clear_errors(tmp_path: Path, rea
 
 
 @pytest.mark.parametrize("reader", [SigningKey.from_file, PublicKey.from_file])
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"\x00" * 40, b"-----BEGIN PRIVATE KEY-----", b"x" * 20_000]
-)
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 40, b"-----BEGIN PRIVATE KEY-----", b"x" * 20_000])
 def test_a_file_without_a_key_is_a_clear_error(tmp_path: Path, reader: Any, content: bytes) -> None:  # noqa: ANN401
     """Empty, text, binary, cut and far too long files."""
     path = tmp_path / "key"
@@ -266,9 +260,7 @@ def test_a_key_of_the_wrong_half_is_named_as_such(tmp_path: Path, key_file: Path
 
 def test_keys_of_other_types_are_refused(tmp_path: Path) -> None:
     """An elliptic-curve or X25519 key is not silently taken."""
-    for number, other in enumerate(
-        (ec.generate_private_key(ec.SECP256R1()), x25519.X25519PrivateKey.generate())
-    ):
+    for number, other in enumerate((ec.generate_private_key(ec.SECP256R1()), x25519.X25519PrivateKey.generate())):
         secret, public = tmp_path / f"{number}.key", tmp_path / f"{number}.pub"
         secret.write_bytes(
             other.private_bytes(
@@ -277,9 +269,7 @@ def test_keys_of_other_types_are_refused(tmp_path: Path) -> None:
         )
         secret.chmod(0o600)
         public.write_bytes(
-            other.public_key().public_bytes(
-                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
+            other.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         )
         with pytest.raises(KeyFileError, match="another type"):
             SigningKey.from_file(secret)

@@ -20,6 +20,7 @@ from edge_agent.wire.messages import (
     Job,
     Offer,
     Offers,
+    Part,
     Progress,
     Receipt,
     Result,
@@ -51,9 +52,7 @@ def test_the_samples_are_all_there_are() -> None:
     """Every kind of statement has a sample, and every kind has its own name."""
     assert [type(statement) for _, statement, _ in SAMPLES] == list(ALL_STATEMENTS)
     assert len({statement.kind for _, statement, _ in SAMPLES}) == len(ALL_STATEMENTS)
-    assert {kind.__name__ for kind in Statement.__subclasses__()} == {
-        kind.__name__ for kind in ALL_STATEMENTS
-    }
+    assert {kind.__name__ for kind in Statement.__subclasses__()} == {kind.__name__ for kind in ALL_STATEMENTS}
 
 
 @pytest.mark.parametrize("statement", [sample for _, sample, _ in SAMPLES], ids=lambda sample: sample.kind)
@@ -94,6 +93,13 @@ def test_a_field_of_another_type_is_refused(statement: Statement, wrong: object)
             continue
         assert taken == (tuple(wrong) if isinstance(wrong, list) else wrong)
         assert name in {"held", "inputs", "outputs", "offers", "settled", "retry", "message", "code"}
+
+
+def test_no_field_is_filled_in_when_it_is_missing() -> None:
+    """Only kind and v have defaults, for writing; both are looked for before a statement is parsed."""
+    for model in (*ALL_STATEMENTS, *Part.__subclasses__()):
+        optional = {name for name, field in model.model_fields.items() if not field.is_required()}
+        assert optional == ({"kind", "v"} if issubclass(model, Statement) else set())
 
 
 def test_a_statement_does_not_change() -> None:
@@ -227,9 +233,7 @@ def largest() -> list[tuple[SigningKey, Statement, list[bytes]]]:
     """Return the longest statements that the models take."""
     agent = wire_samples.AGENT.public.id
     klass = VariantClass(variant=bytes(32), runtime="r" * 64, provider="p" * 64, isa="i" * 64)
-    tensor = TensorDigest(
-        name=WIDE * 256, datatype=DataType.UINT16, shape=(0, 2**40) + (0,) * 30, digest=bytes(32)
-    )
+    tensor = TensorDigest(name=WIDE * 256, datatype=DataType.UINT16, shape=(0, 2**40) + (0,) * 30, digest=bytes(32))
     tensors = (tensor,) * messages.MAX_TENSORS
     nothing = [b""] * messages.MAX_TENSORS
     offer = Offer(
@@ -304,9 +308,7 @@ def largest() -> list[tuple[SigningKey, Statement, list[bytes]]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("key", "statement", "tensors"), largest(), ids=lambda value: getattr(value, "kind", "")
-)
+@pytest.mark.parametrize(("key", "statement", "tensors"), largest(), ids=lambda value: getattr(value, "kind", ""))
 def test_whatever_a_model_accepts_can_be_sealed_and_opened(
     key: SigningKey, statement: Statement, tensors: list[bytes]
 ) -> None:

@@ -89,9 +89,7 @@ def test_every_map_of_the_schema_is_a_model() -> None:
 
 def test_the_statements_of_the_schema_are_the_kinds() -> None:
     """And every rule is used by another, so that no typing error hides."""
-    assert {name.strip() for name in RULES["statement"].split("/")} == {
-        rule_name(kind) for kind in ALL_STATEMENTS
-    }
+    assert {name.strip() for name in RULES["statement"].split("/")} == {rule_name(kind) for kind in ALL_STATEMENTS}
     used = set(re.findall(r"[a-z][a-z0-9_-]+", " ".join(RULES.values())))
     assert set(RULES) - used == {"sequence-of"}
 
@@ -125,9 +123,7 @@ def test_numbers_lists_and_bytes_have_the_schemas_bounds(model: type[BaseModel])
         field = model.model_fields[name]
         nullable = described.endswith("/ null")
         kind = RULES.get(described.removesuffix("/ null").strip(), described)
-        annotation = (
-            next((a for a in get_args(field.annotation) if a is not type(None)), None) if nullable else None
-        )
+        annotation = next((a for a in get_args(field.annotation) if a is not type(None)), None) if nullable else None
         low, high = bounds(field, annotation)
         if match := re.fullmatch(r"(\d+)\.\.(\d+)", kind):
             assert (low, high) == (int(match[1]), int(match[2])), name
@@ -202,7 +198,5 @@ def test_the_codes_are_codes_of_the_error_tree() -> None:
     for module in ("envelope", "cose", "strict_cbor", "keys", "tensors"):
         source = Path(importlib.import_module(f"edge_agent.wire.{module}").__file__ or "").read_text()
         raised |= set(re.findall(r'code="([a-z-]+)"', source))
-        raised |= {
-            errors.__dict__[name].code for name in re.findall(r"raise (\w+Error)\(", source) if name in PEER
-        }
+        raised |= {errors.__dict__[name].code for name in re.findall(r"raise (\w+Error)\(", source) if name in PEER}
     assert documented == raised

@@ -96,9 +96,7 @@ def test_any_bytes_are_refused_or_are_the_encoding_of_what_they_decode_to(data: 
 
 
 @given(VALUES, st.data())
-def test_a_changed_byte_is_refused_or_means_something_else(
-    value: strict_cbor.Value, data: st.DataObject
-) -> None:
+def test_a_changed_byte_is_refused_or_means_something_else(value: strict_cbor.Value, data: st.DataObject) -> None:
     """A mutation of a valid encoding never decodes to the same value."""
     original = strict_cbor.encode(value)
     at = data.draw(st.integers(0, len(original) - 1))

@@ -26,16 +26,10 @@ def tensors(draw: st.DrawFn) -> Tensor:
     spec = TensorSpec(draw(NAMES), draw(st.sampled_from(DataType)), draw(SHAPES))
     count = spec.element_count
     if spec.datatype is DataType.BYTES:
-        items = (
-            draw(st.lists(st.binary(max_size=9), min_size=count, max_size=count))
-            if count <= 64
-            else [b"x"] * count
-        )
+        items = draw(st.lists(st.binary(max_size=9), min_size=count, max_size=count)) if count <= 64 else [b"x"] * count
         return Tensor(spec, pack_strings(items))
     if spec.datatype is DataType.BOOL:
-        return Tensor(
-            spec, bytes(draw(st.integers(0, 1)) for _ in range(min(count, 64))).ljust(count, b"\x01")
-        )
+        return Tensor(spec, bytes(draw(st.integers(0, 1)) for _ in range(min(count, 64))).ljust(count, b"\x01"))
     size = spec.byte_count or 0
     seed = draw(st.binary(min_size=min(size, 64), max_size=min(size, 64)))
     return Tensor(spec, (seed * (size // 64 + 1))[:size])
@@ -44,9 +38,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 @given(tensors())
 def test_every_tensor_travels_unchanged(tensor: Tensor) -> None:
     """Sealed by the coordinator, opened and attached by the agent: every bit is the same."""
-    statement = wire_samples.job().model_copy(
-        update={"inputs": (TensorDigest.of(tensor, wire_samples.SALT),)}
-    )
+    statement = wire_samples.job().model_copy(update={"inputs": (TensorDigest.of(tensor, wire_samples.SALT),)})
     data = seal(wire_samples.COORDINATOR, statement, [tensor.data])
     opened = open_envelope(
         data, wire_samples.COORDINATOR.public, Job, network=wire_samples.NETWORK, max_bytes=len(data)
@@ -63,10 +55,7 @@ def test_every_tensor_travels_unchanged(tensor: Tensor) -> None:
         (DataType.FP32, "0000807f 000080ff 0100807f 0100c0ff 00000080 01000000"),
         (
             DataType.FP64,
-            (
-                "000000000000f07f 000000000000f0ff 010000000000f07f "
-                "010000000000f8ff 0000000000000080 0100000000000000"
-            ),
+            ("000000000000f07f 000000000000f0ff 010000000000f07f 010000000000f8ff 0000000000000080 0100000000000000"),
         ),
     ],
 )
@@ -223,9 +212,7 @@ def test_the_onnx_names_of_all_types_map_back() -> None:
         assert DataType(name).item_bytes == struct.calcsize(code)
 
 
-@pytest.mark.parametrize(
-    "onnx_type", ["tensor(complex64)", "tensor(int4)", "seq(tensor(float))", "", "float"]
-)
+@pytest.mark.parametrize("onnx_type", ["tensor(complex64)", "tensor(int4)", "seq(tensor(float))", "", "float"])
 def test_types_that_are_not_carried_are_a_value_error(onnx_type: str) -> None:
     """Sequences, maps and what onnxruntime cannot feed from Python."""
     with pytest.raises(ValueError, match="carries no"):

@@ -30,11 +30,10 @@ def test_an_agent_reads_its_down_topics_and_no_other() -> None:
     """Up and down share no channel."""
     assert TOPICS.all_channels(AGENT) == tuple(f"ea1/home-1_x/{AGENT}/{channel}" for channel in DOWN_CHANNELS)
     assert not set(UP_CHANNELS) & set(DOWN_CHANNELS)
+    assert repr(TOPICS) == "Topics('home-1_x')"
 
 
-@pytest.mark.parametrize(
-    "network", ["", "Home", "-a", "_a", "a.b", "a/b", "a+", "#", "a" * 33, "a\n", "hé", "a b"]
-)
+@pytest.mark.parametrize("network", ["", "Home", "-a", "_a", "a.b", "a/b", "a+", "#", "a" * 33, "a\n", "hé", "a b"])
 def test_a_network_that_is_not_one_token_is_refused(network: str) -> None:
     """Such a name would mean another topic, or none."""
     with pytest.raises(UsageError):
@@ -77,9 +76,7 @@ def test_any_text_is_refused_or_is_a_topic_that_we_would_build(topic: str) -> No
     assert topic in (TOPICS.coordinator, f"ea1/home-1_x/{agent_id}/{channel}")
 
 
-@pytest.mark.parametrize(
-    "agent_id", ["", "+", "#", AGENT + "a", AGENT.upper(), AGENT[:-1] + "1", AGENT[:-1] + "/"]
-)
+@pytest.mark.parametrize("agent_id", ["", "+", "#", AGENT + "a", AGENT.upper(), AGENT[:-1] + "1", AGENT[:-1] + "/"])
 def test_no_topic_is_built_for_something_that_is_no_agent_id(agent_id: str) -> None:
     """A wildcard in place of an id would subscribe to everybody."""
     with pytest.raises(ValueError, match="is not an agent's id"):
