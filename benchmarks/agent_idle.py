@@ -84,7 +84,8 @@ def main() -> None:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
     cpu = (after.user + after.system - before.user - before.system) / lasted
-    print(f"start to online   median {statistics.median(online):.2f} s of {STARTS} ({min(online):.2f} to {max(online):.2f})")
+    low, high = min(online), max(online)
+    print(f"start to online   median {statistics.median(online):.2f} s of {STARTS} ({low:.2f} to {high:.2f})")
     print(f"idle memory       PSS {memory.pss / 1e6:.1f} MB, RSS {memory.rss / 1e6:.1f} MB, {threads} threads")
     print(f"idle CPU          {cpu:.3%} of one core over {lasted:.0f} s; context switches so far {sum(switches)}")
     print(f"python {sys.version.split()[0]}, {os.cpu_count()} CPUs")

@@ -1,0 +1,100 @@
+"""The Python client: retries, idempotency keys, errors turned back into errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from edge_agent.client import Client
+from edge_agent.errors import InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+
+ANSWER = {
+    "model_name": "digits",
+    "model_version": "fp32",
+    "outputs": [{"name": "y", "shape": [1], "datatype": "FP32", "data": [1.5]}],
+    "parameters": {"job_id": "00" * 16, "agent_id": "a" * 32, "run_us": 30},
+}
+INPUT = Tensor(TensorSpec("x", DataType.FP32, (1,)), b"\0\0\0\0")
+
+
+def client_of(handler: Callable[[httpx.Request], httpx.Response], deadline: float = 5.0) -> Client:
+    """Make a client whose transport is a function."""
+    client = Client("http://coordinator.test", deadline_seconds=deadline, seed=1)
+    client._http = httpx.Client(base_url="http://coordinator.test", transport=httpx.MockTransport(handler))
+    return client
+
+
+def test_answer_is_parsed() -> None:
+    """A response becomes tensors, and keeps its bytes for the receipt."""
+    with client_of(lambda _: httpx.Response(200, json=ANSWER)) as client:
+        answer = client.infer("digits", [INPUT])
+    assert answer.outputs[0].data == b"\x00\x00\xc0?"
+    assert (answer.variant, answer.tries, answer.job_id) == ("fp32", 1, "00" * 16)
+    assert json.loads(answer.body) == ANSWER
+
+
+def test_broken_way_is_tried_again_under_the_same_key() -> None:
+    """A refused connection and a 503 are tried again with one idempotency key and one body."""
+    seen: list[tuple[str, bytes]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append((request.headers["Idempotency-Key"], request.content))
+        if len(seen) == 1:
+            raise httpx.ConnectError("refused")
+        if len(seen) == 2:
+            return httpx.Response(503, json={"error": "no machine", "code": "no-agent", "retry": True})
+        return httpx.Response(200, json=ANSWER)
+
+    with client_of(handler) as client:
+        assert client.infer("digits", [INPUT]).tries == 3
+    assert len(set(seen)) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (400, {"error": "wrong shape", "code": "bad-input", "hint": "look"}, InputError),
+        (404, {"error": "no family", "code": "unknown-family"}, UnknownFamilyError),
+        (502, {"error": "the model failed", "code": "model-run", "retry": False}, JobFailedError),
+        (409, {"error": "key used", "code": "idempotency-conflict"}, InputError),
+    ],
+)
+def test_final_errors_are_not_tried_again(status: int, body: dict[str, object], error: type[Exception]) -> None:
+    """What another try would not change is raised at once, with the coordinator's own words."""
+    calls: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return httpx.Response(status, json=body)
+
+    with client_of(handler) as client, pytest.raises(error, match=str(body["error"])):
+        client.infer("digits", [INPUT])
+    assert len(calls) == 1
+
+
+def test_full_queue_until_the_deadline() -> None:
+    """A coordinator that stays full is told as such once the deadline is over."""
+    refusal = httpx.Response(429, json={"error": "full", "code": "queue-full"}, headers={"Retry-After": "1"})
+    with client_of(lambda _: refusal, deadline=0.5) as client, pytest.raises(ResourceError, match="full"):
+        client.infer("digits", [INPUT])
+
+
+def test_nobody_there() -> None:
+    """An address where nobody listens names the address."""
+    unreachable = pytest.raises(TransportError, match=r"http://127\.0\.0\.1:1")
+    with Client("http://127.0.0.1:1", deadline_seconds=0.2) as client, unreachable as caught:
+        client.infer("digits", [INPUT])
+    assert caught.value.error_code == "unreachable"
+
+
+def test_answer_of_something_else() -> None:
+    """An error that is not JSON, from a proxy say, still becomes an error of ours."""
+    with (
+        client_of(lambda _: httpx.Response(403, text="<html>no</html>")) as client,
+        pytest.raises(InputError, match="403"),
+    ):
+        client.job("00")

@@ -1,0 +1,59 @@
+"""The documentation fails the build when it drifts from the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from edge_agent._version import __version__
+from edge_agent.cli import COMMANDS
+from edge_agent.coordinator.gateway.answers import STATUS_OF_CODE
+from edge_agent.coordinator.jobs import diagram
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted(p for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link of a page names a file of the repository."""
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_state_diagram_is_made_from_the_table() -> None:
+    """docs/http.md shows the transitions as they are."""
+    assert diagram() in (ROOT / "docs" / "http.md").read_text()
+
+
+def test_http_statuses_are_documented() -> None:
+    """Every code with a status of its own stands in docs/http.md under that status."""
+    text = (ROOT / "docs" / "http.md").read_text()
+    for code, status in STATUS_OF_CODE.items():
+        if code != "usage":  # a defect of the gateway's own, never sent
+            assert re.search(rf"^\| {status} \|[^|]*`{code}`", text, re.MULTILINE), code
+
+
+def test_readme_names_only_commands_that_exist() -> None:
+    """Each `edge-agent WORD` in the README is a command, and so is each one in the changelog's list."""
+    words = set(re.findall(r"edge-agent ([a-z]+)\b", (ROOT / "README.md").read_text()))
+    assert words - set(COMMANDS) == set()
+    listed = re.search(r"Commands `([^`]+)`", (ROOT / "CHANGELOG.md").read_text())
+    assert listed is not None
+    assert set(listed[1].split()) == set(COMMANDS)
+
+
+def test_benchmarks_named_in_the_documentation_exist() -> None:
+    """A figure's script is there, so that anyone can measure again."""
+    for page in PAGES:
+        for name in re.findall(r"benchmarks/(\w+\.py)", page.read_text()):
+            assert (ROOT / "benchmarks" / name).exists(), (page, name)
+
+
+def test_version_is_written_once() -> None:
+    """The version is a plain release number; packaging reads it from the same file."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    assert 'path = "edge_agent/_version.py"' in (ROOT / "pyproject.toml").read_text()
