@@ -127,7 +127,9 @@ class Figures(NamedTuple):
     per_second: float
 
 
-def measure(kind: str, port: int, version: str, qos: int, size: int, seconds: float) -> Figures:  # noqa: PLR0913, PLR0917 (a row of the table)
+def measure(  # noqa: PLR0913 (a row of the table)
+    kind: str, port: int, version: str, *, qos: int, size: int, seconds: float
+) -> Figures:
     """Run one round."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
@@ -190,7 +192,7 @@ def main() -> None:
                     rounds: dict[str, list[Figures]] = {kind: [] for kind in ENDS}
                     for _ in range(arguments.rounds):  # side by side: machines change their speed
                         for kind, done in rounds.items():
-                            done.append(measure(kind, port, version, qos, size, arguments.seconds))
+                            done.append(measure(kind, port, version, qos=qos, size=size, seconds=arguments.seconds))
                     for kind, done in rounds.items():
                         p50 = statistics.median(f.p50_ms for f in done)
                         rate = statistics.median(f.per_second for f in done)

@@ -153,7 +153,8 @@ def locate(root: Root, controller: str, pid: str = "self") -> Place | str:
         return Place(version, ())
     fitting = [m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)]
     if not fitting:
-        return f"the cgroup hierarchy of the {controller} controller is not mounted here"
+        absent = f"the cgroup hierarchy of the {controller} controller is not mounted here"
+        return Place(version, ()) if _is_off(root, controller) else absent
     places = [_place(root, mount, name) for mount in reversed(fitting)]
     # The same hierarchy may be mounted often (containers): the mount that shows our own cgroup tells most.
     return next((place for place in places if place.why is None), places[0])
@@ -211,6 +212,15 @@ def cpuset(root: Root, pid: str = "self") -> Cpuset:
     if allowed is None:
         return Cpuset(None, None, place.why)
     return Cpuset(tuple(sorted(allowed)), source, None)
+
+
+def _is_off(root: Root, controller: str) -> bool:
+    """Whether the kernel runs without the controller (`cgroup_disable=memory`, usual on a Raspberry Pi)."""
+    for line in (root.read_text("proc/cgroups", _V2_TEXT_LIMIT) or "").split("\n"):
+        fields = line.split()
+        if len(fields) == 4 and fields[0] == controller:
+            return fields[3] == "0"
+    return False
 
 
 def _mount(seen: str | None, point: str, kind: str, options: str) -> Mount:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 RAPL_INTERVAL_SECONDS = 0.05
 """RAPL counters advance every millisecond: an error of 2 %."""
-MAX_WATTS = 20_000.0
+MIN_WATTS, MAX_WATTS = 0.01, 20_000.0
 _LINE = re.compile(r"Mains|USB.*|Wireless|BrickID", re.IGNORECASE)
 _STORES = frozenset({"Battery", "UPS"})
 # Sensors at the supply of a whole machine; those of one rail, one chip or one card are not.
@@ -149,7 +149,7 @@ def _battery_watts(root: Root, path: str) -> float | None:
 
 
 def _sane(watts: float) -> float | None:
-    return watts if 0 < watts <= MAX_WATTS else None
+    return watts if MIN_WATTS <= watts <= MAX_WATTS else None
 
 
 def _hwmon_watts(root: Root) -> float | None:

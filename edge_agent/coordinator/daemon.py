@@ -12,8 +12,7 @@ import os
 import random
 import secrets
 import signal
-import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from edge_agent.coordinator.events import (
     SubmitRefused,
     Tick,
 )
+from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.leasing import Rules
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.requests import check_inputs, ordered, request_digest
@@ -98,8 +98,6 @@ class Coordinator:
         self._submitted: dict[bytes, asyncio.Future[Accepted]] = {}
         self._waiting: dict[bytes, list[asyncio.Future[Outcome]]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._inbox: deque[LinkEvent] = deque()
-        self._inbox_lock = threading.Lock()
         self._stop = asyncio.Event()
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -121,9 +119,15 @@ class Coordinator:
         self._writer = Writer(self._store, self._on_committed, self._on_write_failed)
         self._writer.start()
         subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
+        inbox = Inbox(
+            self._loop,
+            self._on_link_event,
+            max_messages=self._options.link.inbox_messages,
+            dropped=lambda: self._counters.update(["inbox-full"]),
+        )
         # No will: agents learn from their leases, not from us, when we are away.
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
-        self._link = Link(self._options.link, subscriptions, self._sink, will=lambda: None, rng=rng, log=log)
+        self._link = Link(self._options.link, subscriptions, inbox.put, will=lambda: None, rng=rng, log=log)
         self._link.start()
         sweeps = asyncio.create_task(self._sweep())
         http = asyncio.ensure_future(serve_http(self._stop))
@@ -182,28 +186,6 @@ class Coordinator:
             await asyncio.sleep(ADMISSION_POLL_SECONDS)
 
     # -- events in ------------------------------------------------------------------------------------------------
-
-    def _sink(self, event: LinkEvent) -> None:
-        """Enqueue; called on the network thread. Messages above the bound are dropped: their senders repeat them."""
-        with self._inbox_lock:
-            if isinstance(event, Message) and len(self._inbox) >= self._options.link.inbox_messages:
-                self._counters["inbox-full"] += 1
-                return
-            self._inbox.append(event)
-            first = len(self._inbox) == 1
-        if first:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._drain)
-
-    def _drain(self) -> None:
-        while True:
-            with self._inbox_lock:
-                if not self._inbox:
-                    return
-                event = self._inbox[0]
-            self._on_link_event(event)
-            with self._inbox_lock:
-                self._inbox.popleft()
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:

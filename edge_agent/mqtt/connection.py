@@ -44,6 +44,7 @@ _VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersio
 _UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
 _SUBSCRIPTION_QOS: Final = 1
 _LINGER_SECONDS: Final = 1.0
+_CHECK_SECONDS: Final = 0.02
 
 
 class Owner(typing.Protocol):
@@ -124,6 +125,9 @@ class Connection:
         self._end: End | None = None
         self._opened = 0.0
         self._socket: Any = None  # paho calls it SocketLike and forgets it at the end
+        self._next_check = 0.0
+        self._guarded_step = self._guard(self._step)
+        self._guarded_pump = self._guard(self._pump)
         self._client = self._new_client(will)
 
     def _new_client(self, will: Will | None) -> paho.Client:
@@ -176,7 +180,7 @@ class Connection:
         """Send what can be sent without waiting, and leave the rest to the link's thread."""
         if self._drive.acquire(blocking=False):
             try:
-                self._guard(self._pump)()
+                self._guarded_pump()
                 done = self._end is None and not self._client.want_write()
             finally:
                 self._drive.release()
@@ -198,7 +202,7 @@ class Connection:
         readable = False
         while True:
             with self._drive:
-                self._guard(self._step)(readable)
+                self._guarded_step(readable)
                 if self._end is not None:
                     return self._end
                 mask = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
@@ -253,9 +257,13 @@ class Connection:
         if self._end is None and self._client.want_write():
             self._client.loop_write()
         if self._end is None:
-            self._client.loop_misc()
             self._pump()
-            self._check_deadlines()
+            now = time.monotonic()
+            # A connection that carries a thousand messages a second need not look at the clock for each.
+            if now >= self._next_check or not self._up or self._owner.deadline is not None:
+                self._next_check = now + _CHECK_SECONDS
+                self._client.loop_misc()
+                self._check_deadlines(now)
         if self._end is None and self._client.socket() is None:
             self._finish("unreachable", f"the connection to {self._options.address} was lost")
 
@@ -284,9 +292,7 @@ class Connection:
             rc = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
             while rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
                 # Paho refuses when the next message id is one of ours, unacknowledged for 65535 messages.
-                info = self._client.publish(
-                    message.topic, message.payload, qos, retain, self._properties(message)
-                )
+                info = self._client.publish(message.topic, message.payload, qos, retain, self._properties(message))
                 rc = info.rc
             if qos:
                 self._in_flight[info.mid] = message
@@ -301,11 +307,11 @@ class Connection:
             properties.MessageExpiryInterval = message.expiry_seconds
         return properties
 
-    def _check_deadlines(self) -> None:
+    def _check_deadlines(self, now: float) -> None:
         if self._owner.deadline is not None:
             self._check_stop(self._owner.deadline)
             return
-        now, address = time.monotonic(), self._options.address
+        address = self._options.address
         if not self._up and now >= self._opened + self._handshake_seconds():
             what = "acknowledge the subscriptions" if self._answered else "answer the CONNECT"
             reason = f"the broker {address} did not {what} within {self._handshake_seconds():g} s"
@@ -423,9 +429,7 @@ class Connection:
         else:
             self._owner.drop("a message, because too many came before the SUBACK")
 
-    def _on_publish(
-        self, _client: object, _data: object, mid: int, code: ReasonCode, properties: Properties
-    ) -> None:
+    def _on_publish(self, _client: object, _data: object, mid: int, code: ReasonCode, properties: Properties) -> None:
         message = self._in_flight.pop(mid, None)
         if message is None:
             return  # QoS 0, which paho reports when it is written
@@ -449,9 +453,7 @@ class Connection:
             hint = "" if self._answered else "; it may not accept our client certificate, or want one"
             self._finish("tls", f"the broker {address} ended TLS: {failure}{hint}")
         elif flags.is_disconnect_packet_from_server:
-            self._finish(
-                "broker-refused", f"the broker {address} ended the connection: {_words(code, properties)}"
-            )
+            self._finish("broker-refused", f"the broker {address} ended the connection: {_words(code, properties)}")
         elif not self._answered:
             reason = f"the broker {address} closed the connection instead of answering the CONNECT"
             if address.tls:

@@ -42,13 +42,9 @@ class BrokerAddress:
             parts = urllib.parse.urlsplit(text)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise SettingsError(
-                f"the broker address {shown!r} cannot be read: {error}", hint=_HINT
-            ) from error
+            raise SettingsError(f"the broker address {shown!r} cannot be read: {error}", hint=_HINT) from error
         if parts.scheme not in _PORTS:
-            raise SettingsError(
-                f"the broker address {shown!r} starts with neither mqtt:// nor mqtts://", hint=_HINT
-            )
+            raise SettingsError(f"the broker address {shown!r} starts with neither mqtt:// nor mqtts://", hint=_HINT)
         if parts.username is not None or parts.password is not None:
             raise SettingsError(
                 f"the broker address {shown!r} carries a user or a password; addresses end up in logs",

@@ -7,6 +7,7 @@ agents (`/api/v1/…`).
 from __future__ import annotations
 
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -23,9 +24,10 @@ from edge_agent.coordinator.gateway.answers import (
 )
 from edge_agent.coordinator.service import Accepted, Service
 from edge_agent.coordinator.store import StoredJob
-from edge_agent.errors import EdgeAgentError, InputError, RefusedError, TooLargeError
+from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, RefusedError, TooLargeError
 from edge_agent.models.catalogue import Family, Port
 from edge_agent.wire.oip_json import request_from_json, tensor_to_json
+from edge_agent.wire.tensors import Tensor
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 
@@ -101,7 +103,7 @@ def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: 
         answer: dict[str, Any] = {
             "model_name": family,
             "model_version": served.name if served else "",
-            "outputs": [tensor_to_json(tensor) for tensor in outcome.outputs],
+            "outputs": _outputs(outcome.outputs),
             "parameters": outcome_parameters(outcome),
         }
         if given_id is not None:
@@ -125,7 +127,7 @@ def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -
         stored = await _stored(service, job_id)
         view = job_view(stored, _variant_name(service, stored))
         if stored.outputs:
-            view["outputs"] = [tensor_to_json(tensor) for tensor in stored.outputs]
+            view["outputs"] = _outputs(stored.outputs)
         return json_answer(view)
 
     @app.delete("/api/v1/jobs/{job_id}")
@@ -239,6 +241,16 @@ async def _stored(service: Service, job_id: str) -> StoredJob:
             hint="It may be older than the coordinator keeps jobs (coordinator.retention_hours).",
         )
     return stored
+
+
+def _outputs(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+    try:
+        return [tensor_to_json(tensor) for tensor in tensors]
+    except InputError as error:  # not the client's fault: NaN, infinity, BF16
+        raise JobFailedError(
+            f"the job succeeded, but its result has no form in JSON: {error.message}",
+            hint="The receipt has the digests of the outputs.",
+        ) from error
 
 
 def _variant_name(service: Service, job: StoredJob) -> str | None:

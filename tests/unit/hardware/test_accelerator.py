@@ -73,7 +73,7 @@ def pci(vendor: str, device: str, pci_class: str, bound: str | None = None, **mo
         ),
     ],
 )  # fmt: skip
-def test_usable_only_with_its_provider(
+def test_usable_only_with_its_provider(  # noqa: PLR0917 - the columns of the table
     tmp_path: Path, files: dict[str, str], kind: str, name: str, driver: str | None, node: str, provider: str
 ) -> None:
     """Each make is found; it is usable if, and only if, the installed onnxruntime has a provider for it."""
@@ -177,7 +177,13 @@ def test_captures_of_real_machines() -> None:
 @given(st.binary(max_size=80))
 def test_no_bytes_raise(data: bytes) -> None:
     """Any bytes in the files of devices, drivers and trees."""
-    names = (f"{PCI}/vendor", f"{PCI}/device", f"{PCI}/uevent", f"{TREE}/compatible", f"{TREE}/npu@1/compatible")
+    names: tuple[str, ...] = (
+        f"{PCI}/vendor",
+        f"{PCI}/device",
+        f"{PCI}/uevent",
+        f"{TREE}/compatible",
+        f"{TREE}/npu@1/compatible",
+    )
     names += ("sys/class/drm/renderD128/device/uevent", "sys/bus/usb/devices/1-1/idVendor", "sys/class/accel/accel0")
     with tempfile.TemporaryDirectory() as folder:
         accelerator.probe(trees.make(Path(folder), dict.fromkeys(names, data)), providers=[])

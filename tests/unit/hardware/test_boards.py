@@ -102,6 +102,8 @@ def test_any_strings_match_nothing_or_a_board(compatible: list[str], model: str 
 
 def test_a_file_of_another_form_is_refused() -> None:
     """A board file without a source for a figure is not taken."""
-    text = 'id = "x"\nname = "X"\nkind = "sbc"\n[match]\nmodel = ["X"]\nsource = "s"\n[power]\nidle_watts = { value = 1 }\n'
+    head = 'id = "x"\nname = "X"\nkind = "sbc"\n[match]\nmodel = ["X"]\nsource = "s"\n'
+    text = head + "[power]\nidle_watts = { value = 1 }\n"
+    assert boards.parse(head).id == "x"
     with pytest.raises(KeyError):
         boards.parse(text)

@@ -169,6 +169,14 @@ def test_unknown_has_a_reason(tmp_path: Path) -> None:
     assert "not mounted" in (cgroup.memory_limit(unmounted).why or "")
 
 
+def test_controller_that_the_kernel_runs_without(tmp_path: Path) -> None:
+    """A Raspberry Pi's kernel has the memory controller off: no limit, and no doubt about it."""
+    cgroups = "#subsys_name\thierarchy\tnum_cgroups\tenabled\nmemory\t0\t80\t0\n"
+    files = {"proc/self/cgroup": "4:cpu,cpuacct:/\n0::/a\n", "proc/self/mountinfo": V1_CPU, "proc/cgroups": cgroups}
+    limit = cgroup.memory_limit(trees.make(tmp_path, files))
+    assert (limit.limit_bytes, limit.why) == (None, None)
+
+
 def test_quota_of_version_1(tmp_path: Path) -> None:
     """Half a CPU in the parent holds although the child has no quota."""
     base = "sys/fs/cgroup/cpu,cpuacct"

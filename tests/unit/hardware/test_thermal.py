@@ -104,7 +104,12 @@ def test_raspberry_pi_through_hwmon_only(tmp_path: Path) -> None:
     root = trees.make(tmp_path, files)
     opened: list[str] = []
     read_bytes = root.read_bytes
-    root.read_bytes = lambda rel, *rest: (opened.append(rel), read_bytes(rel, *rest))[1]  # type: ignore[method-assign]
+
+    def noting(rel: str, *rest: int) -> bytes | None:
+        opened.append(rel)
+        return read_bytes(rel, *rest)
+
+    root.read_bytes = noting  # type: ignore[method-assign, assignment]
     found, unknown = thermal.probe(root)
     assert (found.under_voltage, found.throttled) == (True, None)
     assert "get_throttled" in unknown["thermal.throttled"]
