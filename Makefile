@@ -14,6 +14,7 @@ help:  ## show what there is
 setup: $(STAMP)  ## make .venv with everything that demo and test need
 
 $(STAMP): pyproject.toml tools/make_venv.sh
+	@echo "Setting up $(VENV), once; this takes about half a minute."
 	@tools/make_venv.sh $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@

@@ -120,6 +120,15 @@ def echo(kind: str, port: int, version: str, qos: int, ready: Event, stop: Event
     end.stop()
 
 
+class Row(NamedTuple):
+    """What is measured."""
+
+    port: int
+    version: str
+    qos: int
+    size: int
+
+
 class Figures(NamedTuple):
     """One round of one row."""
 
@@ -127,32 +136,30 @@ class Figures(NamedTuple):
     per_second: float
 
 
-def measure(  # noqa: PLR0913 (a row of the table)
-    kind: str, port: int, version: str, *, qos: int, size: int, seconds: float
-) -> Figures:
+def measure(row: Row, kind: str, seconds: float) -> Figures:
     """Run one round."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
-    process = context.Process(target=echo, args=(kind, port, version, qos, ready, stop))
+    process = context.Process(target=echo, args=(kind, row.port, row.version, row.qos, ready, stop))
     process.start()
     ready.wait(20)
     got: queue.Queue[bytes] = queue.Queue()
-    end = ENDS[kind](port, version, "pong", got.put)
-    payload = bytes(size)
+    end = ENDS[kind](row.port, row.version, "pong", got.put)
+    payload = bytes(row.size)
     try:
         trips: list[float] = []
         finish = time.perf_counter() + seconds
         while (began := time.perf_counter()) < finish:
-            end.publish("ping", payload, qos)
+            end.publish("ping", payload, row.qos)
             got.get(timeout=20)
             trips.append(time.perf_counter() - began)
         warm = trips[len(trips) // 5 :]
         for _ in range(WINDOW):
-            end.publish("ping", payload, qos)
+            end.publish("ping", payload, row.qos)
         count, began = 0, time.perf_counter()
         while time.perf_counter() < began + seconds:
             got.get(timeout=20)
-            end.publish("ping", payload, qos)
+            end.publish("ping", payload, row.qos)
             count += 1
         rate = count / (time.perf_counter() - began)
         for _ in range(WINDOW):
@@ -189,14 +196,16 @@ def main() -> None:
         for name, port, versions in running:
             for version in versions:
                 for size, qos in ((SIZES[0], 1), (SIZES[0], 0), (SIZES[1], 1)):
+                    row = Row(port, version, qos, size)
                     rounds: dict[str, list[Figures]] = {kind: [] for kind in ENDS}
                     for _ in range(arguments.rounds):  # side by side: machines change their speed
                         for kind, done in rounds.items():
-                            done.append(measure(kind, port, version, qos=qos, size=size, seconds=arguments.seconds))
+                            done.append(measure(row, kind, arguments.seconds))
                     for kind, done in rounds.items():
                         p50 = statistics.median(f.p50_ms for f in done)
                         rate = statistics.median(f.per_second for f in done)
-                        print(f"{name:20} {kind:10} {version:6} {qos:3} {size:7} {p50:8.3f} {rate:8.0f}", flush=True)
+                        head = f"{name:20} {kind:10} {version:6} {qos:3} {size:7}"
+                        print(f"{head} {p50:8.3f} {rate:8.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -118,6 +118,7 @@ class Connection:
         self._window = MAX_IN_FLIGHT
         self._max_qos = 1
         self._progress = 0.0  # when the broker last acknowledged, or was last owed nothing
+        self._events: list[LinkEvent] = []  # for the owner, once `_drive` is free
         self._early: list[Message] = []  # what came before the subscriptions were granted
         self._answered = False
         self._up = False
@@ -203,13 +204,19 @@ class Connection:
         while True:
             with self._drive:
                 self._guarded_step(readable)
-                if self._end is not None:
-                    return self._end
-                mask = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
-                fd = self._socket.fileno()
-                # What OpenSSL has read already does not show in poll.
-                pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
-                timeout = 0.0 if pending else self._seconds_to_next_check()
+                end = self._end
+                events, self._events = self._events, []
+                if end is None:
+                    mask = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
+                    fd = self._socket.fileno()
+                    # What OpenSSL has read already does not show in poll.
+                    pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending() > 0
+                    timeout = 0.0 if pending else self._seconds_to_next_check()
+            # Without the lock, so that whoever answers an event at once finds the socket free.
+            for event in events:
+                self._owner.emit(event)
+            if end is not None:
+                return end
             if watched != (fd, mask):
                 poller.register(fd, mask)
                 watched = (fd, mask)
@@ -411,8 +418,7 @@ class Connection:
         self._up = True
         self._outbox.open(self.protocol, self.max_packet_bytes)
         self._owner.up(self)
-        for message in self._early:
-            self._owner.emit(message)
+        self._events += self._early
         self._early.clear()
 
     def _on_message(self, _client: object, _data: object, received: paho.MQTTMessage) -> None:
@@ -423,7 +429,7 @@ class Connection:
             return
         message = Message(topic, bytes(received.payload), bool(received.retain))
         if self._up:
-            self._owner.emit(message)
+            self._events.append(message)
         elif len(self._early) < self._options.inbox_messages:
             self._early.append(message)  # some brokers send retained messages before the SUBACK
         else:
@@ -435,9 +441,9 @@ class Connection:
             return  # QoS 0, which paho reports when it is written
         self._progress = time.monotonic()
         if code.is_failure:
-            self._owner.emit(PublishRefused(message.topic, message.token, _words(code, properties)))
+            self._events.append(PublishRefused(message.topic, message.token, _words(code, properties)))
         else:
-            self._owner.emit(Published(message.token))
+            self._events.append(Published(message.token))
 
     def _on_disconnect(
         self,

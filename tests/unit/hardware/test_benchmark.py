@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import needs
 import pytest
@@ -17,9 +19,6 @@ from hypothesis import strategies as st
 from hardware import Profile, benchmark
 from hardware.benchmark import BenchmarkError, Measured, conditions, measure, plan, table, verdict
 from hardware.schema import Accelerator, Cluster, Cpu, Memory, Thermal
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RATES = {
     "conv_fp32": 20.0,
@@ -70,6 +69,15 @@ def test_it_measures_everything_in_ten_seconds(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["benchmark.json"]
     assert measure(PROFILE, tmp_path, python="/nonexistent").cached
     assert len(verdict(PROFILE, measured)) >= 5
+
+
+def test_every_kernel_is_documented() -> None:
+    """docs/profile.md names each kernel whose rate is given."""
+    needs.module("numpy")
+    from hardware.kernels import kernels  # noqa: PLC0415 - needs numpy
+
+    text = (Path(__file__).parents[3] / "docs" / "profile.md").read_text()
+    assert [kernel.name for kernel in kernels() if f"`{kernel.name}`" not in text] == []
 
 
 def test_asking_loads_neither_numpy_nor_onnxruntime() -> None:
@@ -128,9 +136,6 @@ def test_kept_under_its_conditions(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @given(st.binary(max_size=200) | st.sampled_from([b"{}", b"[]", b'{"conditions": 1, "results": {}}', b"[" * 100_000]))
 def test_a_broken_cache_is_measured_again(data: bytes) -> None:
     """A file that was cut, or isn't ours, counts as none."""
-    import tempfile  # noqa: PLC0415 - hypothesis shares no fixtures between examples
-    from pathlib import Path  # noqa: PLC0415 - as above
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "benchmark.json"
         path.write_bytes(data)
