@@ -109,17 +109,6 @@ class PahoEnd:
 ENDS: dict[str, type[LinkEnd | PahoEnd]] = {"link": LinkEnd, "bare paho": PahoEnd}
 
 
-def echo(kind: str, port: int, version: str, qos: int, ready: Event, stop: Event) -> None:
-    """Send back what comes, in a process of its own, from a thread that is not the network's."""
-    got: queue.Queue[bytes] = queue.Queue()
-    end = ENDS[kind](port, version, "ping", got.put)
-    ready.set()
-    while not stop.is_set():
-        with contextlib.suppress(queue.Empty):
-            end.publish("pong", got.get(timeout=0.1), qos)
-    end.stop()
-
-
 class Row(NamedTuple):
     """What is measured."""
 
@@ -127,6 +116,17 @@ class Row(NamedTuple):
     version: str
     qos: int
     size: int
+
+
+def echo(kind: str, row: Row, ready: Event, stop: Event) -> None:
+    """Send back what comes, in a process of its own, from a thread that is not the network's."""
+    got: queue.Queue[bytes] = queue.Queue()
+    end = ENDS[kind](row.port, row.version, "ping", got.put)
+    ready.set()
+    while not stop.is_set():
+        with contextlib.suppress(queue.Empty):
+            end.publish("pong", got.get(timeout=0.1), row.qos)
+    end.stop()
 
 
 class Figures(NamedTuple):
@@ -140,7 +140,7 @@ def measure(row: Row, kind: str, seconds: float) -> Figures:
     """Run one round."""
     context = multiprocessing.get_context("spawn")
     ready, stop = context.Event(), context.Event()
-    process = context.Process(target=echo, args=(kind, row.port, row.version, row.qos, ready, stop))
+    process = context.Process(target=echo, args=(kind, row, ready, stop))
     process.start()
     ready.wait(20)
     got: queue.Queue[bytes] = queue.Queue()

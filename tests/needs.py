@@ -17,7 +17,7 @@ REFERENCE_DATA = "EDGE_AGENT_REFERENCE_DATA"
 def _absent(reason: str) -> NoReturn:
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason} ({REQUIRE_ALL}=1 turns this skip into a failure)")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def reference_data() -> Path:
@@ -25,7 +25,7 @@ def reference_data() -> Path:
     value = os.environ.get(REFERENCE_DATA)
     if not value:
         # No reference data at all is a choice, not a broken machine: never a failure.
-        pytest.skip(f"{REFERENCE_DATA} is not set")
+        pytest.skip(f"{REFERENCE_DATA} is not set", allow_module_level=True)
     path = Path(value)
     if not path.is_dir():
         pytest.fail(f"{REFERENCE_DATA} names {value}, which is not a folder")

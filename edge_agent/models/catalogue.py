@@ -162,9 +162,7 @@ class Family(_Entry):
         _refuse_twins("variant digest", [variant.digest for variant in self.variants])
         for variant in self.variants:
             if variant.quality.metric != self.metric:
-                raise ValueError(
-                    f"variant {variant.name} is not measured in the family's metric {self.metric}"
-                )
+                raise ValueError(f"variant {variant.name} is not measured in the family's metric {self.metric}")
         return self
 
     def variant(self, digest: str | bytes) -> Variant | None:

@@ -32,11 +32,7 @@ def count(model: onnx.ModelProto) -> Costs:
     """
     fixed = _with_batch_of_one(model)
     graph = fixed.graph
-    if any(
-        a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-        for n in graph.node
-        for a in n.attribute
-    ):
+    if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for n in graph.node for a in n.attribute):
         raise ValueError("graphs with control flow cannot be counted")
     constants = {item.name: _bytes_of(item.data_type, item.dims) for item in graph.initializer}
     shapes, sizes = _tensors(graph)
@@ -106,9 +102,7 @@ def _activation_peak(graph: onnx.GraphProto, sizes: dict[str, int], constants: s
     peak = 0
     for index in range(len(graph.node)):
         alive = (
-            name
-            for name, start in born.items()
-            if name not in fixed and start <= index <= last_use.get(name, start)
+            name for name, start in born.items() if name not in fixed and start <= index <= last_use.get(name, start)
         )
         peak = max(peak, sum(sizes[name] for name in alive))
     return peak

@@ -123,11 +123,7 @@ def _load_peak(variant: Variant) -> tuple[Interval, str]:
     packed = CONV_PACKING * costs.conv_fp32_initializer_bytes
     extra = max(packed, costs.largest_initializer_bytes)
     expected = LOAD_BASE_BYTES + weights + extra
-    why = (
-        "its convolutions' weights packed anew"
-        if packed >= extra
-        else "a second copy of its largest constant"
-    )
+    why = "its convolutions' weights packed anew" if packed >= extra else "a second copy of its largest constant"
     reason = (
         f"loading takes about {_mb(expected)}: {_mb(weights)} of constants, {_mb(extra)} for {why}, "
         f"{_mb(LOAD_BASE_BYTES)} for a session"
@@ -156,9 +152,7 @@ def _latency(variant: Variant, machine: MachineFacts) -> tuple[Interval, list[st
     reasons = []
     if machine.gmacs_per_second is None:
         rates = tuple(rate * machine.cpus for rate in GMACS_PER_CPU)
-        reasons.append(
-            "how fast this machine multiplies is not measured, so that its latency is a wide guess"
-        )
+        reasons.append("how fast this machine multiplies is not measured, so that its latency is a wide guess")
     else:
         rates = tuple(machine.gmacs_per_second * factor for factor in MEASURED_SPREAD)
     if machine.memory_gb_per_second is None:
@@ -171,9 +165,7 @@ def _latency(variant: Variant, machine: MachineFacts) -> tuple[Interval, list[st
         )
     if variant.format in _EIGHT_BIT:
         rates = tuple(rate * factor for rate, factor in zip(rates, EIGHT_BIT_SPEED, strict=True))
-        reasons.append(
-            "8-bit kernels may be faster or much slower than float ones here: only a measurement tells"
-        )
+        reasons.append("8-bit kernels may be faster or much slower than float ones here: only a measurement tells")
     moved = costs.initializer_bytes + 2 * costs.activation_peak_bytes
     slow, usual, fast = (
         # 1e9 a second is 1e6 a millisecond.

@@ -106,8 +106,7 @@ def prune(
             rejected.append(
                 Lost(
                     variant,
-                    f"it may take {_mb(fit.peak_bytes.high)}, and of {_mb(budget_bytes)} only "
-                    f"{_mb(room)} may be used",
+                    f"it may take {_mb(fit.peak_bytes.high)}, and of {_mb(budget_bytes)} only {_mb(room)} may be used",
                 )
             )
         else:
@@ -149,9 +148,7 @@ def choose(measured: Sequence[Measured], family: Family, *, budget_bytes: int | 
         lost.extend(Lost(entry.variant, reason(entry)) for entry in left if not stays(entry))
         left[:] = [entry for entry in left if stays(entry)]
 
-    keep(
-        lambda entry: entry.golden_ok, lambda entry: f"it does not work here: {entry.why or 'wrong outputs'}"
-    )
+    keep(lambda entry: entry.golden_ok, lambda entry: f"it does not work here: {entry.why or 'wrong outputs'}")
     if budget_bytes is not None:
         room = usable_bytes(budget_bytes)
         keep(
@@ -203,9 +200,7 @@ def _keep_preferred(left: list[Measured], keep: _Keep) -> None:
     if any(entry.variant.reproducible for entry in left):
         keep(
             lambda entry: entry.variant.reproducible,
-            lambda _: (
-                "it is as good and as fast, but other kinds of machines cannot check its outputs bit for bit"
-            ),
+            lambda _: "it is as good and as fast, but other kinds of machines cannot check its outputs bit for bit",
         )
     smallest = min(entry.variant.size_bytes for entry in left)
     keep(
@@ -242,9 +237,7 @@ def _praise(winner: Measured, lost: Iterable[Lost], target_us: float) -> str:
     quality = winner.variant.quality
     told = f"right in {quality.value:.1%} of {quality.n} samples, {_time(winner.p50_us)} a sample"
     if winner.p50_us > target_us:
-        return (
-            f"{told}: no variant keeps the {_time(target_us)} that are wanted, and this is among the fastest"
-        )
+        return f"{told}: no variant keeps the {_time(target_us)} that are wanted, and this is among the fastest"
     if winner.variant.reproducible:
         told += ", and other kinds of machines can check its outputs bit for bit"
     return told if any(True for _ in lost) else f"{told}; no other variant was measured"

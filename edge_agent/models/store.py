@@ -74,9 +74,7 @@ class Store:
             StateError, DigestMismatchError: as for `open_variant`.
         """
         golden = variant.golden
-        with _closing(
-            _open_verified(self._find(golden.file), golden.size_bytes, golden.digest)
-        ) as descriptor:
+        with _closing(_open_verified(self._find(golden.file), golden.size_bytes, golden.digest)) as descriptor:
             return _read_all(descriptor, MAX_GOLDEN_BYTES)
 
     def _find(self, name: str) -> Path:

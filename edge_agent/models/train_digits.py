@@ -261,8 +261,7 @@ def differences(committed: Path, rebuilt: Path) -> list[str]:
     for before, after in zip(old_family.variants, new_family.variants, strict=True):
         if abs(before.quality.value - after.quality.value) > 1.5 / after.quality.n:
             found.append(
-                f"{before.name} is said to reach {before.quality.value}, "
-                f"but {after.quality.value} was measured"
+                f"{before.name} is said to reach {before.quality.value}, but {after.quality.value} was measured"
             )
         old_cases = decode_cases((committed / before.golden.file).read_bytes())
         new_cases = decode_cases((rebuilt / after.golden.file).read_bytes())
@@ -309,8 +308,7 @@ def _report(catalogue: Catalogue) -> None:
         quality = variant.quality
         right = round(quality.value * quality.n)
         sys.stdout.write(
-            f"{variant.name:13} {variant.size_bytes:6} bytes  "
-            f"{right} of {quality.n} right ({quality.value:.4f})\n"
+            f"{variant.name:13} {variant.size_bytes:6} bytes  {right} of {quality.n} right ({quality.value:.4f})\n"
         )
 
 

@@ -69,9 +69,7 @@ class _Graph:
         **attributes: Any,  # noqa: ANN401 - what ONNX takes
     ) -> str:
         names = [outputs] if isinstance(outputs, str) else list(outputs)
-        self.nodes.append(
-            helper.make_node(kind, list(inputs), names, name=f"{kind}_{names[0]}", **attributes)
-        )
+        self.nodes.append(helper.make_node(kind, list(inputs), names, name=f"{kind}_{names[0]}", **attributes))
         return names[0]
 
     def model(self, name: str) -> onnx.ModelProto:
@@ -186,9 +184,7 @@ def static_model(weights: Weights, ranges: Ranges) -> onnx.ModelProto:
 class _DynamicGraph(_Graph):
     """A graph whose activations find their 8-bit range anew in every run."""
 
-    def layer(
-        self, kind: str, source: str, name: str, kernel: Array, bias: Array, **attributes: object
-    ) -> str:
+    def layer(self, kind: str, source: str, name: str, kernel: Array, bias: Array, **attributes: object) -> str:
         """Add an integer layer with unsigned weights around 128; return its float output's name."""
         scale = np.float32(np.abs(kernel).max() / DYNAMIC_WEIGHT_LEVELS)
         levels = np.clip(np.rint(kernel / np.float64(scale)), -DYNAMIC_WEIGHT_LEVELS, DYNAMIC_WEIGHT_LEVELS)

@@ -143,6 +143,20 @@ def test_everything_together_is_small() -> None:
     assert sum(files.values()) < 300_000
 
 
+def test_the_table_in_the_documentation_is_true() -> None:
+    """docs/models.md gives the catalogue's figures."""
+    text = (BUILTIN_DIR.parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    for variant in FAMILY.variants:
+        quality, costs = variant.quality, variant.costs
+        right = round(quality.value * quality.n)
+        row = (
+            f"| `{variant.name}` | {variant.format} | {variant.size_bytes:,} | {right} of {quality.n} "
+            f"({quality.value:.4f}) | {costs.initializer_bytes:,} | {costs.activation_peak_bytes:,} "
+            f"| {'yes' if variant.reproducible else 'no'} | {variant.golden.atol:g} |"
+        )
+        assert row in text
+
+
 def test_the_source_of_the_data_is_credited() -> None:
     """CC BY 4.0 asks for names, source, licence and what was changed."""
     notice = (BUILTIN_DIR / "README.md").read_text()

@@ -151,9 +151,7 @@ def test_an_endless_catalogue_is_refused_by_its_size() -> None:
         parse(b" " * (catalogue.MAX_CATALOGUE_BYTES + 1))
 
 
-def test_a_missing_builtin_catalogue_is_a_clear_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_builtin_catalogue_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged installation is named as one."""
     monkeypatch.setattr(catalogue, "BUILTIN_DIR", tmp_path)
     builtin.cache_clear()

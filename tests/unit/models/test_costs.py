@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what may be missing is imported after the skip
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ def _model(
 
 
 def test_a_matrix_product_by_hand() -> None:
-    """4 inputs, 3 outputs: 12 multiply-accumulates, 48 bytes of weights, 16 + 12 bytes alive for one sample."""
+    """From 4 to 3: 12 multiply-accumulates, 48 bytes of weights, 16 + 12 bytes alive for one sample."""
     model = _model(
         [helper.make_node("MatMul", ["x", "w"], ["y"])],
         [_floats("x", "N", 4)],
@@ -57,14 +58,11 @@ def test_a_tensor_is_alive_until_its_last_use() -> None:
     straight = _model(chain, [_floats("t0", 10)], [_floats("t4", 10)], [])
     assert costs.count(straight).activation_peak_bytes == 2 * 40
     around = [*chain, helper.make_node("Add", ["t0", "t4"], ["sum"])]
-    assert (
-        costs.count(_model(around, [_floats("t0", 10)], [_floats("sum", 10)], [])).activation_peak_bytes
-        == 120
-    )
+    assert costs.count(_model(around, [_floats("t0", 10)], [_floats("sum", 10)], [])).activation_peak_bytes == 120
 
 
 def test_a_convolution_by_hand() -> None:
-    """Two filters of 3 by 3 over one channel, kept at 5 by 5: 2 * 25 * 9; its weights are packed anew at load."""
+    """Two filters of 3 by 3 over one channel of 5 by 5: 2 * 25 * 9; its weights are packed anew."""
     model = _model(
         [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])],
         [_floats("x", "N", 1, 5, 5)],

@@ -82,8 +82,8 @@ def _known(make_variant: Callable[..., Variant], mebibytes: tuple[float, float, 
     return predict(variant, MachineFacts(cpus=2))
 
 
-# Measured with onnxruntime 1.32, MALLOC_ARENA_MAX=2. In MiB: all constants, the largest, those of convolutions,
-# living intermediates; then load peak, steady and run peak above the process without this session.
+# Measured with onnxruntime 1.32, MALLOC_ARENA_MAX=2. In MiB: all constants, the largest, those of
+# convolutions, living intermediates; then load peak, steady and run peak above the process without this session.
 _MEASURED = [
     pytest.param((95.4, 23.8, 0.0, 0.02), (119.4, 95.8, 96.0), id="four matrices"),
     pytest.param((90.0, 9.0, 90.0, 0.77), (206.9, 90.0, 91.7), id="ten convolutions"),
@@ -100,14 +100,12 @@ def test_measured_models_lie_inside_the_intervals(
 ) -> None:
     """Above all, none is higher than the interval: that would be offered and then killed."""
     fit = _known(make_variant, costs)
-    for interval, value in zip(
-        (fit.load_peak_bytes, fit.steady_bytes, fit.run_peak_bytes), seen, strict=True
-    ):
+    for interval, value in zip((fit.load_peak_bytes, fit.steady_bytes, fit.run_peak_bytes), seen, strict=True):
         assert interval.low <= value * MIB <= interval.high
 
 
 def test_the_words_name_the_cause(make_variant: Callable[..., Variant]) -> None:
-    """Convolutions are packed, other models have a second copy; what is not measured is said to be a guess."""
+    """Convolutions are packed, others have a second copy; what is not measured is said to be a guess."""
     conv = " ".join(_known(make_variant, (90, 9, 90, 1)).reasons)
     dense = " ".join(_known(make_variant, (90, 30, 0, 1)).reasons)
     assert "packed anew" in conv

@@ -21,9 +21,7 @@ def _floats(*values: float, name: str = "y") -> Tensor:
 
 
 def _labels(*values: int) -> Tensor:
-    return Tensor(
-        TensorSpec("label", DataType.INT64, (len(values),)), struct.pack(f"<{len(values)}q", *values)
-    )
+    return Tensor(TensorSpec("label", DataType.INT64, (len(values),)), struct.pack(f"<{len(values)}q", *values))
 
 
 def _answer(right: Tensor, given_output: Tensor) -> str | None:

@@ -101,9 +101,7 @@ def test_what_is_chosen_works_fits_and_nothing_is_clearly_better(
     if in_time:
         assert chosen in in_time
         best = max(entry.variant.quality.value for entry in in_time)
-        of_best = max(
-            (e.variant.quality for e in in_time if e.variant.quality.value == best), key=lambda q: q.n
-        )
+        of_best = max((e.variant.quality for e in in_time if e.variant.quality.value == best), key=lambda q: q.n)
         assert equal_quality(of_best, chosen.variant.quality)
     fastest = min(entry.p50_us for entry in possible)
     if not in_time:
@@ -207,9 +205,7 @@ def test_the_most_promising_come_first(make_variant: MakeVariant, make_family: M
     ]
 
 
-def test_what_does_not_fit_is_told_with_the_numbers(
-    make_variant: MakeVariant, make_family: MakeFamily
-) -> None:
+def test_what_does_not_fit_is_told_with_the_numbers(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """The owner sees what it would take and what there is."""
     variant = make_variant()
     pruned = prune(make_family(variant), {variant.digest: _fit(400 * MB)}, 512 * MB)
@@ -236,9 +232,7 @@ def test_clearly_better_quality_beats_speed(make_variant: MakeVariant, make_fami
     assert "right in 99.0% of 364 samples, 10 ms" in why
 
 
-def test_a_difference_by_chance_leaves_the_word_to_speed(
-    make_variant: MakeVariant, make_family: MakeFamily
-) -> None:
+def test_a_difference_by_chance_leaves_the_word_to_speed(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """One scan more or less of 364 says nothing; a factor of 5 in time does."""
     good = Measured(make_variant("good", quality=0.9945), 10_000, MB, golden_ok=True)
     quick = Measured(make_variant("quick", quality=0.9918), 2_000, MB, golden_ok=True)
@@ -247,9 +241,7 @@ def test_a_difference_by_chance_leaves_the_word_to_speed(
     assert lost["good"] == "it is not better, and takes 10 ms against 2 ms"
 
 
-def test_the_same_difference_on_many_samples_is_no_chance(
-    make_variant: MakeVariant, make_family: MakeFamily
-) -> None:
+def test_the_same_difference_on_many_samples_is_no_chance(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """What n cannot tell apart, a hundred times n can."""
     good = Measured(make_variant("good", quality=0.9945, n=36_400), 10_000, MB, golden_ok=True)
     quick = Measured(make_variant("quick", quality=0.9918, n=36_400), 2_000, MB, golden_ok=True)
@@ -259,9 +251,7 @@ def test_the_same_difference_on_many_samples_is_no_chance(
 def test_small_steps_down_do_not_add_up(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """Each is compared with the best, not with its neighbour, so that a chain of near-equals ends soon."""
     entries = [
-        Measured(
-            make_variant(f"v{step}", quality=0.99 - 0.01 * step), 10_000 - 1000 * step, MB, golden_ok=True
-        )
+        Measured(make_variant(f"v{step}", quality=0.99 - 0.01 * step), 10_000 - 1000 * step, MB, golden_ok=True)
         for step in range(6)
     ]
     assert equal_quality(entries[4].variant.quality, entries[5].variant.quality)
@@ -295,9 +285,7 @@ def test_among_equals_the_smaller_wins(make_variant: MakeVariant, make_family: M
     assert "digest" in next(iter(lost.values()))
 
 
-def test_a_missed_target_excludes_unless_all_miss_it(
-    make_variant: MakeVariant, make_family: MakeFamily
-) -> None:
+def test_a_missed_target_excludes_unless_all_miss_it(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """Then the fastest serves as a last resort, and the words say so."""
     good = Measured(make_variant("good", quality=1.0), 50_000, MB, golden_ok=True)
     quick = Measured(make_variant("quick", quality=0.9), 10_000, MB, golden_ok=True)
@@ -308,9 +296,7 @@ def test_a_missed_target_excludes_unless_all_miss_it(
     assert "no variant keeps the 1 ms" in why
 
 
-def test_a_broken_variant_loses_whatever_its_numbers(
-    make_variant: MakeVariant, make_family: MakeFamily
-) -> None:
+def test_a_broken_variant_loses_whatever_its_numbers(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """The reason of the canary run is passed on; with nothing left, nothing is chosen."""
     broken = Measured(make_variant("broken", quality=1.0), 0, 0, golden_ok=False, why="the worker was killed")
     works = Measured(make_variant("works", quality=0.5), 19_000, MB, golden_ok=True)

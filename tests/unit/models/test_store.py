@@ -82,9 +82,7 @@ def test_one_changed_bit_is_refused(folder: Path, place: int) -> None:
 
 
 @pytest.mark.parametrize("change", [-VARIANT.size_bytes, -1, 1, 10_000_000])
-def test_a_cut_or_grown_file_is_refused_by_its_size(
-    folder: Path, change: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_or_grown_file_is_refused_by_its_size(folder: Path, change: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without reading a byte of it: the size comes first."""
     os.truncate(folder / VARIANT.file, VARIANT.size_bytes + change)
     monkeypatch.setattr(store_module, "_digest", lambda *_: pytest.fail("it was read"))
@@ -153,9 +151,7 @@ def test_a_file_changed_while_it_is_read_is_refused(folder: Path, monkeypatch: p
     _refused(folder, DigestMismatchError, "changed while")
 
 
-def test_a_file_that_grows_while_it_is_read_ends_the_reading(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_grows_while_it_is_read_ends_the_reading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No more than one chunk beyond the promised size is ever read."""
     monkeypatch.setattr(store_module, "_CHUNK_BYTES", 1000)
     path = folder / VARIANT.file

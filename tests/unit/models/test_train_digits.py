@@ -1,3 +1,4 @@
+# ruff: noqa: E402 - what may be missing is imported after the skip
 from __future__ import annotations
 
 import json
@@ -6,7 +7,6 @@ import shutil
 import struct
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import needs
@@ -23,6 +23,8 @@ from edge_agent.models.golden import decode_cases, encode_cases
 from edge_agent.models.scans import load_scans
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge_agent.models.train_digits import Part
 
 
