@@ -131,7 +131,9 @@ class Core:
 
     def _on_message(self, event: MessageReceived, now: Now) -> list[Command]:
         try:
-            _, channel = self._topics.parse(event.topic)
+            agent_id, channel = self._topics.parse(event.topic)
+            if agent_id not in {None, self._presence.agent_id}:  # amqtt gives away what others subscribed to
+                return [Note(logging.DEBUG, f"Ignored {event.topic}, which is not for us", "not-for-us")]
             match channel:
                 case "jobs":
                     return self._on_job(event.payload, now)
@@ -141,8 +143,8 @@ class Core:
                     return self._on_control(self._open_small(event.payload, Control), now)
                 case "coordinator":
                     return self._on_hello(self._open_small(event.payload, Hello), now)
-                case _:
-                    raise RefusedError(f"nothing is expected on {channel}", code="wrong-kind")
+                case _:  # our own words, given back
+                    return [Note(logging.DEBUG, f"Ignored our own {channel}", "not-for-us")]
         except PeerError as error:
             text = f"Refused a message on {event.topic}: {error.message}"
             return [Note(logging.WARNING, text, "refused", (("code", error.error_code),))]
@@ -207,7 +209,9 @@ class Core:
         try:
             inputs = tuple(attach(job.inputs, opened.attachments, job.salt))
         except PeerError as error:
-            return [self._refuse(job, error.error_code, error.message, now)]
+            text = f"Refused the inputs of a job: {error.message}"
+            note = Note(logging.WARNING, text, "refused", (("code", error.error_code), ("job_id", job.job.hex())))
+            return [note, self._refuse(job, error.error_code, error.message, now)]
         if self.stopping:
             return [self._refuse(job, "handed-back", "the agent is stopping", now)]
         if self._planner.offered(job.variant) is None:

@@ -22,8 +22,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "keygen",
         summary="make a new key for an agent or a coordinator",
         description="Make a new Ed25519 key: write the secret key to FILE, readable by you alone, and the\n"
-        "public key to FILE.pub, and print the id that follows from it. Existing files are left alone.\n"
-        "Agents and coordinators make their own key at their first start; this makes one before.",
+        "public key beside it (agent.pub for agent.key), and print the id that follows from it.\n"
+        "Existing files are left alone. Agents and coordinators make their own key at their first start;\n"
+        "this makes one before.",
         examples=("edge-agent keygen agent.key", "edge-agent keygen coordinator.key --json"),
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="where the secret key goes")
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.wire.keys import SigningKey  # noqa: PLC0415 - cryptography is not for `--help`
 
     secret: Path = args.file
-    public = secret.with_name(secret.name + ".pub")
+    # coordinator.key and coordinator.pub, as the daemons name the pair that they make themselves.
+    public = secret.with_suffix(".pub") if secret.suffix == ".key" else secret.with_name(secret.name + ".pub")
     if public.exists():
         # Before the secret key is written, so that there is never half a pair.
         raise KeyFileError(

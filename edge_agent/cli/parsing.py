@@ -18,11 +18,18 @@ _SETTING = "setting:"
 """In front of the name under which argparse keeps a setting's value; no command's own option has it."""
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps line breaks, and has room for our longest command beside its summary."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose help keeps its line breaks and whose errors are ours."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's many options, passed on
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _HelpFormatter)
         super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:

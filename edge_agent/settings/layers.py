@@ -169,8 +169,7 @@ def _read_file(file: Path) -> dict[str, object]:
             if dotted == _SECRET:
                 raise SettingsError(
                     f"In {file}, {dotted} is set, but this file is no place for a secret.",
-                    hint=f"Put it into a file named by broker.password_file, or into "
-                    f"{KEYS[_SECRET].variable}.",
+                    hint=f"Put it into a file named by broker.password_file, or into {KEYS[_SECRET].variable}.",
                 )
             values[dotted] = value
     return values
@@ -297,9 +296,7 @@ def _add_derived_defaults(values: dict[str, object], environ: Mapping[str, str])
             values[dotted] = base_value / name
 
 
-def _explained(
-    error: ValidationError, values: Mapping[str, object], sources: Mapping[str, str]
-) -> SettingsError:
+def _explained(error: ValidationError, values: Mapping[str, object], sources: Mapping[str, str]) -> SettingsError:
     problems: list[str] = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         dotted = ".".join(str(part) for part in problem["loc"][:2])

@@ -74,7 +74,7 @@ def _broker_url(text: str) -> str:
 
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
-MessageBytes = Annotated[int, Field(ge=65_536, le=256 * MIB - 1)]
+MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]
 FamilyPattern = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}$")]
 
 
@@ -113,9 +113,7 @@ class Broker(_Section):
     client_cert_file: Path | None = Field(
         default=None, description="PEM certificate to show to the broker; needs `broker.client_key_file`."
     )
-    client_key_file: Path | None = Field(
-        default=None, description="PEM key of that certificate, not encrypted."
-    )
+    client_key_file: Path | None = Field(default=None, description="PEM key of that certificate, not encrypted.")
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="MQTT version; `auto` tries 5 and falls back to 3.1.1."
     )
@@ -169,11 +167,9 @@ class Agent(_Section):
     coordinator_key_file: Annotated[
         Path, Derived("`coordinator.pub` in `agent.state_dir`"), Flag("--coordinator-key", "FILE")
     ] = Field(description="Public key of the coordinator; the agent takes jobs from no other.")
-    families: Annotated[tuple[FamilyPattern, ...], Field(max_length=256), Flag("--families", "NAMES")] = (
-        Field(
-            default=("*",),
-            description="Families to serve; `*` stands for any characters, `?` for any one.",
-        )
+    families: Annotated[tuple[FamilyPattern, ...], Field(max_length=256), Flag("--families", "NAMES")] = Field(
+        default=("*",),
+        description="Families to serve; `*` stands for any characters, `?` for any one.",
     )
     threads: Annotated[int, Field(ge=0, le=1024), Flag("--threads", "N")] = Field(
         default=0, description="Threads of the worker; 0 takes what was measured to be fastest."
@@ -182,7 +178,7 @@ class Agent(_Section):
         default=8, description="Attempts that the agent holds at once, running and waiting."
     )
     memory_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
-        default=0.5, description="Share of the free memory that models may take, above 0 up to 1."
+        default=0.5, description="Share of the free memory that models may take."
     )
     worker_idle_seconds: SecondsOrNever = Field(
         default=0.0, description="Stop a worker without work after so long, to free its memory; 0 keeps it."
@@ -221,7 +217,7 @@ class Coordinator(_Section):
     )
     job_deadline_seconds: Seconds = Field(
         default=60.0,
-        description="A job without a result after so long has failed, unless it asks for another time.",
+        description="A job without a result after so long has failed.",
     )
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
         default=5, description="Attempts before a job has failed."
@@ -247,7 +243,7 @@ class Limits(_Section):
     max_inline_bytes: MessageBytes = Field(
         default=17 * MIB, description="Largest message through the broker, its tensors included."
     )
-    max_output_bytes: Annotated[int, Field(ge=1024, le=256 * MIB - 1)] = Field(
+    max_output_bytes: Annotated[int, Field(ge=1024, le=255 * MIB)] = Field(
         default=16 * MIB, description="Most bytes that the outputs of one job may have together."
     )
     inbox_messages: Annotated[int, Field(ge=1, le=65_535)] = Field(

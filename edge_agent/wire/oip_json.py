@@ -84,9 +84,7 @@ def request_from_json(given: object) -> Request:
         InputError: it is not one; the message says where.
     """
     body = _object(_document(given), "The request", _REQUEST_KEYS)
-    inputs = [
-        _tensor(item, f"inputs[{number}]") for number, item in enumerate(_list(body, "inputs", "The request"))
-    ]
+    inputs = [_tensor(item, f"inputs[{number}]") for number, item in enumerate(_list(body, "inputs", "The request"))]
     if not inputs:
         raise InputError("The request has no inputs.")
     _refuse_twins("input", [tensor.name for tensor in inputs])
@@ -109,13 +107,10 @@ def response_from_json(given: object) -> Response:
     """
     body = _object(_document(given), "The response", _RESPONSE_KEYS)
     outputs = [
-        _tensor(item, f"outputs[{number}]")
-        for number, item in enumerate(_list(body, "outputs", "The response"))
+        _tensor(item, f"outputs[{number}]") for number, item in enumerate(_list(body, "outputs", "The response"))
     ]
     _refuse_twins("output", [tensor.name for tensor in outputs])
-    return Response(
-        _id(body), _text(body, "model_name", "The response"), outputs, _parameters(body, "The response")
-    )
+    return Response(_id(body), _text(body, "model_name", "The response"), outputs, _parameters(body, "The response"))
 
 
 def tensor_from_json(given: object) -> Tensor:
@@ -157,9 +152,7 @@ def _document(given: object) -> object:
     except RecursionError:
         raise InputError("The JSON text is nested too deep.") from None
     except json.JSONDecodeError as error:
-        raise InputError(
-            f"The text is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}."
-        ) from None
+        raise InputError(f"The text is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}.") from None
     except ValueError as error:  # an integer of more digits than Python reads
         raise InputError(f"The JSON text cannot be read: {error}.") from None
 
@@ -182,9 +175,7 @@ def _tensor(given: object, where: str) -> Tensor:
         spec = TensorSpec(name, _datatype(body, where), tuple(shape))
         data = _flat(_list(body, "data", where, None), spec, where)
         if len(data) != spec.element_count:
-            raise InputError(
-                f"{where} has {len(data)} elements, but its shape {shape} needs {spec.element_count}."
-            )
+            raise InputError(f"{where} has {len(data)} elements, but its shape {shape} needs {spec.element_count}.")
         return Tensor(spec, _pack(spec.datatype, data, where))
     except MalformedError as error:
         raise InputError(error.message) from None
@@ -290,9 +281,7 @@ def _unpack(spec: TensorSpec, data: bytes) -> list[Any]:
             try:
                 return [item.decode() for item in unpack_strings(data, spec.element_count)]
             except UnicodeDecodeError:
-                raise InputError(
-                    f"{where} holds bytes that are not UTF-8 text; JSON has only text."
-                ) from None
+                raise InputError(f"{where} holds bytes that are not UTF-8 text; JSON has only text.") from None
         case DataType.BF16:
             raise InputError(f"{where} is BF16, for which JSON has no agreed form.", hint=_NOT_BF16)
         case DataType.FP16:
@@ -328,9 +317,7 @@ def _object(given: object, where: str, known: tuple[str, ...]) -> dict[str, Any]
             continue
         close = closest(str(name), known)
         if close is not None and close not in given:
-            raise InputError(
-                f"{where} has the unknown member {str(name)[:40]!r}.", hint=f"Did you mean {close!r}?"
-            )
+            raise InputError(f"{where} has the unknown member {str(name)[:40]!r}.", hint=f"Did you mean {close!r}?")
     return given
 
 
@@ -369,9 +356,7 @@ def _parameters(body: dict[str, Any], where: str) -> dict[str, Any]:
         raise InputError(f"{where}: 'parameters' must be an object with at most {MAX_PARAMETERS} members.")
     for name, item in value.items():
         if not isinstance(item, str | int | float):
-            raise InputError(
-                f"{where}: the parameter {name[:40]!r} must be a string, a number or true or false."
-            )
+            raise InputError(f"{where}: the parameter {name[:40]!r} must be a string, a number or true or false.")
     if value.get("binary_data") is True or value.get("binary_data_output") is True:
         raise InputError(f"{where} asks for the binary form, which is not spoken here.", hint=_SEND_JSON)
     return value

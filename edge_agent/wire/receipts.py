@@ -116,9 +116,7 @@ def without_salt(receipt: bytes) -> bytes:
     return _bare(cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES))
 
 
-def verify_receipt(
-    data: bytes | memoryview, coordinator: PublicKey, *, network: str | None = None
-) -> VerifiedReceipt:
+def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network: str | None = None) -> VerifiedReceipt:
     """Check a receipt, offline, step by step.
 
     Args:
@@ -148,13 +146,9 @@ def verify_receipt(
 
     # 3. In it, the result, by the agent that the coordinator names and for the same network.
     agent = PublicKey.from_bytes(receipt.agent_key)
-    result = open_envelope(
-        receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES
-    ).statement
+    result = open_envelope(receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES).statement
     if result.agent_id != agent.id:
-        raise RefusedError(
-            "The result in the receipt names another agent than its signer.", code="wrong-agent"
-        )
+        raise RefusedError("The result in the receipt names another agent than its signer.", code="wrong-agent")
     return VerifiedReceipt(coordinator, agent, result, receipt.accepted_ms, salt)
 
 
@@ -173,9 +167,7 @@ def _salt(message: cose.Sign1) -> bytes | None:
     salt = message.unprotected.get(SALT_LABEL)
     if message.unprotected.keys() != {SALT_LABEL} or not isinstance(salt, bytes) or len(salt) != SALT_BYTES:
         # With a salt of another length, bytes could be moved between it and the input.
-        raise MalformedError(
-            f"The receipt's unprotected header holds something else than {SALT_BYTES} bytes of salt."
-        )
+        raise MalformedError(f"The receipt's unprotected header holds something else than {SALT_BYTES} bytes of salt.")
     return salt
 
 
@@ -199,9 +191,7 @@ def _check(what: str, signed: Sequence[TensorDigest], tensors: Sequence[Tensor],
     wanted = {entry.name for entry in signed}
     if len(given) != len(tensors) or given.keys() != wanted:
         said, meant = (", ".join(sorted(names)) or "none" for names in (given, wanted))
-        raise RefusedError(
-            f"The {what}s given are {said}; the receipt is for {meant}.", code=code, hint=_hint(what)
-        )
+        raise RefusedError(f"The {what}s given are {said}; the receipt is for {meant}.", code=code, hint=_hint(what))
     for entry in signed:
         tensor = given[entry.name]
         if tensor.spec != entry.spec:
