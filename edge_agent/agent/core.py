@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from edge_agent.agent.answers import Answers, Blame
 from edge_agent.agent.attempts import REDELIVER_MAX_SECONDS, Attempts, Held, Stage
 from edge_agent.agent.events import (
     Command,
@@ -41,10 +42,9 @@ from edge_agent.inference.events import (
     WorkerEvent,
     WorkerStarted,
 )
-from edge_agent.wire.envelope import attach, open_envelope, seal
+from edge_agent.wire.envelope import attach, open_envelope
 from edge_agent.wire.keys import PublicKey
-from edge_agent.wire.messages import Control, Failure, Hello, Job, Result, Settled, TensorDigest
-from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.messages import Control, Hello, Job, Settled
 
 PIPELINE_RUNS = 2
 """Runs handed to the worker at once: one computes, the next is there already."""
@@ -79,7 +79,7 @@ class Core:
         self.coordinator_session: int | None = None
         self.stopping = False
         self._presence = presence
-        self._key = presence.key
+        self._answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
         self._coordinator_key = coordinator_key
         self._planner = planner
@@ -129,7 +129,7 @@ class Core:
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def _on_message(self, event: MessageReceived, now: Now) -> list[Command]:
+    def _on_message(self, event: MessageReceived, now: Now) -> list[Command]:  # noqa: PLR0911 one branch a channel
         try:
             agent_id, channel = self._topics.parse(event.topic)
             if agent_id not in {None, self._presence.agent_id}:  # amqtt gives away what others subscribed to
@@ -248,22 +248,8 @@ class Core:
         klass = self._planner.offered(job.variant)
         if klass is None:
             return [self._fail(held, "wrong-model", "the variant was withdrawn", "agent", now)]
-        result = Result(
-            network=self._topics.network,
-            issued_ms=now.wall_ms,
-            job=job.job,
-            epoch=job.epoch,
-            agent_id=self._presence.agent_id,
-            family=job.family,
-            variant=job.variant,
-            klass=klass,
-            inputs=tuple(TensorDigest.of(tensor, job.salt) for tensor in held.inputs),
-            outputs=tuple(TensorDigest.of(tensor) for tensor in event.outputs),
-            received_ms=held.received_ms,
-            finished_ms=now.wall_ms,
-            run_us=event.run_us,
-        )
-        return [self._finish(held, result, event.outputs, now)]
+        self.attempts.finish(held, self._answers.result(held, klass, event, now), now)
+        return [self._deliver(held)]
 
     def _on_run_failed(self, event: RunFailed, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
@@ -287,46 +273,11 @@ class Core:
 
     def _refuse(self, job: Job, code: str, message: str, now: Now) -> Publish:
         """Answer a job that is not taken on; not kept: when it is lost, the lease runs out."""
-        return Publish(self._topics.results(self._presence.agent_id), self._failure(job, code, message, "agent", now))
+        refusal = self._answers.failure(job, code, message, "agent", now, retry=True)
+        return Publish(self._topics.results(self._presence.agent_id), refusal)
 
-    def _failure(  # noqa: PLR0913 the fields of the statement
-        self,
-        job: Job,
-        code: str,
-        message: str,
-        blame: Literal["agent", "model", "requester"],
-        now: Now,
-        *,
-        retry: bool = True,
-    ) -> bytes:
-        failure = Failure(
-            network=self._topics.network,
-            issued_ms=now.wall_ms,
-            job=job.job,
-            epoch=job.epoch,
-            agent_id=self._presence.agent_id,
-            code=code,
-            message=message[:500],
-            blame=blame,
-            retry=retry,
-        )
-        return seal(self._key, failure)
-
-    def _fail(  # noqa: PLR0913 as above
-        self,
-        held: Held,
-        code: str,
-        message: str,
-        blame: Literal["agent", "model", "requester"],
-        now: Now,
-        *,
-        retry: bool = True,
-    ) -> Publish:
-        self.attempts.finish(held, self._failure(held.job, code, message, blame, now, retry=retry), now)
-        return self._deliver(held)
-
-    def _finish(self, held: Held, result: Result, outputs: tuple[Tensor, ...], now: Now) -> Publish:
-        self.attempts.finish(held, seal(self._key, result, [tensor.data for tensor in outputs]), now)
+    def _fail(self, held: Held, code: str, message: str, blame: Blame, now: Now, *, retry: bool = True) -> Publish:  # noqa: PLR0913 the fields of the statement
+        self.attempts.finish(held, self._answers.failure(held.job, code, message, blame, now, retry=retry), now)
         return self._deliver(held)
 
     def _deliver(self, held: Held) -> Publish:

@@ -7,6 +7,7 @@ something to serve, with a pause that doubles when the worker keeps dying.
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
@@ -150,6 +151,7 @@ class Planner:
                 self.worker = WorkerState.UP
                 self._runtime = event.runtime
                 self._started_at = now.monotonic
+                self._leave_out_newer()
                 return self._next()
             case CanaryDone():
                 return self._measured(event)
@@ -168,6 +170,15 @@ class Planner:
                 return self._on_load_failed(event)
             case _:
                 return []
+
+    def _leave_out_newer(self) -> None:
+        """Leave out the candidates that need a newer onnxruntime than the worker has."""
+        have = _version(self._runtime)
+        for plan in self.plans:
+            for variant in [v for v in plan.candidates if _version(v.min_runtime) > have]:
+                plan.candidates.remove(variant)
+                why = f"it needs onnxruntime {variant.min_runtime}, and here is {self._runtime}"
+                plan.lost.append(Lost(variant, why))
 
     def _measuring(self, digest: bytes) -> Plan | None:
         """Return the plan whose next candidate this is: what the worker was asked to measure last."""
@@ -279,3 +290,9 @@ class Planner:
             return []
         self.worker = WorkerState.STARTING
         return [StartWorker(self._threads)]
+
+
+def _version(text: str) -> tuple[int, int]:
+    """Read the first two numbers of a version, such as `1.27` or `onnxruntime 1.32.0`."""
+    found = re.search(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -42,7 +42,8 @@ from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.requests import check_inputs, ordered, request_digest
 from edge_agent.coordinator.service import Accepted
 from edge_agent.coordinator.statements import Statements
-from edge_agent.coordinator.store import Store, StoredAgent, StoredJob, Writer
+from edge_agent.coordinator.store import Store, StoredAgent, StoredJob
+from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, StateError, TransportError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message

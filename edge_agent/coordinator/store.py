@@ -1,34 +1,23 @@
-"""The database: opened with a schema check, written by one thread in groups, read from anywhere.
-
-`Writer` takes the core's `Commit` commands in order. Everything that waits is written in one transaction, which is
-synchronised to the disk when any part of it must survive a power cut; then each part's `then` is handed back.
-"""
+"""The database: opened with a schema check, read from anywhere; `writer` writes what happens to jobs."""
 
 from __future__ import annotations
 
 import json
-import queue
-import threading
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
-from edge_agent.coordinator.events import Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, Record, SaveAgent
 from edge_agent.coordinator.jobs import FINAL_STATES, Attempt, Blame, Job, JobError, JobState
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
-GROUP_COMMITS = 256
-"""At most this many commits share a transaction."""
-
-_FINAL = [state.value for state in FINAL_STATES]
+FINAL = [state.value for state in FINAL_STATES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +153,7 @@ class Store:
             sa.select(jobs, attempts.c.agent_id, attempts.c.variant.label("attempt_variant"))
             .add_columns(attempts.c.agent_session, attempts.c.coordinator_session)
             .join(attempts, latest, isouter=True)
-            .where(jobs.c.state.not_in(_FINAL))
+            .where(jobs.c.state.not_in(FINAL))
             .order_by(jobs.c.submitted_ms)
         )
         with self.engine.connect() as connection:
@@ -238,7 +227,7 @@ class Store:
         """Remove at most `limit` jobs that ended before this Unix millisecond; return their idempotency keys."""
         old = (
             sa.select(jobs.c.id, jobs.c.idempotency_key)
-            .where(jobs.c.ended_ms < wall_ms, jobs.c.state.in_(_FINAL))
+            .where(jobs.c.ended_ms < wall_ms, jobs.c.state.in_(FINAL))
             .limit(limit)
         )
         with self.engine.begin() as connection:
@@ -248,183 +237,3 @@ class Store:
             connection.execute(sa.delete(attempts).where(attempts.c.job_id.in_(ids)))
             connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))
         return [row.idempotency_key for row in rows if row.idempotency_key is not None]
-
-
-# -- writing ------------------------------------------------------------------------------------------------------
-
-
-def apply(connection: Connection, record: Record) -> None:
-    """Write one record inside the caller's transaction.
-
-    Raises:
-        StateError: when a job would end twice; the transaction must be given up.
-    """
-    match record:
-        case InsertJob(submit=submit):
-            connection.execute(
-                _INSERT_JOB,
-                {
-                    "id": submit.job_id,
-                    "family": submit.family,
-                    "variant": submit.variant,
-                    "inputs": pack_tensors(submit.inputs),
-                    "outputs": json.dumps(submit.outputs),
-                    "salt": submit.salt,
-                    "state": JobState.QUEUED.value,
-                    "epoch": 0,
-                    "max_attempts": record.max_attempts,
-                    "submitted_ms": record.submitted_ms,
-                    "deadline_ms": record.deadline_ms,
-                    "idempotency_key": submit.idempotency_key,
-                    "request_digest": submit.request_digest,
-                },
-            )
-        case InsertAttempt():
-            row = {column.name: getattr(record, column.name, None) for column in attempts.columns}
-            connection.execute(_INSERT_ATTEMPT, row)
-            leased = {"b_id": record.job_id, "state": JobState.LEASED.value, "epoch": record.epoch}
-            connection.execute(_MOVE_JOB, leased)
-        case EndAttempt():
-            _end_attempt(connection, record.job_id, record.epoch, record.outcome, record.ended_ms)
-            queued = {"b_id": record.job_id, "state": JobState.QUEUED.value, "epoch": record.epoch}
-            connection.execute(_MOVE_JOB, queued)
-        case EndJob():
-            _end_job(connection, record)
-        case SaveAgent():
-            values = {
-                "public_key": record.public_key,
-                "session": record.session,
-                "software": record.software,
-                "seen_ms": record.seen_ms,
-            }
-            changed = connection.execute(sa.update(agents).where(agents.c.id == record.agent_id).values(values))
-            if not changed.rowcount:
-                connection.execute(sa.insert(agents).values(id=record.agent_id, approved=False, **values))
-
-
-def _end_attempt(connection: Connection, job_id: bytes, epoch: int, outcome: str, ended_ms: int) -> None:
-    ended = {"b_job": job_id, "b_epoch": epoch, "outcome": outcome, "ended_ms": ended_ms}
-    connection.execute(_END_ATTEMPT, ended)
-
-
-def _end_job(connection: Connection, record: EndJob) -> None:
-    outcome = record.outcome
-    error = outcome.error
-    ended = connection.execute(
-        _END_JOB,
-        {
-            "b_id": outcome.job_id,
-            "state": outcome.state.value,
-            "ended_ms": record.ended_ms,
-            "error_code": error.code if error else None,
-            "error_message": error.message if error else None,
-            "error_blame": error.blame.value if error else None,
-        },
-    )
-    if ended.rowcount != 1:
-        raise StateError(f"the job {outcome.job_id.hex()} would end twice")
-    _end_attempt(connection, outcome.job_id, record.epoch, outcome.state.value, record.ended_ms)
-    if outcome.receipt is not None:
-        connection.execute(
-            _INSERT_RESULT,
-            {
-                "job_id": outcome.job_id,
-                "epoch": record.epoch,
-                "agent_id": outcome.agent_id,
-                "variant": outcome.variant,
-                "run_us": outcome.run_us,
-                "outputs": pack_tensors(outcome.outputs),
-                "receipt": outcome.receipt,
-            },
-        )
-
-
-_INSERT_JOB = sa.insert(jobs)
-_INSERT_ATTEMPT = sa.insert(attempts)
-_INSERT_RESULT = sa.insert(results)
-_MOVE_JOB = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(_FINAL))
-    .values(state=sa.bindparam("state"), epoch=sa.bindparam("epoch"))
-)
-_END_JOB = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(_FINAL))
-    .values({name: sa.bindparam(name) for name in ("state", "ended_ms", "error_code", "error_message", "error_blame")})
-)
-_END_ATTEMPT = (
-    sa.update(attempts)
-    .where(attempts.c.job_id == sa.bindparam("b_job"), attempts.c.epoch == sa.bindparam("b_epoch"))
-    .values(outcome=sa.bindparam("outcome"), ended_ms=sa.bindparam("ended_ms"))
-)
-
-
-class Writer:
-    """The only thread that writes jobs.
-
-    Args:
-        store: the open database.
-        committed: called on the writer's thread with each commit that is stored, in order.
-        failed: called once, on the writer's thread, when a transaction failed: nothing after it is written, and
-            the process must end, because what it has in memory is no longer what is stored.
-    """
-
-    def __init__(
-        self, store: Store, committed: Callable[[Sequence[Commit]], None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._store = store
-        self._committed = committed
-        self._failed = failed
-        self._queue: queue.SimpleQueue[Commit | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def write(self, commit: Commit) -> None:
-        """Put a commit in the queue; its turn comes in order."""
-        self._queue.put(commit)
-
-    def stop(self, timeout_seconds: float) -> None:
-        """Write what is queued, then end."""
-        self._queue.put(None)
-        self._thread.join(timeout_seconds)
-
-    def _run(self) -> None:
-        with closing(self._store.engine.connect()) as connection:
-            durable = None
-            while (group := self._next_group()) is not None:
-                wanted = any(commit.durable for commit in group)
-                try:
-                    if wanted is not durable:
-                        # FULL survives a power cut, NORMAL a crash of the process; outside a transaction only.
-                        mode = "FULL" if wanted else "NORMAL"
-                        connection.exec_driver_sql(f"PRAGMA synchronous={mode}")
-                        connection.rollback()
-                        durable = wanted
-                    records = [record for commit in group for record in commit.records]
-                    if records or wanted:
-                        with connection.begin():
-                            for record in records:
-                                apply(connection, record)
-                except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
-                    self._failed(error)
-                    return
-                self._committed(group)
-
-    def _next_group(self) -> list[Commit] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < GROUP_COMMITS:
-            try:
-                commit = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if commit is None:
-                self._queue.put(None)
-                break
-            group.append(commit)
-        return group

@@ -134,9 +134,7 @@ class FrameReader:
     def _rest(self, prefix: bytes, fd: int | None) -> Frame:
         (size,) = _PREFIX.unpack(prefix)
         if size > MAX_HEADER_BYTES:
-            raise TooLargeError(
-                f"A frame's header of {size} bytes is longer than the limit of {MAX_HEADER_BYTES}."
-            )
+            raise TooLargeError(f"A frame's header of {size} bytes is longer than the limit of {MAX_HEADER_BYTES}.")
         header = strict_cbor.decode(self._exactly(size), max_bytes=MAX_HEADER_BYTES)
         if not isinstance(header, dict):
             raise MalformedError("A frame's header is not a map.")

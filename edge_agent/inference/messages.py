@@ -58,9 +58,7 @@ def text_of(header: Header, key: str) -> str:
     """
     value = header.get(key)
     if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS:
-        raise MalformedError(
-            f"The entry {key!r} of a frame is not text of at most {MAX_TEXT_CHARACTERS} characters."
-        )
+        raise MalformedError(f"The entry {key!r} of a frame is not text of at most {MAX_TEXT_CHARACTERS} characters.")
     return value
 
 
@@ -132,10 +130,7 @@ def cases_of(header: Header, parts: Sequence[bytes]) -> list[Case]:
     wanted = _list(header.get("wanted"), "wanted")
     if not inputs or len(inputs) != len(wanted):
         raise MalformedError("A canary run has no cases, or not as many lists of outputs as of inputs.")
-    return [
-        Case(group, names_of({"wanted": names}, "wanted"))
-        for group, names in zip(inputs, wanted, strict=True)
-    ]
+    return [Case(group, names_of({"wanted": names}, "wanted")) for group, names in zip(inputs, wanted, strict=True)]
 
 
 def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes]) -> list[tuple[Tensor, ...]]:
@@ -187,9 +182,7 @@ def _port(entry: Value) -> Port:
     name, datatype, shape = _described(entry)
     # The fixed sizes are checked as those of a tensor are, by making one.
     TensorSpec(name, datatype, tuple(size for size in shape if isinstance(size, int)))
-    if len(shape) > MAX_RANK or not all(
-        type(size) is int or (isinstance(size, str) and size) for size in shape
-    ):
+    if len(shape) > MAX_RANK or not all(type(size) is int or (isinstance(size, str) and size) for size in shape):
         raise MalformedError("A dimension of a port in a frame is neither a size nor a name.")
     sizes = cast("list[int | str]", shape)
     return Port(name, datatype, tuple(plain(size) if isinstance(size, str) else size for size in sizes))

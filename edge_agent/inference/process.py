@@ -77,9 +77,7 @@ class WorkerProcess:
     process, as the kernel's parent-death signal asks for.
     """
 
-    def __init__(
-        self, options: launch.Options, sink: Callable[[WorkerEvent], None], log: logging.Logger
-    ) -> None:
+    def __init__(self, options: launch.Options, sink: Callable[[WorkerEvent], None], log: logging.Logger) -> None:
         self._options = options
         self._sink = sink
         self._log = log
@@ -111,9 +109,7 @@ class WorkerProcess:
         self._thread.start()
         self._is_started.wait()
         if self._failure is not None:
-            raise WorkerError(
-                f"The worker process could not be started: {self._failure}.", code="worker-start"
-            )
+            raise WorkerError(f"The worker process could not be started: {self._failure}.", code="worker-start")
 
     @property
     def pid(self) -> int:
@@ -129,9 +125,7 @@ class WorkerProcess:
         """Send a command to load, taking over `fd`. Raises as `send` does."""
         self.send(header, fd=fd, expected=_Expected((ModelLoaded, LoadFailed), digest))
 
-    def canary(
-        self, digest: bytes, fd: int, cases: Sequence[Case], tolerance: Golden, seconds: float
-    ) -> None:
+    def canary(self, digest: bytes, fd: int, cases: Sequence[Case], tolerance: Golden, seconds: float) -> None:
         """Send a command to measure, taking over `fd`. Raises as `send` does."""
 
         def judge(answers: Sequence[Sequence[Tensor]]) -> str:
@@ -154,9 +148,7 @@ class WorkerProcess:
         expected = _Expected((CanaryDone, CanaryFailed), digest, MAX_GOLDEN_BYTES, judge)
         self.send(header, parts, fd, expected)
 
-    def run(
-        self, header: Mapping[str, object], token: int, parts: Sequence[frames.Buffer], most_bytes: int
-    ) -> None:
+    def run(self, header: Mapping[str, object], token: int, parts: Sequence[frames.Buffer], most_bytes: int) -> None:
         """Send a run whose outputs have at most `most_bytes`. Raises as `send` does."""
         self.send(header, parts, None, _Expected((RunDone, RunFailed), token, most_bytes))
 
@@ -268,9 +260,7 @@ class WorkerProcess:
         if header.get("say") == "ready" and not self._ready:
             self._ready = True
             elapsed_ms = (time.perf_counter() - self._asked_at) * 1e3
-            return WorkerStarted(
-                self.pid, text_of(header, "runtime"), names_of(header, "providers"), elapsed_ms
-            )
+            return WorkerStarted(self.pid, text_of(header, "runtime"), names_of(header, "providers"), elapsed_ms)
         with self._lock:
             expected = self._expected[0] if self._expected else None
         event = event_of(frame, expected.judge if expected is not None else None)
@@ -309,7 +299,5 @@ class WorkerProcess:
         hung = verdict == "hung"
         oom_killed = obituary.oom_kills() > self._oom_kills
         message = obituary.write(status, tuple(self._stderr), hung=hung, garbled=garbled, oom_killed=oom_killed)
-        self._log.warning(
-            "%s", message, extra={"action": "worker-died", "pid": pid, "held_runs": len(tokens)}
-        )
+        self._log.warning("%s", message, extra={"action": "worker-died", "pid": pid, "held_runs": len(tokens)})
         self._sink(WorkerDied(pid, "worker-hung" if hung else "worker-died", message, tokens))

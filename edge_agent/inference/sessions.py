@@ -130,9 +130,7 @@ class Session:
             raise _failure(error, "model-run", "The model failed while running") from error
         total = sum(len(output.data) for output in outputs)
         if total > max_output_bytes:
-            raise TooLargeError(
-                f"The outputs have {total} bytes, more than the {max_output_bytes} that are allowed."
-            )
+            raise TooLargeError(f"The outputs have {total} bytes, more than the {max_output_bytes} that are allowed.")
         return outputs
 
     # -- inputs ----------------------------------------------------------------------------------------------
@@ -148,9 +146,7 @@ class Session:
                 raise InputError(f"The input {port} is missing; the model takes {_listed(self.inputs)}.")
             _check_input(port, spec, free)
         if given:
-            raise InputError(
-                f"The model has no input {next(iter(given))!r}; it takes {_listed(self.inputs)}."
-            )
+            raise InputError(f"The model has no input {next(iter(given))!r}; it takes {_listed(self.inputs)}.")
 
     def _wanted(self, wanted: Sequence[str]) -> Sequence[Port]:
         if not wanted:
@@ -166,9 +162,7 @@ class Session:
 
     def _run_arrays(self, ports: Sequence[Port], arrays: dict[str, npt.NDArray[Any]]) -> list[Output]:
         feed = {
-            port.name: _value(arrays[port.name], port.datatype)
-            if port.datatype is DataType.BF16
-            else arrays[port.name]
+            port.name: _value(arrays[port.name], port.datatype) if port.datatype is DataType.BF16 else arrays[port.name]
             for port in self.inputs
         }
         results = self._session.run([port.name for port in ports], feed)
@@ -179,9 +173,7 @@ class Session:
         results = self._session.run_with_ort_values([port.name for port in ports], feed)
         outputs = []
         for port, result in zip(ports, results, strict=True):
-            data = (
-                ctypes.string_at(result.data_ptr(), size) if (size := result.tensor_size_in_bytes()) else b""
-            )
+            data = ctypes.string_at(result.data_ptr(), size) if (size := result.tensor_size_in_bytes()) else b""
             outputs.append(Output(TensorSpec(port.name, port.datatype, tuple(result.shape())), data))
         return outputs
 
@@ -196,9 +188,7 @@ def _open(fd: int, threads: int) -> Any:  # noqa: ANN401 - onnxruntime ships no 
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return ort.InferenceSession(
-            f"/proc/self/fd/{fd}", options, providers=list(PROVIDERS), enable_fallback=0
-        )
+        return ort.InferenceSession(f"/proc/self/fd/{fd}", options, providers=list(PROVIDERS), enable_fallback=0)
     except MemoryError:
         raise ResourceError("There is not enough memory to load the model.") from None
     except Exception as error:
@@ -220,9 +210,7 @@ def _reason(text: str) -> str:
 def _port(node: Any, kind: str) -> Port:  # noqa: ANN401 - onnxruntime ships no types
     try:
         datatype = DataType.from_onnx(node.type)
-        shape = tuple(
-            size if isinstance(size, int) and size >= 0 else str(size or "?") for size in node.shape
-        )
+        shape = tuple(size if isinstance(size, int) and size >= 0 else str(size or "?") for size in node.shape)
         TensorSpec(node.name, datatype, tuple(size for size in shape if isinstance(size, int)))
     except (ValueError, EdgeAgentError) as error:
         raise WorkerError(
@@ -232,9 +220,7 @@ def _port(node: Any, kind: str) -> Port:  # noqa: ANN401 - onnxruntime ships no 
 
 
 def _listed(ports: Sequence[Port]) -> str:
-    return (
-        ", ".join(str(port) for port in ports[:16]) + (", …" if len(ports) > 16 else "") if ports else "none"
-    )
+    return ", ".join(str(port) for port in ports[:16]) + (", …" if len(ports) > 16 else "") if ports else "none"
 
 
 def _check_input(port: Port, spec: TensorSpec, free: dict[str, tuple[int, str]]) -> None:
@@ -254,8 +240,7 @@ def _check_input(port: Port, spec: TensorSpec, free: dict[str, tuple[int, str]])
             before, where = free.setdefault(expected, (size, port.name))
             if before != size:
                 raise InputError(
-                    f"The input {port} was given with the shape {given}, but {expected!r} is {before}"
-                    f" in {where!r}."
+                    f"The input {port} was given with the shape {given}, but {expected!r} is {before} in {where!r}."
                 )
 
 

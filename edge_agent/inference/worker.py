@@ -19,15 +19,11 @@ from edge_agent.inference import limits
 
 def main(arguments: list[str] | None = None) -> int:
     """Serve until the daemon ends the conversation; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description="Runs models for the agent; started by the agent, not by people."
-    )
+    parser = argparse.ArgumentParser(description="Runs models for the agent; started by the agent, not by people.")
     parser.add_argument("--fd", type=int, required=True, help="the connected socket to the daemon")
     parser.add_argument("--parent", type=int, required=True, help="the process id of the daemon")
     parser.add_argument("--threads", type=int, required=True, help="threads inside an operator")
-    parser.add_argument(
-        "--memory-limit-bytes", type=int, help="memory for models, above that of the idle worker"
-    )
+    parser.add_argument("--memory-limit-bytes", type=int, help="memory for models, above that of the idle worker")
     options = parser.parse_args(arguments)
 
     limits.ignore_terminal()

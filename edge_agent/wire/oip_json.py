@@ -114,12 +114,12 @@ def response_from_json(given: object) -> Response:
 
 
 def tensor_from_json(given: object) -> Tensor:
-    """Read one tensor: an object with `name`, `shape`, `datatype` and `data`, flat or nested.
+    """Read one tensor, from text or objects: `name`, `shape`, `datatype`, and `data`, flat or nested.
 
     Raises:
         InputError: it is not one; the message names the tensor.
     """
-    return _tensor(given, "The tensor")
+    return _tensor(_document(given), "The tensor")
 
 
 def tensor_to_json(tensor: Tensor) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def _pack(datatype: DataType, data: list[Any], where: str) -> bytes:
 def _pack_floats(datatype: DataType, data: list[Any]) -> bytes | None:
     """Return the bytes, or None where a number became infinite; integers of any size overflow."""
     if datatype is DataType.FP16:
-        packed = struct.pack(f"<{len(data)}e", *data)  # overflows by itself, but lets infinity pass
+        packed = struct.pack(f"<{len(data)}e", *map(float, data))  # overflows, but lets infinity pass
         return packed if all(map(math.isfinite, data)) else None
     numbers = array(_ARRAY_CODES[datatype], data)
     return _little(numbers) if _all_finite(numbers) else None

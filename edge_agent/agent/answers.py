@@ -1,0 +1,70 @@
+"""What an agent says of an attempt, signed: a result with its tensors, or a failure with its cause. Pure."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from edge_agent.agent.attempts import Held
+from edge_agent.clock import Now
+from edge_agent.inference.events import RunDone
+from edge_agent.wire.envelope import seal
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.messages import Failure, Job, Result, TensorDigest, VariantClass
+from edge_agent.wire.topics import Topics
+
+MAX_MESSAGE_CHARS = 500
+
+Blame: TypeAlias = Literal["agent", "model", "requester"]
+
+
+class Answers:
+    """Signs with the agent's key for one network.
+
+    Args:
+        key: the agent's.
+        topics: of the network.
+    """
+
+    def __init__(self, key: SigningKey, topics: Topics) -> None:
+        self._key = key
+        self._network = topics.network
+
+    def result(self, held: Held, klass: VariantClass, done: RunDone, now: Now) -> bytes:
+        """Say what came out, of exactly these inputs: their salted digests are made anew from the bytes that ran."""
+        job = held.job
+        result = Result(
+            network=self._network,
+            issued_ms=now.wall_ms,
+            job=job.job,
+            epoch=job.epoch,
+            agent_id=self._key.public.id,
+            family=job.family,
+            variant=job.variant,
+            klass=klass,
+            inputs=tuple(TensorDigest.of(tensor, job.salt) for tensor in held.inputs),
+            outputs=tuple(TensorDigest.of(tensor) for tensor in done.outputs),
+            received_ms=held.received_ms,
+            finished_ms=now.wall_ms,
+            run_us=done.run_us,
+        )
+        return seal(self._key, result, [tensor.data for tensor in done.outputs])
+
+    def failure(self, job: Job, code: str, message: str, blame: Blame, now: Now, *, retry: bool) -> bytes:  # noqa: PLR0913 the fields of the statement
+        """Say that there is no result and why; `retry` says whether another attempt makes sense."""
+        failure = Failure(
+            network=self._network,
+            issued_ms=now.wall_ms,
+            job=job.job,
+            epoch=job.epoch,
+            agent_id=self._key.public.id,
+            code=code,
+            message=_plain(message),
+            blame=blame,
+            retry=retry,
+        )
+        return seal(self._key, failure)
+
+
+def _plain(message: str) -> str:
+    """Make the text of a library fit for a statement: printable, on one line, bounded."""
+    return "".join(char if char.isprintable() else " " for char in message)[:MAX_MESSAGE_CHARS]

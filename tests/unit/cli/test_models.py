@@ -1,0 +1,63 @@
+"""`edge-agent models`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edge_agent.cli import main
+from edge_agent.cli.table import render
+from edge_agent.models.catalogue import builtin
+
+
+def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command and return what it printed."""
+    assert main(["models", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_all_families_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each family with its variants, and how to see more."""
+    text = output(capsys)
+    for family in builtin().families:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{family.name} ")]
+        assert family.title in line
+        assert ", ".join(variant.name for variant in family.variants) in line
+    assert "edge-agent models FAMILY" in text
+
+
+def test_one_family_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    """What goes in and comes out, and for each variant its measured quality and what speaks for it."""
+    text = output(capsys, "digits")
+    family = builtin().family("digits")
+    for port in (*family.inputs, *family.outputs):
+        assert f" {port.name} " in text
+        assert port.datatype in text
+    lines = text.splitlines()
+    for variant in family.variants:
+        (line,) = [line for line in lines if line.startswith(f"{variant.name} ")]
+        assert f"{variant.quality.value:.2%}" in line
+        assert variant.digest[:12] in line
+        assert ("same bits" in line) == variant.reproducible
+    assert family.licence in text
+    assert "[N, 1, 8, 8]" in text
+
+
+def test_json_is_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of it, and of one family all of that."""
+    document = json.loads(output(capsys, "--json"))
+    assert document == builtin().model_dump(mode="json")
+    assert json.loads(output(capsys, "digits", "--json")) == document["families"][0]
+
+
+def test_unknown_family_names_the_closest(capsys: pytest.CaptureFixture[str]) -> None:
+    """Status 65 and a hint."""
+    assert main(["models", "digit"]) == 65
+    assert "Did you mean 'digits'?" in capsys.readouterr().err
+
+
+def test_tables_are_aligned() -> None:
+    """Columns two spaces apart, numbers to the right, no spaces at the ends of lines."""
+    assert render(("name", "n"), [("a", "1"), ("long", "10")], right=(1,)) == "name   n\na      1\nlong  10"
+    assert render(("name", "last"), [("a", "")]) == "name  last\na"
