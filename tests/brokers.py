@@ -84,9 +84,7 @@ def amqtt(max_message_bytes: int = 8 * 2**20) -> Iterator[int]:
         def on_ready(_host: str, port: int) -> None:
             ready.put((port, lambda: loop.call_soon_threadsafe(stop.set)))
 
-        await embedded.serve(
-            "127.0.0.1", 0, on_ready=on_ready, max_message_bytes=max_message_bytes, stop=stop
-        )
+        await embedded.serve("127.0.0.1", 0, on_ready=on_ready, max_message_bytes=max_message_bytes, stop=stop)
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()
@@ -111,9 +109,7 @@ class Client:
     ) -> None:
         self.events: queue.Queue[LinkEvent] = queue.Queue()
         log = logging.getLogger("tests.link")
-        self.link = Link(
-            options, subscriptions, self.events.put_nowait, will=will, rng=random.Random(1), log=log
-        )
+        self.link = Link(options, subscriptions, self.events.put_nowait, will=will, rng=random.Random(1), log=log)
 
     def __enter__(self) -> Self:
         self.link.start()

@@ -48,12 +48,14 @@ class Network:
 
 
 @contextmanager
-def running_network(tmp_path: Path, *arguments: str) -> Iterator[Network]:
-    """Start `edge-agent up` and wait for its ready file; end it cleanly afterwards."""
+def running_network(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[Network]:
+    """Start `edge-agent up`, with more variables, and wait for its ready file; end it cleanly afterwards."""
     ready, state = tmp_path / "ready.json", tmp_path / "state"
     command = [sys.executable, "-m", "edge_agent", "up", "--state", str(state), "--ready-file", str(ready)]
     with (tmp_path / "up.log").open("w") as log:
-        process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log, text=True, env=clean_environment())
+        process = subprocess.Popen(
+            [*command, *arguments], stdout=log, stderr=log, text=True, env={**clean_environment(), **environment}
+        )
     try:
         end = time.monotonic() + READY_SECONDS
         while not ready.exists():

@@ -78,9 +78,7 @@ def endless() -> bytes:
         numpy_helper.from_array(np.array(1, np.bool_), "go"),
     ]
     loop = helper.make_node("Loop", ["trips", "go", "in0"], ["out0"], body=body)
-    return model(
-        [loop], [value("in0", "FP32", ("n",))], [value("out0", "FP32", ("n",))], constants
-    ).SerializeToString()
+    return model([loop], [value("in0", "FP32", ("n",))], [value("out0", "FP32", ("n",))], constants).SerializeToString()
 
 
 def growing() -> bytes:
@@ -93,9 +91,7 @@ def failing() -> bytes:
     """Return a model that fails unless its input has exactly three elements."""
     three = numpy_helper.from_array(np.array([3], np.int64), "three")
     node = helper.make_node("Reshape", ["in0", "three"], ["out0"])
-    return model(
-        [node], [value("in0", "FP32", ("n",))], [value("out0", "FP32", (3,))], [three]
-    ).SerializeToString()
+    return model([node], [value("in0", "FP32", ("n",))], [value("out0", "FP32", (3,))], [three]).SerializeToString()
 
 
 def constant_text(text: bytes) -> bytes:

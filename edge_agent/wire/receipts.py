@@ -146,7 +146,10 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
 
     # 3. In it, the result, by the agent that the coordinator names and for the same network.
     agent = PublicKey.from_bytes(receipt.agent_key)
-    result = open_envelope(receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES).statement
+    opened = open_envelope(receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES)
+    result = opened.statement
+    if len(opened.signed) != len(receipt.result):
+        raise MalformedError("The result in the receipt is followed by bytes that its signature does not cover.")
     if result.agent_id != agent.id:
         raise RefusedError("The result in the receipt names another agent than its signer.", code="wrong-agent")
     return VerifiedReceipt(coordinator, agent, result, receipt.accepted_ms, salt)

@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from networks import Network, clean_environment
+from brokers import mosquitto
+from networks import Network, clean_environment, running_network
 
 from edge_agent.local.demo import input_of
 from edge_agent.models.scans import load_scans
@@ -122,3 +123,20 @@ def test_state_directory_is_used_by_one_at_a_time(network: Network) -> None:
     assert second.returncode == 74
     assert "another process uses the state directory" in second.stderr
     assert network.process.poll() is None
+
+
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+def test_same_on_both_versions_of_mqtt(tmp_path: Path, protocol: str) -> None:
+    """On Mosquitto with MQTT 5 and with 3.1.1, a job is done and both sides say which version they speak."""
+    with (
+        mosquitto(tmp_path, "allow_anonymous true") as port,
+        running_network(
+            tmp_path, "--broker", f"mqtt://127.0.0.1:{port}", EDGE_AGENT_BROKER_PROTOCOL=protocol
+        ) as network,
+    ):
+        url = f"{network.about['http']}/v2/models/digits/infer"
+        answer = httpx.post(url, json=request_of_first_scan(), trust_env=False)
+        assert answer.status_code == 200
+        assert network.about["pids"]["broker"] is None
+        for name in ("agent", "coordinator"):
+            assert f"with MQTT {protocol}." in network.log(name)

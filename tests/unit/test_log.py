@@ -152,7 +152,9 @@ def test_a_line_cannot_be_forged(message: str, value: str) -> None:
 
 def test_a_value_with_spaces_is_quoted() -> None:
     """So that fields can be told apart again."""
-    assert written("console", reason='not "now" = later', empty="").endswith('reason="not \\"now\\" = later" empty=""\n')
+    assert written("console", reason='not "now" = later', empty="").endswith(
+        'reason="not \\"now\\" = later" empty=""\n'
+    )
 
 
 def test_traceback_follows_its_line() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
 # These are helpers of the commands, not commands.
-HELPERS = {"__init__", "__main__", "parsing", "parts", "table"}
+HELPERS = {"__init__", "__main__", "child", "parsing", "parts", "table"}
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -121,9 +121,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
         (["--nope"], "edge-agent does not take '--nope'.", "edge-agent --help"),
     ],
 )
-def test_misuse_is_explained(
-    arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_misuse_is_explained(arguments: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """One line what, one line what to do, status 64, nothing on standard output."""
     assert main(arguments) == 64
     captured = capsys.readouterr()

@@ -117,10 +117,9 @@ def test_any_object_is_read_or_refused(body: dict[str, Any]) -> None:
     for name, value in body.items():
         try:
             made = tensor_from_json(good | {name: value})
-        except InputError as error:
-            assert str(error)
-        else:
-            assert isinstance(made, Tensor)
+        except InputError:
+            continue
+        assert isinstance(made, Tensor)
 
 
 @pytest.mark.parametrize(("datatype", "limits"), INTEGERS.items())
@@ -259,7 +258,7 @@ def test_strings_are_text() -> None:
 
 
 def test_unknown_datatype_names_the_closest() -> None:
-    """numpy's and ONNX's names are not the protocol's."""
+    """Names of numpy and of ONNX are not the protocol's."""
     with pytest.raises(InputError, match="unknown datatype 'fp32'") as caught:
         tensor_from_json(tensor("fp32", [1], [1]))
     assert caught.value.hint == "Did you mean FP32?"
