@@ -34,7 +34,7 @@ def tensor_from_npy(data: bytes, port: Port) -> Tensor:
     """
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged header is parsed as Python and can raise nearly anything
         raise InputError(f"this is not a complete .npy file of numbers: {error}") from error
     if port.datatype not in _DTYPES:
         raise InputError(f"the input {port.name!r} is of type {port.datatype}, which .npy files cannot hold")

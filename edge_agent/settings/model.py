@@ -172,7 +172,7 @@ class Agent(_Section):
         description="Families to serve; `*` stands for any characters, `?` for any one.",
     )
     threads: Annotated[int, Field(ge=0, le=1024), Flag("--threads", "N")] = Field(
-        default=0, description="Threads of the worker; 0 takes what was measured to be fastest."
+        default=0, description="Threads of the worker; 0 takes one for each usable big core."
     )
     max_in_flight: Annotated[int, Field(ge=1, le=1024)] = Field(
         default=8, description="Attempts that the agent holds at once, running and waiting."

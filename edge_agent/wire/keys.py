@@ -92,7 +92,7 @@ class PublicKey:
         if b"PRIVATE KEY-----" in pem:
             raise KeyFileError(
                 f"{file} holds a secret key where a public one is needed.",
-                hint=f"Give the file {file}.pub that was written beside it, and keep {file} to yourself.",
+                hint=f"Give the .pub file that was written beside it, and keep {file} to yourself.",
             )
         try:
             key = serialization.load_pem_public_key(pem)

@@ -416,7 +416,7 @@ def test_a_worker_without_its_parent_does_not_stay(heard: Heard) -> None:
         command = [sys.executable, "-m", "edge_agent.inference.worker", "--fd", str(fd), "--threads", "1"]
         child = subprocess.run([*command, "--parent", "1"], pass_fds=(fd,), check=False, timeout=WAIT_SECONDS)
         assert child.returncode == 0
-        ours.setblocking(False)  # noqa: FBT003
+        ours.setblocking(False)
         with pytest.raises(BlockingIOError):
             ours.recv(1)
 
