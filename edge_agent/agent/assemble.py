@@ -5,7 +5,7 @@ from __future__ import annotations
 from edge_agent.agent.core import Rules
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
 from edge_agent.agent.policy import Policy
-from edge_agent.errors import StateError
+from edge_agent.folders import make_private
 from edge_agent.models.catalogue import builtin
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
@@ -26,10 +26,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
         StateError: the state directory cannot be made.
     """
     own = settings.agent
-    try:
-        own.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StateError(f"cannot make the state directory {own.state_dir}: {error.strerror}") from error
+    make_private(own.state_dir)
     machine = profile()
     options = Options(
         network=settings.network.name,

@@ -31,7 +31,7 @@ class Held:
 
     Attributes:
         lease_until: monotonic seconds; a run that is not over by then is given up.
-        renew_at: monotonic seconds at which a waiting attempt's lease is renewed.
+        renew_at: monotonic seconds at which the lease is renewed, until there is an answer.
         token: names the run in the worker.
         answer: the signed result or failure, kept until the coordinator settles it.
         redeliver_at: monotonic seconds at which the answer is sent again.
@@ -70,13 +70,24 @@ class Attempts:
         return self._held.get(key)
 
     def active(self) -> int:
-        """How many are waiting or running."""
+        """How many are waiting or running; runs that were dropped count until the worker is through with them."""
         return len(self._waiting) + len(self._running)
 
-    def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now) -> Held:
-        """Take an attempt in; an older epoch of the same job is dropped, for its answer would be refused."""
-        for key in [key for key in self._held if key[0] == job.job and key[1] < job.epoch]:
+    def unfinished(self) -> int:
+        """How many are waiting or running for the coordinator: what it counts, too."""
+        return sum(1 for held in self._held.values() if held.stage is not Stage.FINISHED)
+
+    def newest_epoch(self, job: bytes) -> int:
+        """Return the newest epoch of a job that is held, 0 for none."""
+        return max((epoch for held_job, epoch in self._held if held_job == job), default=0)
+
+    def drop_older(self, job: bytes, epoch: int) -> None:
+        """Forget the attempts of a job before this epoch: their answers would be refused."""
+        for key in [key for key in self._held if key[0] == job and key[1] < epoch]:
             self.drop(key)
+
+    def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now) -> Held:
+        """Take an attempt in."""
         self._token += 1
         lease = job.lease_ms / 1000
         held = Held(job, inputs, now.wall_ms, now.monotonic + lease, now.monotonic + lease / 3, self._token)
@@ -98,7 +109,8 @@ class Attempts:
     def running(self, token: int) -> Held | None:
         """Return the attempt of a run, unless it was dropped meanwhile."""
         key = self._running.get(token)
-        return self._held.get(key) if key else None
+        held = self._held.get(key) if key else None
+        return held if held is not None and held.token == token else None  # it may have been dropped and come again
 
     def running_tokens(self) -> list[int]:
         """Return the tokens of the runs that the worker holds, in the order in which it does them."""
@@ -118,9 +130,10 @@ class Attempts:
     def back_to_waiting(self, tokens: list[int]) -> None:
         """Put runs that never began back at the head of the queue, in their order."""
         for token in reversed(tokens):
+            held = self.running(token)
             key = self._running.pop(token, None)
-            if key is not None and key in self._held:
-                self._held[key].stage = Stage.WAITING
+            if held is not None and key is not None:
+                held.stage = Stage.WAITING
                 self._waiting.appendleft(key)
 
     def drop(self, key: Key) -> bool:
@@ -132,13 +145,19 @@ class Attempts:
             self._waiting.remove(key)
         return True
 
-    def forget_run(self, token: int) -> None:
-        """Take note that the worker no longer has this run."""
+    def forget_run(self, token: int, now: Now) -> None:
+        """Take note that the worker no longer has this run; the next one has its time from now."""
         self._running.pop(token, None)
+        if (following := self.first_running()) is not None:
+            following.lease_until = now.monotonic + following.job.lease_ms / 1000
 
     def unsettled(self) -> list[Held]:
         """Return the finished attempts whose answers may have to be sent again."""
         return [held for held in self._held.values() if held.stage is Stage.FINISHED]
+
+    def renewable(self) -> list[Held]:
+        """Return the attempts whose leases are to be renewed: all that are not finished, while we watch over them."""
+        return [held for held in self._held.values() if held.stage is not Stage.FINISHED]
 
     def waiting(self) -> list[Held]:
         """Return the attempts that have not begun."""
@@ -146,14 +165,11 @@ class Attempts:
 
     def first_running(self) -> Held | None:
         """Return the attempt that the worker is computing, as far as we know."""
-        for key in self._running.values():
-            if key in self._held:
-                return self._held[key]
-        return None
+        return next((held for token in self._running if (held := self.running(token)) is not None), None)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which something here is due, if any."""
-        due = [held.renew_at for held in self.waiting()]
+        due = [held.renew_at for held in self.renewable()]
         due += [held.redeliver_at for held in self.unsettled()]
         if (first := self.first_running()) is not None:
             due.append(first.lease_until)

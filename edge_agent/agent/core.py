@@ -51,6 +51,9 @@ PIPELINE_RUNS = 2
 
 CONTROL_MAX_BYTES = 64 * 1024
 
+PRESENT_AGAIN_SECONDS = 60.0
+"""Birth and offers are said again so often: a message that got lost on the way keeps nobody idle for longer."""
+
 _Small = TypeVar("_Small", Settled, Control, Hello)
 
 
@@ -86,6 +89,7 @@ class Core:
         self._rules = rules
         self._sequence = 0
         self._stop_at = 0.0
+        self._present_at = 0.0
         self._idle_since: float | None = None
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
@@ -112,7 +116,7 @@ class Core:
             case Tick():
                 commands = self._on_tick(now)
             case PlanRequested():
-                commands = self._planner.begin()
+                commands = self._planner.begin(now)
             case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
                 commands = self._on_plan(event, now)
         commands += self._pump(now)
@@ -125,6 +129,8 @@ class Core:
         due = [self.attempts.next_deadline(), self._planner.next_deadline(), self._idle_deadline()]
         if self.stopping:
             due.append(self._stop_at)
+        if self.session is not None:
+            due.append(self._present_at)
         return min((moment for moment in due if moment is not None), default=None)
 
     # -- messages -------------------------------------------------------------------------------------------------
@@ -206,6 +212,8 @@ class Core:
         key = (job.job, job.epoch)
         if (known := self.attempts.get(key)) is not None:
             return [self._deliver(known)] if known.stage is Stage.FINISHED else []
+        if job.epoch < self.attempts.newest_epoch(job.job):  # it came late
+            raise RefusedError("a newer attempt of this job is held already", code="stale-epoch")
         try:
             inputs = tuple(attach(job.inputs, opened.attachments, job.salt))
         except PeerError as error:
@@ -216,7 +224,8 @@ class Core:
             return [self._refuse(job, "handed-back", "the agent is stopping", now)]
         if self._planner.offered(job.variant) is None:
             return [self._refuse(job, "wrong-model", "this variant is not offered here", now)]
-        if self.attempts.active() >= self._rules.max_in_flight:
+        self.attempts.drop_older(job.job, job.epoch)
+        if self.attempts.unfinished() >= self._rules.max_in_flight:
             return [self._refuse(job, "queue-full", "the agent's queue is full", now)]
         self.attempts.add(job, inputs, now)
         self._idle_since = None
@@ -227,7 +236,7 @@ class Core:
         commands: list[Command] = []
         if not self._planner.ready:
             if self.attempts.waiting():
-                commands += self._planner.wake()
+                commands += self._planner.wake(now)
             return commands
         while len(self.attempts.running_tokens()) < PIPELINE_RUNS:
             held = self.attempts.start_next(now)
@@ -241,7 +250,7 @@ class Core:
 
     def _on_run_done(self, event: RunDone, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
-        self.attempts.forget_run(event.token)
+        self.attempts.forget_run(event.token, now)
         if held is None:
             return []  # cancelled or fenced meanwhile
         job = held.job
@@ -253,7 +262,7 @@ class Core:
 
     def _on_run_failed(self, event: RunFailed, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
-        self.attempts.forget_run(event.token)
+        self.attempts.forget_run(event.token, now)
         if held is None:
             return []
         retry = event.blame == "agent"
@@ -265,11 +274,13 @@ class Core:
         tokens = self.attempts.running_tokens()
         if tokens:
             first = self.attempts.running(tokens[0])
-            self.attempts.forget_run(tokens[0])
+            self.attempts.forget_run(tokens[0], now)
             self.attempts.back_to_waiting(tokens[1:])
             if first is not None:
                 commands.append(self._fail(first, event.code, event.message, "agent", now, retry=True))
-        return [*commands, *self._planner.on_worker_died(event, now)]
+        before = self._planner.offers()
+        commands += self._planner.on_worker_died(event, now)
+        return [*commands, *self._offer(now)] if self._planner.offers() != before else commands
 
     def _refuse(self, job: Job, code: str, message: str, now: Now) -> Publish:
         """Answer a job that is not taken on; not kept: when it is lost, the lease runs out."""
@@ -289,8 +300,14 @@ class Core:
         """Birth, offers, and every answer that is not settled."""
         if self.session is None:
             return []
+        return [*self._present(now), *(self._deliver(held) for held in self.attempts.unsettled())]
+
+    def _present(self, now: Now) -> list[Command]:
+        if self.session is None:
+            return []
+        self._present_at = now.monotonic + PRESENT_AGAIN_SECONDS
         birth = self._presence.birth("online", self.session, self.coordinator_session, self.attempts.keys(), now)
-        return [birth, *self._offer(now), *(self._deliver(held) for held in self.attempts.unsettled())]
+        return [birth, *self._offer(now)]
 
     def _offer(self, now: Now) -> list[Command]:
         if self.session is None or not self._planner.decided:
@@ -314,12 +331,12 @@ class Core:
                 held.redeliver_after_seconds = min(2 * held.redeliver_after_seconds, REDELIVER_MAX_SECONDS)
                 held.redeliver_at = now.monotonic + held.redeliver_after_seconds
                 commands.append(self._deliver(held))
-        waiting = self.attempts.waiting()
-        if any(held.renew_at <= now.monotonic for held in waiting):
-            for held in waiting:
+        working_on = self.attempts.renewable()
+        if any(held.renew_at <= now.monotonic for held in working_on):
+            for held in working_on:
                 held.renew_at = now.monotonic + held.job.lease_ms / 3000
             if self.session is not None:
-                held_keys = [(held.job.job, held.job.epoch) for held in waiting]
+                held_keys = [(held.job.job, held.job.epoch) for held in working_on]
                 commands.append(self._presence.progress(self.session, held_keys, now))
         first = self.attempts.first_running()
         if first is not None and first.lease_until <= now.monotonic:
@@ -329,6 +346,8 @@ class Core:
         idle = self._idle_deadline()
         if idle is not None and idle <= now.monotonic:
             commands += self._planner.sleep()
+        if self._present_at <= now.monotonic:
+            commands += self._present(now)
         return commands
 
     def _idle_deadline(self) -> float | None:

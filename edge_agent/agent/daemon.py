@@ -39,9 +39,10 @@ from edge_agent.agent.events import (
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
-from edge_agent.agent.status import write_atomically, write_status
+from edge_agent.agent.status import write_status
 from edge_agent.clock import system_now
 from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.folders import write_atomically
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed
 from edge_agent.inference.handle import Worker
 from edge_agent.models.catalogue import Catalogue, Variant

@@ -34,7 +34,9 @@ RESTART_FIRST_SECONDS = 0.1
 RESTART_MAX_SECONDS = 60.0
 STABLE_SECONDS = 30.0
 MAX_MODEL_DEATHS = 3
-"""A variant that cannot be loaded, or kills the worker while it is, this often is withdrawn."""
+"""A variant that ends the worker while it is measured or loaded this often in a row is left out."""
+PATIENCE_SECONDS = 60.0
+"""A worker that takes longer to start, to measure or to load is ended."""
 
 
 class WorkerState(StrEnum):
@@ -57,7 +59,7 @@ class Plan:
     chosen: Measured | None = None
     why: str = ""
     loaded: bool = False
-    load_failures: int = 0
+    deaths: int = 0  # of the worker, over the variant that is measured or loaded
 
 
 class Planner:
@@ -92,6 +94,9 @@ class Planner:
         self._threads = threads
         self.plans: list[Plan] = []
         self._runtime = ""
+        self._pid = 0
+        self._asked: bytes | None = None  # the variant that the worker measures or loads
+        self._patience_until: float | None = None
         self._started_at = 0.0
         self._restart_at: float | None = None
         self._deaths = 0
@@ -128,48 +133,47 @@ class Planner:
 
     # -- choosing ---------------------------------------------------------------------------------------------------
 
-    def begin(self) -> list[Command]:
+    def begin(self, now: Now) -> list[Command]:
         """Predict, leave out what cannot fit, and start measuring the rest."""
         for family in self._catalogue.families:
             refused = self._policy.refuses_family(family.name)
             if refused is not None:
-                self.plans.append(Plan(family, deque(), [Lost(v, refused) for v in family.variants], []))
+                self.plans.append(Plan(family, deque(), [Lost(v, refused) for v in family.variants], [], why=refused))
                 continue
             fits = {variant.digest: predict(variant, self._machine) for variant in family.variants}
             pruned = prune(family, fits, self._budget)
-            self.plans.append(Plan(family, deque(pruned.candidates), list(pruned.rejected), []))
+            why = "" if pruned.candidates else "no variant fits this machine"
+            self.plans.append(Plan(family, deque(pruned.candidates), list(pruned.rejected), [], why=why))
         if not any(plan.candidates for plan in self.plans):
             self.decided = True
             return [Note(logging.WARNING, "Nothing of the catalogue fits this machine", "nothing-fits")]
-        self.worker = WorkerState.STARTING
-        return [StartWorker(self._threads)]
+        return self._start(now)
 
-    def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:  # noqa: PLR0911 one branch an event
+    def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:
         """Take note of what the worker says and ask for the next thing."""
+        commands: list[Command] = []
         match event:
             case WorkerStarted():
                 self.worker = WorkerState.UP
                 self._runtime = event.runtime
-                self._started_at = now.monotonic
+                self._pid = event.pid
                 self._leave_out_newer()
-                return self._next()
             case CanaryDone():
-                return self._measured(event)
+                self._measured(event)
             case CanaryFailed():
                 plan = self._measuring(event.digest)
-                if plan is None:
-                    return []
-                variant = plan.candidates.popleft()
-                plan.lost.append(Lost(variant, f"it did not run here: {event.message}"))
-                return self._next()
+                if plan is not None:
+                    commands = self._leave_out(plan, event.code, f"it did not run here: {event.message}")
             case ModelLoaded():
                 for plan in self._serving(event.digest):
                     plan.loaded = True
-                return self._next()
+                    plan.deaths = 0
             case LoadFailed():
-                return self._on_load_failed(event)
+                for plan in self._serving(event.digest):
+                    commands += self._withdraw(plan, event.code, event.message)
             case _:
                 return []
+        return [*commands, *self._next(now)]
 
     def _leave_out_newer(self) -> None:
         """Leave out the candidates that need a newer onnxruntime than the worker has."""
@@ -190,10 +194,19 @@ class Planner:
     def _serving(self, digest: bytes) -> list[Plan]:
         return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
 
-    def _measured(self, event: CanaryDone) -> list[Command]:
+    def _leave_out(self, plan: Plan, code: str, why: str) -> list[Command]:
+        """Give the variant up that is measured now."""
+        plan.deaths = 0
+        variant = plan.candidates.popleft()
+        plan.lost.append(Lost(variant, why))
+        text = f"Left {variant.name} of {plan.family.name} out: {why}"
+        return [Note(logging.WARNING, text, "canary-failed", (("code", code),))]
+
+    def _measured(self, event: CanaryDone) -> None:
         plan = self._measuring(event.digest)
         if plan is None:
-            return []
+            return
+        plan.deaths = 0
         variant = plan.candidates.popleft()
         plan.measured.append(
             Measured(
@@ -204,14 +217,16 @@ class Planner:
                 why=event.why,
             )
         )
-        return self._next()
 
-    def _next(self) -> list[Command]:
+    def _next(self, now: Now) -> list[Command]:
         """Measure what is not measured, then choose, then load what was chosen and is not loaded."""
         if self.worker is not WorkerState.UP:
             return []
+        self._asked = None
+        self._patience_until = None
         for plan in self.plans:
             if plan.candidates:
+                self._ask(plan.candidates[0], now)
                 return [RunCanary(plan.candidates[0])]
         commands: list[Command] = []
         if not self.decided:
@@ -219,11 +234,16 @@ class Planner:
             self.decided = True
         for plan in self.plans:
             if plan.chosen is not None and not plan.loaded:
+                self._ask(plan.chosen.variant, now)
                 return [*commands, LoadModel(plan.chosen.variant)]
         return commands
 
+    def _ask(self, variant: Variant, now: Now) -> None:
+        self._asked = variant.digest_bytes
+        self._patience_until = now.monotonic + PATIENCE_SECONDS
+
     def _choose(self, plan: Plan) -> list[Command]:
-        if not plan.measured:
+        if plan.why:  # it was decided before anything was measured
             return []
         choice = choose(plan.measured, plan.family)  # the canary runs had the memory limit themselves
         plan.chosen, plan.why = choice.chosen, choice.why
@@ -237,22 +257,45 @@ class Planner:
 
     # -- keeping the worker up ----------------------------------------------------------------------------------------
 
-    def _on_load_failed(self, event: LoadFailed) -> list[Command]:
+    def _start(self, now: Now) -> list[Command]:
+        self.worker = WorkerState.STARTING
+        self._started_at = now.monotonic
+        self._patience_until = now.monotonic + PATIENCE_SECONDS
+        return [StartWorker(self._threads)]
+
+    def _withdraw(self, plan: Plan, code: str, message: str) -> list[Command]:
+        """Serve a family no longer."""
+        if plan.chosen is not None:
+            plan.lost.append(Lost(plan.chosen.variant, f"it can no longer be loaded: {message}"))
+        plan.chosen, plan.deaths = None, 0
+        plan.why = f"it can no longer be loaded: {message}"
+        text = f"Withdrew {plan.family.name}: {message}"
+        return [Note(logging.ERROR, text, "withdrawn", (("code", code),))]
+
+    def _blame_model(self, event: WorkerDied) -> list[Command]:
+        """Leave out what ends the worker again and again while it is measured or loaded; once says nothing yet."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return []
+        if (measured := self._measuring(asked)) is not None:
+            measured.deaths += 1
+            if measured.deaths >= MAX_MODEL_DEATHS:
+                return self._leave_out(measured, event.code, f"it ends the worker: {event.message}")
+            return []
         commands: list[Command] = []
-        for plan in self._serving(event.digest):
-            plan.load_failures += 1
-            # A dead worker says nothing about the model yet; a refusal to load does.
-            if event.code != "worker-died" or plan.load_failures >= MAX_MODEL_DEATHS:
-                if plan.chosen is not None:
-                    plan.lost.append(Lost(plan.chosen.variant, f"it can no longer be loaded: {event.message}"))
-                plan.chosen = None
-                text = f"Withdrew {plan.family.name}: {event.message}"
-                commands.append(Note(logging.ERROR, text, "withdrawn", (("code", event.code),)))
-        return [*commands, *self._next()]
+        for plan in self._serving(asked):
+            plan.deaths += 1
+            if plan.deaths >= MAX_MODEL_DEATHS:
+                commands += self._withdraw(plan, event.code, event.message)
+        return commands
 
     def on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
         """Start another one: at once after a long life, later and later after short ones."""
+        if self.worker in {WorkerState.ASLEEP, WorkerState.STARTING} and event.pid == self._pid:
+            return []  # it died while it was asked to stop: not the one that we start, or need, now
+        blamed = self._blame_model(event)
         self.worker = WorkerState.OFF
+        self._patience_until = None
         for plan in self.plans:
             plan.loaded = False
         lived = now.monotonic - self._started_at
@@ -261,35 +304,37 @@ class Planner:
         self._restart_at = now.monotonic + wait
         text = f"The worker ended: {event.message}"
         note = Note(logging.WARNING, text, event.code, (("pid", event.pid), ("restart_ms", int(wait * 1000))))
-        return [note, *self.on_tick(now)]
+        return [note, *blamed, *self.on_tick(now)]
 
     def next_deadline(self) -> float | None:
-        """Return the monotonic second at which the worker is to be started again, if any."""
-        return self._restart_at
+        """Return the monotonic second at which the worker is to be started again or has hung, if any."""
+        due = [moment for moment in (self._restart_at, self._patience_until) if moment is not None]
+        return min(due, default=None)
 
     def on_tick(self, now: Now) -> list[Command]:
-        """Start the worker again when it is time."""
+        """Start the worker again when it is time; end one that does not come back from what it was asked."""
+        if self._patience_until is not None and self._patience_until <= now.monotonic:
+            self._patience_until = now.monotonic + PATIENCE_SECONDS
+            text = f"The worker has not answered for {PATIENCE_SECONDS:g} s; ending it"
+            return [Note(logging.WARNING, text, "worker-hung"), StopWorker(hung=True)]
         if self._restart_at is None or self._restart_at > now.monotonic:
             return []
         self._restart_at = None
-        self.worker = WorkerState.STARTING
-        return [StartWorker(self._threads)]
+        return self._start(now)
 
     def sleep(self) -> list[Command]:
         """End the worker, to free its memory while there is nothing to do."""
         if self.worker is not WorkerState.UP:
             return []
         self.worker = WorkerState.ASLEEP
+        self._asked = self._patience_until = None
         for plan in self.plans:
             plan.loaded = False
         return [StopWorker(), Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep")]
 
-    def wake(self) -> list[Command]:
+    def wake(self, now: Now) -> list[Command]:
         """Start the worker if it sleeps."""
-        if self.worker is not WorkerState.ASLEEP:
-            return []
-        self.worker = WorkerState.STARTING
-        return [StartWorker(self._threads)]
+        return self._start(now) if self.worker is WorkerState.ASLEEP else []
 
 
 def _version(text: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Literal
 
 from edge_agent import __version__
@@ -10,7 +11,7 @@ from edge_agent.agent.events import Publish
 from edge_agent.clock import Now
 from edge_agent.wire.envelope import seal
 from edge_agent.wire.keys import SigningKey
-from edge_agent.wire.messages import Birth, Gone, HeldAttempt, Machine, Offer, Offers, Progress
+from edge_agent.wire.messages import MAX_HELD, Birth, Gone, HeldAttempt, Machine, Offer, Offers, Progress
 from edge_agent.wire.topics import Topics
 
 PROTOCOL_VERSIONS = (1,)
@@ -86,4 +87,5 @@ class Presence:
 
 
 def _held(attempts: Iterable[tuple[bytes, int]]) -> tuple[HeldAttempt, ...]:
-    return tuple(HeldAttempt(job=job, epoch=epoch) for job, epoch in attempts)
+    # What does not fit is leased again elsewhere: too much work, but no harm.
+    return tuple(HeldAttempt(job=job, epoch=epoch) for job, epoch in islice(attempts, MAX_HELD))

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from edge_agent.folders import write_atomically
+
 STATUS_FILE = "status.json"
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Replace a file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content)
-    temporary.replace(path)
 
 
 def write_status(folder: Path, status: dict[str, Any]) -> None:

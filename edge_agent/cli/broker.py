@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = effective(args).settings
     set_up_log(settings)
+    ready = ready_file(args)
     try:
         host, port = parse_host_port(args.listen)
     except ValueError as error:
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     def on_ready(real_host: str, real_port: int) -> None:
         shown = f"[{real_host}]" if ":" in real_host else real_host
-        write_ready_file(args, {"mqtt": f"mqtt://{shown}:{real_port}", "pid": os.getpid()})
+        write_ready_file(ready, {"mqtt": f"mqtt://{shown}:{real_port}", "pid": os.getpid()})
 
     async def main() -> None:
         stop = asyncio.Event()

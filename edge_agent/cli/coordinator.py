@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, own_key, set_up_log, write_ready_file
-from edge_agent.errors import UsageError
+from edge_agent.cli.parts import add_ready_file, own_key, ready_file, set_up_log, write_ready_file
+from edge_agent.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
     import asyncio  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
+    import logging  # noqa: PLC0415 as above
     import os  # noqa: PLC0415 as above
 
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
@@ -74,11 +75,14 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
     from edge_agent.coordinator.leasing import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+    from edge_agent.folders import take  # noqa: PLC0415 as above
     from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
     set_up_log(settings)
     own = settings.coordinator
+    ready = ready_file(args)
+    lock = take(own.state_dir)
     key = own_key(own.key_file)
     options = Options(
         network=settings.network.name,
@@ -100,13 +104,17 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     app = make_app(coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds)
     public = own.key_file.with_suffix(".pub")
 
+    log = logging.getLogger("edge_agent.coordinator")
+
     def on_ready(base_url: str) -> None:
-        write_ready_file(args, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
+        log.info("Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id})
+        write_ready_file(ready, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
         return asyncio.ensure_future(serve(app, listener, stop, on_ready))
 
-    asyncio.run(coordinator.run(serve_http))
+    with lock:
+        asyncio.run(coordinator.run(serve_http))
     return 0
 
 
@@ -119,14 +127,29 @@ def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:
             f"An agent's id is 32 letters and digits, not {(agent_id or 'nothing')[:64]!r}.",
             hint=f"The agent prints its id at its first start: edge-agent coordinator {word} ID",
         )
+    _existing(settings)
     Store(settings.coordinator.database).approve(agent_id, approved=approved)
     print(f"The agent {agent_id} is {'admitted' if approved else 'no longer admitted'}.")
     return 0
 
 
+def _existing(settings: Settings) -> None:
+    """Tell a wrong --state, instead of making an empty database there.
+
+    Raises:
+        StateError: no coordinator was ever started there.
+    """
+    if not settings.coordinator.database.exists():
+        raise StateError(
+            f"there is no coordinator's database {settings.coordinator.database}",
+            hint="Give the --state that the coordinator runs with; it makes its database at its first start.",
+        )
+
+
 def _list(settings: Settings, *, as_json: bool) -> int:
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
 
+    _existing(settings)
     agents = Store(settings.coordinator.database).agents()
     if as_json:
         print(

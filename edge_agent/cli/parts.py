@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
+
+from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -26,17 +29,19 @@ def own_key(path: Path) -> SigningKey:
 
     Raises:
         KeyFileError: the file is there and is not a key, or it cannot be written.
+        StateError: its folder cannot be made.
     """
+    from edge_agent.folders import make_private  # noqa: PLC0415 as above
     from edge_agent.wire.keys import SigningKey  # noqa: PLC0415 as above
 
     if path.exists():
         return SigningKey.from_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path.parent)
     key = SigningKey.generate()
     key.write(path)
     public = path.with_suffix(".pub")
-    if not public.exists():
-        key.public.write(public)
+    public.unlink(missing_ok=True)  # that of a key that is no more: whoever pinned it would wait for ever
+    key.public.write(public)
     return key
 
 
@@ -45,12 +50,30 @@ def add_ready_file(parser: Parser, content: str) -> None:
     parser.add_argument("--ready-file", metavar="FILE", help=f"write {content} to FILE as JSON once it works")
 
 
-def write_ready_file(args: argparse.Namespace, content: dict[str, object]) -> None:
-    """Write the file that `--ready-file` names, if it was given, in one piece."""
-    if args.ready_file:
-        from pathlib import Path  # noqa: PLC0415 as above
+def ready_file(args: argparse.Namespace) -> Path | None:
+    """Return the file that `--ready-file` names, without what an earlier run left there.
 
-        path = Path(args.ready_file)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(json.dumps(content) + "\n")
-        temporary.replace(path)
+    Raises:
+        UsageError: it could not be written, which is told before anything is started.
+    """
+    from pathlib import Path  # noqa: PLC0415 as above
+
+    if not args.ready_file:
+        return None
+    path = Path(args.ready_file)
+    try:
+        path.unlink(missing_ok=True)
+        problem = "" if os.access(path.parent, os.W_OK) else "its folder is not there or not writable"
+    except OSError as error:
+        problem = str(error.strerror)
+    if problem:
+        raise UsageError(f"--ready-file {path} cannot be written: {problem}.", hint="Name a file in a folder of yours.")
+    return path
+
+
+def write_ready_file(path: Path | None, content: dict[str, object]) -> None:
+    """Write the file that `ready_file` gave, if any, in one piece."""
+    from edge_agent.folders import write_atomically  # noqa: PLC0415 as above
+
+    if path is not None:
+        write_atomically(path, json.dumps(content) + "\n")

@@ -10,7 +10,6 @@ by its lease. Nothing here depends on what a broker remembers, orders or repeats
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import TypeVar
 
 from edge_agent.clock import Now
@@ -42,12 +41,15 @@ from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.wire.envelope import Opened, announced_key, open_envelope
 from edge_agent.wire.keys import PublicKey
-from edge_agent.wire.messages import Birth, Failure, Gone, Offers, Progress, Result
+from edge_agent.wire.messages import Birth, Failure, Gone, Offer, Offers, Progress, Result
 
 GONE_GRACE_SECONDS = 3.0
 """After a will, an agent has this long to come back and say what it still holds."""
 
 PRESENCE_MAX_BYTES = 128 * 1024
+
+HELLO_AGAIN_SECONDS = 5.0
+"""To agents that have not heard our hello it is said again, but not more often than this."""
 
 S = TypeVar("S", Offers, Progress, Gone)
 
@@ -72,11 +74,18 @@ class Core:
         self._families = {family.name: family for family in catalogue.families}
         self._rules = rules
         self._idempotency: dict[str, tuple[bytes, bytes]] = {}  # key -> (job, request digest)
+        self._hello_again_at = 0.0
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: PLR0911 one branch an event
+    def handle(self, event: Event, now: Now) -> list[Command]:
         """Apply one event and say what is to be done, in order."""
+        commands = self._apply(event, now)
+        if self.connected:  # whatever happened may have made room, or have shown that waiting is in vain
+            commands += self.leasing.dispatch_all(now, self.session)
+        return commands
+
+    def _apply(self, event: Event, now: Now) -> list[Command]:  # noqa: PLR0911 one branch an event
         match event:
             case MessageReceived():
                 return self._on_message(event, now)
@@ -92,8 +101,7 @@ class Core:
                 self.connected = False
                 return [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
             case AgentsChanged():
-                self.registry.approved = event.approved
-                return [self._statements.hello(self.session, now)] if self.connected else []
+                return self._on_agents_changed(event, now)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
@@ -141,36 +149,38 @@ class Core:
         deadline_ms = now.wall_ms + int(submit.deadline_seconds * 1000)
         record = InsertJob(submit, now.wall_ms, deadline_ms, job.max_attempts)
         stored = Commit((record,), durable=submit.durable, then=(JobStored(job.id, submit.job_id, repeated=False),))
-        return [stored, *self._dispatch(job.family, now)]
+        return [stored]
 
     def _on_cancel(self, event: CancelJob, now: Now) -> list[Command]:
         job = self.leasing.jobs.get(event.job_id)
         if job is None:
             return []
-        commands: list[Command] = []
-        if job.attempt is not None:
-            commands.append(self._statements.control(job.attempt.agent_id, "cancel", now, job))
         error = JobError("cancelled", "the client cancelled the job", Blame.CANCELLED)
-        return [*commands, *self.leasing.end(job, JobEvent.CANCEL, error, now)]
+        return [*self._call_off(job, now), *self.leasing.end(job, JobEvent.CANCEL, error, now)]
+
+    def _call_off(self, job: Job, now: Now) -> list[Command]:
+        """Tell the agent that holds the job, if any, to drop it: what it still works on would take up its room."""
+        if job.attempt is None:
+            return []
+        return [self._statements.control(job.attempt.agent_id, "cancel", now, job)]
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def _on_tick(self, now: Now) -> list[Command]:
         commands: list[Command] = []
-        families: set[str] = set()
         for job, epoch in self.leasing.expired(now):
-            families.add(job.family)
             if epoch == DEADLINE:
                 error = JobError("deadline", "the deadline passed before there was a result", Blame.DEADLINE)
-                commands += self.leasing.end(job, JobEvent.FAIL, error, now)
+                commands += [*self._call_off(job, now), *self.leasing.end(job, JobEvent.FAIL, error, now)]
             elif job.attempt is not None and not self.connected:  # our own absence is not the agent's fault
                 self.leasing.extend(job, now)
             elif job.attempt is not None:
                 commands += self._on_lease_expired(job, job.attempt.agent_id, now)
-        return [*commands, *self._dispatch_families(families, now)]
+        return commands
 
     def _on_lease_expired(self, job: Job, agent_id: str, now: Now) -> list[Command]:
         commands: list[Command] = [note(logging.WARNING, "A lease ran out", "lease-expired", job)]
+        job.failed_on.add(agent_id)
         agent = self.registry.agents.get(agent_id)
         if agent is not None:  # it may be gone without a will: no more work until it speaks again
             agent.withdraw(now.monotonic)
@@ -182,13 +192,32 @@ class Core:
     def _on_connected(self, event: BrokerConnected, now: Now) -> list[Command]:
         self.connected = True
         self.session = event.session
+        for agent in self.registry.agents.values():  # it may have another session by now: its birth will tell
+            agent.withdraw(now.monotonic)
         for job in self.leasing.jobs.values():
             if job.attempt is not None:
                 self.leasing.renew(job.attempt, now)
         return [
-            self._statements.hello(self.session, now),
+            self._hello(now),
             Note(logging.INFO, f"Connected to the broker as session {event.session}", "broker-connected"),
         ]
+
+    def _hello(self, now: Now) -> Command:
+        self._hello_again_at = now.monotonic + HELLO_AGAIN_SECONDS
+        return self._statements.hello(self.session, now)
+
+    def _on_agents_changed(self, event: AgentsChanged, now: Now) -> list[Command]:
+        """Ask those who were let in for their birth, which was refused before; take back what others hold."""
+        let_in = event.approved - self.registry.approved
+        self.registry.approved = event.approved
+        asked = sorted(let_in) if self.connected else []
+        commands: list[Command] = [self._statements.control(agent_id, "rebirth", now) for agent_id in asked]
+        for agent in self.registry.agents.values():
+            if not self.registry.admitted(agent.id):
+                agent.withdraw(now.monotonic)
+                for job_id in tuple(agent.in_flight):
+                    commands += self.leasing.requeue(self.leasing.jobs[job_id], "not-enrolled", now)
+        return commands
 
     def _on_message(self, event: MessageReceived, now: Now) -> list[Command]:
         try:
@@ -206,8 +235,7 @@ class Core:
             case "birth":
                 return self._on_birth(agent_id, payload, now)
             case "offers":
-                agent = self.registry.offers(self._open(agent_id, payload, Offers), now.monotonic)
-                return [_offer_note(agent), *self._dispatch_families(agent.offers, now)]
+                return self._on_offers(self._open(agent_id, payload, Offers), now)
             case "progress":
                 return self._on_progress(agent_id, self._open(agent_id, payload, Progress), now)
             case "gone":
@@ -238,12 +266,15 @@ class Core:
                 self._statements.control(agent_id, "not-enrolled", now),
                 Note(logging.WARNING, text, "not-enrolled", (("agent_id", agent_id),)),
             ]
+        before = known.presence if known else None
         agent, new = self.registry.birth(birth, key, now.monotonic)
         commands: list[Command] = [Commit((save,))] if new else []
-        word = "online" if birth.state == "online" else "stopped cleanly"
-        commands.append(Note(logging.INFO, f"Agent is {word}", f"agent-{birth.state}", (("agent_id", agent_id),)))
-        if birth.state == "online" and self.connected and (birth.coordinator_session or 0) < self.session:
-            commands.append(self._statements.control(agent_id, "rebirth", now))  # it has not seen our hello
+        if new or agent.presence is not before:
+            word = "online" if birth.state == "online" else "stopped cleanly"
+            commands.append(Note(logging.INFO, f"Agent is {word}", f"agent-{birth.state}", (("agent_id", agent_id),)))
+        unheard = birth.state == "online" and (birth.coordinator_session or 0) < self.session
+        if unheard and self.connected and now.monotonic >= self._hello_again_at:
+            commands.append(self._hello(now))
         return [*commands, *self._reconcile(agent, birth, now)]
 
     def _reconcile(self, agent: Agent, birth: Birth, now: Now) -> list[Command]:
@@ -251,7 +282,6 @@ class Core:
         held = {(attempt.job, attempt.epoch) for attempt in birth.held}
         answers = birth.coordinator_session or 0
         commands: list[Command] = []
-        families: set[str] = set()
         for job_id in tuple(agent.in_flight):
             job = self.leasing.jobs[job_id]
             attempt = job.attempt
@@ -262,8 +292,22 @@ class Core:
                 self.leasing.renew(attempt, now)
             elif birth.state == "stopped" or older:
                 commands += self.leasing.requeue(job, "not-held", now)
-                families.add(job.family)
-        return [*commands, *self._dispatch_families(families, now)]
+        return commands
+
+    def _on_offers(self, offers: Offers, now: Now) -> list[Command]:
+        """Take note of what an agent offers; what the catalogue does not have is never leased to it."""
+        known = tuple(offer for offer in offers.offers if self._in_catalogue(offer))
+        before = self.registry.get(offers.agent_id).offers
+        agent = self.registry.offers(offers.model_copy(update={"offers": known}), now.monotonic)
+        commands: list[Command] = []
+        if len(known) < len(offers.offers):
+            text = f"Agent offers {len(offers.offers) - len(known)} variants that are not in the catalogue"
+            commands.append(Note(logging.WARNING, text, "unknown-offers", (("agent_id", agent.id),)))
+        return [*commands, _offer_note(agent)] if agent.offers != before else commands
+
+    def _in_catalogue(self, offer: Offer) -> bool:
+        family = self._families.get(offer.family)
+        return family is not None and family.variant(offer.variant) is not None
 
     def _on_gone(self, agent: Agent, now: Now) -> list[Command]:
         for job_id in agent.in_flight:
@@ -289,8 +333,9 @@ class Core:
         job = self.leasing.jobs.get(statement.job)
         if job is None:  # ended or never known: say so, so that it is not sent again
             text = "the job has ended or was never known"
+            settled = self._statements.settled(agent_id, statement, "unknown", "unknown-job", now)
             return [
-                self._statements.settled(agent_id, statement, "unknown", "unknown-job", now),
+                Commit((), then=(settled,)),  # if it ended a moment ago, its end is stored first
                 _refusal(f"results of {agent_id}", RefusedError(text, code="unknown-job")),
             ]
         try:
@@ -305,7 +350,10 @@ class Core:
             ]
 
     def _accept(self, opened: Opened[Result | Failure], job: Job, now: Now) -> list[Command]:
-        verified = verify_result(opened, job, self._families[job.family], received_ms=now.wall_ms)
+        family = self._families.get(job.family)
+        if family is None:  # the job is from before a change of the catalogue
+            raise RefusedError(f"the family {job.family} is no longer in the catalogue", code="wrong-model")
+        verified = verify_result(opened, job, family, received_ms=now.wall_ms)
         statement = verified.statement
         receipt = verified.receipt(self._statements.key, salt=job.salt, accepted_ms=now.wall_ms)
         self.leasing.succeed(job)
@@ -319,10 +367,7 @@ class Core:
             run_us=statement.run_us,
         )
         settled = self._statements.settled(statement.agent_id, statement, "accepted", None, now)
-        return [
-            Commit((EndJob(outcome, job.epoch, now.wall_ms),), then=(outcome, settled)),
-            *self._dispatch(job.family, now),
-        ]
+        return [Commit((EndJob(outcome, job.epoch, now.wall_ms),), then=(outcome, settled))]
 
     def _on_failure(self, agent: Agent, failure: Failure, job: Job, now: Now) -> list[Command]:
         job.failed_on.add(agent.id)
@@ -333,13 +378,7 @@ class Core:
         else:
             error = JobError(failure.code, failure.message, Blame(failure.blame))
             ended = [*self.leasing.end(job, JobEvent.FAIL, error, now), settled]
-        return [failed, *ended, *self._dispatch(job.family, now)]
-
-    def _dispatch(self, family: str, now: Now) -> list[Command]:
-        return self.leasing.dispatch(family, now, self.session) if self.connected else []
-
-    def _dispatch_families(self, families: Iterable[str], now: Now) -> list[Command]:
-        return [command for family in tuple(families) for command in self._dispatch(family, now)]
+        return [failed, *ended]
 
 
 def _key_of_first_birth(agent_id: str, payload: bytes) -> PublicKey:

@@ -81,6 +81,11 @@ class Leasing:
 
     # -- leases ---------------------------------------------------------------------------------------------------
 
+    def dispatch_all(self, now: Now, coordinator_session: int) -> list[Command]:
+        """Lease queued jobs of every family: what one family gives back, another one may take."""
+        waiting = [family for family, queue in self._queues.items() if queue]
+        return [command for family in waiting for command in self.dispatch(family, now, coordinator_session)]
+
     def dispatch(self, family: str, now: Now, coordinator_session: int) -> list[Command]:
         """Lease queued jobs of a family, oldest first, as long as an agent has room."""
         queue = self._queues.get(family)
@@ -90,13 +95,16 @@ class Leasing:
         room = sum(max(0, a.offers[family].max_in_flight - len(a.in_flight)) for a in agents)
         commands: list[Command] = []
         waiting: list[bytes] = []
+        hopeless: set[bytes | None] = set()  # variants that nobody has room for: a long queue is passed over quickly
         while queue and room > 0:
             job = self.jobs.get(queue.popleft())
             if job is None or job.state is not JobState.QUEUED:
                 continue
-            agent_id = pick(_candidates(agents, job))
+            agent_id = None if job.variant in hopeless and not job.failed_on else pick(_candidates(agents, job))
             if agent_id is None:
                 waiting.append(job.id)
+                if not job.failed_on:
+                    hopeless.add(job.variant)
                 continue
             room -= 1
             commands += self._lease(job, self._registry.agents[agent_id], now, coordinator_session)

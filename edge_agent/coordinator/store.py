@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from edge_agent.coordinator.jobs import FINAL_STATES, Attempt, Blame, Job, JobError, JobState
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
+from edge_agent.folders import make_private
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
@@ -74,17 +76,17 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600, exist_ok=True)
+        make_private(path.parent)
         self.path = path
-        self.engine: Engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        url = sa.URL.create("sqlite", database=str(path))  # a path may hold ? and #
+        self.engine: Engine = sa.create_engine(url, connect_args={"timeout": 30})
         try:
+            path.touch(mode=0o600, exist_ok=True)
             self._open_schema()
+        except OSError as error:
+            raise self._unusable(error.strerror) from error
         except sa.exc.DatabaseError as error:
-            raise StateError(
-                f"{path} cannot be used as the coordinator's database: {error.orig}",
-                hint="Restore it from a backup, or move it away to start with an empty one.",
-            ) from error
+            raise self._unusable(error.orig) from error
 
     def _open_schema(self) -> None:
         with self.engine.connect() as connection:
@@ -96,7 +98,9 @@ class Store:
                         code="newer-schema",
                         hint="Run the newer version again; nothing was changed.",
                     )
-                return
+                if found is not None:
+                    return
+                # Without the number, a first start was cut short: what is missing is made now.
         with self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         with self.engine.begin() as connection:
@@ -107,11 +111,32 @@ class Store:
         """Close every connection."""
         self.engine.dispose()
 
+    def _unusable(self, why: object) -> StateError:
+        return StateError(
+            f"{self.path} cannot be used as the coordinator's database: {why}",
+            hint="Look at the disk (full? read-only?); or restore the file from a backup, or move it away to start anew.",
+        )
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        """Give a connection to read with; what goes wrong with the database comes out as a StateError."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except sa.exc.DatabaseError as error:
+            raise self._unusable(error.orig) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Give a connection inside a transaction; errors as with `_connection`."""
+        with self._connection() as connection, connection.begin():
+            yield connection
+
     # -- sessions and agents --------------------------------------------------------------------------------------
 
     def next_session(self, wall_ms: int) -> int:
         """Return a coordinator session that is larger than any before, also when the clock went back."""
-        with self.engine.begin() as connection:
+        with self._transaction() as connection:
             last = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "session"))
             session = max((last or 0) + 1, wall_ms)
             if last is None:
@@ -122,7 +147,7 @@ class Store:
 
     def approve(self, agent_id: str, *, approved: bool = True) -> None:
         """Let an agent work here, or no longer."""
-        with self.engine.begin() as connection:
+        with self._transaction() as connection:
             changed = connection.execute(
                 sa.update(agents).where(agents.c.id == agent_id).values(approved=approved)
             ).rowcount
@@ -131,7 +156,7 @@ class Store:
 
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             rows = connection.execute(sa.select(agents).order_by(agents.c.id)).mappings()
             return [StoredAgent(**row) for row in rows]
 
@@ -139,7 +164,7 @@ class Store:
         """Return which families each agent has served so far."""
         query = sa.select(attempts.c.agent_id, jobs.c.family).join(jobs, jobs.c.id == attempts.c.job_id).distinct()
         served: dict[str, set[str]] = {}
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             for agent_id, family in connection.execute(query):
                 served.setdefault(agent_id, set()).add(family)
         return served
@@ -156,7 +181,7 @@ class Store:
             .where(jobs.c.state.not_in(FINAL))
             .order_by(jobs.c.submitted_ms)
         )
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             rows = connection.execute(query).mappings().all()
         found = []
         for row in rows:
@@ -190,7 +215,7 @@ class Store:
         query = sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.request_digest).where(
             jobs.c.idempotency_key.is_not(None)
         )
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             return [(key, job_id, digest) for key, job_id, digest in connection.execute(query)]
 
     def job(self, job_id: bytes) -> StoredJob | None:
@@ -201,7 +226,7 @@ class Store:
             .join(results, results.c.job_id == jobs.c.id, isouter=True)
             .where(jobs.c.id == job_id)
         )
-        with self.engine.connect() as connection:
+        with self._connection() as connection:
             row = connection.execute(query).mappings().one_or_none()
         if row is None:
             return None
@@ -230,7 +255,7 @@ class Store:
             .where(jobs.c.ended_ms < wall_ms, jobs.c.state.in_(FINAL))
             .limit(limit)
         )
-        with self.engine.begin() as connection:
+        with self._transaction() as connection:
             rows = connection.execute(old).all()
             ids = [row.id for row in rows]
             connection.execute(sa.delete(results).where(results.c.job_id.in_(ids)))

@@ -127,6 +127,7 @@ _END_JOB = (
 _END_ATTEMPT = (
     sa.update(attempts)
     .where(attempts.c.job_id == sa.bindparam("b_job"), attempts.c.epoch == sa.bindparam("b_epoch"))
+    .where(attempts.c.outcome.is_(None))  # a job that ends while it is queued has no running attempt
     .values(outcome=sa.bindparam("outcome"), ended_ms=sa.bindparam("ended_ms"))
 )
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from edge_agent.inference import limits
+from edge_agent.inference.messages import Case
 from edge_agent.inference.sessions import Output, Session
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from edge_agent.inference.messages import Case
 
 MAX_RUNS = 20_000
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-if TYPE_CHECKING:
-    from edge_agent.wire.tensors import DataType, Tensor
+from edge_agent.wire.tensors import DataType, Tensor
 
 Blame: TypeAlias = Literal["requester", "model", "agent"]
 

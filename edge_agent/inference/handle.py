@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from edge_agent.errors import PeerError, WorkerError
 from edge_agent.inference.events import (
@@ -21,14 +22,9 @@ from edge_agent.inference.events import (
 from edge_agent.inference.launch import Options
 from edge_agent.inference.messages import spec_entries
 from edge_agent.inference.process import Verdict, WorkerProcess
+from edge_agent.models.catalogue import Golden
 from edge_agent.models.golden import decode_cases
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Sequence
-
-    from edge_agent.models.catalogue import Golden
-    from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.tensors import Tensor
 
 __all__ = [
     "CanaryDone",

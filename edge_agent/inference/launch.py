@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import site
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Mapping
 
 # Variables of the daemon that its worker may need to find the same Python packages and libraries. Nothing
 # else is passed on: no proxies, no credentials, no home.

@@ -8,7 +8,7 @@ of the commands.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast, get_args
+from typing import NamedTuple, TypeAlias, cast, get_args
 
 from edge_agent.errors import MalformedError
 from edge_agent.inference.events import (
@@ -23,10 +23,8 @@ from edge_agent.inference.events import (
     WorkerEvent,
 )
 from edge_agent.inference.frames import MAX_PARTS, Frame, Header
+from edge_agent.wire.strict_cbor import Value
 from edge_agent.wire.tensors import DIGEST_BYTES, MAX_RANK, DataType, Tensor, TensorSpec
-
-if TYPE_CHECKING:
-    from edge_agent.wire.strict_cbor import Value
 
 MAX_TEXT_CHARACTERS = 2_000
 MAX_INTEGER = 2**63 - 1
@@ -108,7 +106,7 @@ def names_of(header: Header, key: str) -> tuple[str, ...]:
     return tuple(text_of({key: value}, key) for value in values)
 
 
-def tensors_of(header: Header, key: str, parts: Sequence[bytes]) -> tuple[Tensor, ...]:
+def tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) -> tuple[Tensor, ...]:
     """Return the tensors that the entry `key` describes, one for each part of the frame.
 
     Raises:
@@ -120,7 +118,7 @@ def tensors_of(header: Header, key: str, parts: Sequence[bytes]) -> tuple[Tensor
     return tuple(Tensor(_spec(entry), part) for entry, part in zip(entries, parts, strict=True))
 
 
-def cases_of(header: Header, parts: Sequence[bytes]) -> list[Case]:
+def cases_of(header: Header, parts: Sequence[bytes | memoryview]) -> list[Case]:
     """Return the known runs that a canary command asks for: their inputs, and the outputs wanted of each.
 
     Raises:
@@ -133,7 +131,7 @@ def cases_of(header: Header, parts: Sequence[bytes]) -> list[Case]:
     return [Case(group, names_of({"wanted": names}, "wanted")) for group, names in zip(inputs, wanted, strict=True)]
 
 
-def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes]) -> list[tuple[Tensor, ...]]:
+def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) -> list[tuple[Tensor, ...]]:
     """Return the groups of tensors that the entry `key` describes; the parts are those of all groups.
 
     Raises:

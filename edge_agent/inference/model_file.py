@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from typing import NoReturn
 
 from edge_agent.errors import WorkerError
@@ -42,10 +43,17 @@ def check(fd: int) -> None:
         WorkerError: "model-load": no ONNX file, cut, with external data, nested too deep, or with too many
         nodes.
     """
-    size = os.fstat(fd).st_size
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        _refuse("The model file is no regular file.")
+    size = status.st_size
     if not size:
         _refuse("The model file is empty.")
-    with mmap.mmap(fd, size, access=mmap.ACCESS_READ) as data:
+    try:
+        data = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+    except OSError as error:
+        _refuse(f"The model file cannot be read: {error}.")
+    with data:
         _walk(data, size)
 
 

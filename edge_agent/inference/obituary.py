@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge_agent.inference.messages import plain
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _QUOTED_LINES = 3
 _QUOTED_CHARACTERS = 600

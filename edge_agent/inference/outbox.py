@@ -6,13 +6,10 @@ import os
 import socket
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from edge_agent.errors import ResourceError
 from edge_agent.inference import frames
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MAX_WAITING_FRAMES = 1_024
 MAX_WAITING_BYTES = 512 * 1024 * 1024
@@ -24,9 +21,9 @@ class Outbox:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        # The first one is being sent by the thread.
         self._waiting: deque[tuple[list[frames.Buffer], int | None, int]] = deque()
         self._waiting_bytes = 0
-        self._busy = False  # the thread has taken a frame and not finished it
         self._closing = False
         self._gone = False
         self._change = threading.Condition()
@@ -46,7 +43,7 @@ class Outbox:
                 if self._gone or self._closing:
                     return
                 left = list(buffers)
-                if not self._busy and not self._waiting:
+                if not self._waiting:
                     left = frames.send(self._connection, left, fd, wait=False)
                     if not left:
                         return
@@ -87,7 +84,6 @@ class Outbox:
     def _send_waiting(self) -> None:
         while True:
             with self._change:
-                self._busy = False
                 while not (self._waiting or self._closing or self._gone):
                     self._change.wait()
                 if self._gone:
@@ -95,9 +91,8 @@ class Outbox:
                 if not self._waiting:
                     self._shut()
                     return
-                buffers, fd, size = self._waiting.popleft()
-                self._waiting_bytes -= size
-                self._busy = True
+                buffers, fd, size = self._waiting[0]
+                self._waiting[0] = (buffers, None, size)  # this thread closes the descriptor
             try:
                 frames.send(self._connection, buffers, fd)
             except OSError:
@@ -105,6 +100,10 @@ class Outbox:
                 return
             finally:
                 _closed(fd)
+            with self._change:
+                if self._waiting:
+                    self._waiting.popleft()
+                    self._waiting_bytes -= size
 
     def _shut(self) -> None:
         try:
@@ -117,7 +116,6 @@ class Outbox:
             self._gone = True
             while self._waiting:
                 _closed(self._waiting.popleft()[1])
-            self._waiting_bytes = 0
             self._change.notify_all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import socket
@@ -10,8 +11,9 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, Literal
 
 from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
 from edge_agent.inference import frames, launch, obituary
@@ -37,15 +39,11 @@ from edge_agent.inference.messages import (
 from edge_agent.inference.outbox import Outbox
 from edge_agent.models.catalogue import MAX_GOLDEN_BYTES, Golden
 from edge_agent.models.golden import Case, difference
-
-if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Mapping, Sequence
-
-    from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.tensors import Tensor
 
 MAX_COMMANDS = 256
 """Commands that one worker may hold, waiting ones included."""
+_SOCKET_BYTES = 1024 * 1024
 _STDERR_LINES = 40
 _STDERR_LINE_BYTES = 1_000
 # How long a worker that closed its socket may take to end by itself.
@@ -89,6 +87,9 @@ class WorkerProcess:
         self._stopping = False
         self._ended = False
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        for end in (self._ours, self._theirs):
+            # The kernel grants what the system allows. What fits is sent without another thread's help.
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._outbox = Outbox(self._ours)
         self._popen: subprocess.Popen[bytes] | None = None
         self._failure: Exception | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
-from edge_agent.errors import EdgeAgentError, InputError, MalformedError, TooLargeError, WorkerError
+from edge_agent.errors import EdgeAgentError, InputError, MalformedError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import canary, frames, limits
+from edge_agent.inference.events import Blame
 from edge_agent.inference.messages import (
     cases_of,
     digest_of,
@@ -22,14 +24,10 @@ from edge_agent.inference.messages import (
 )
 from edge_agent.inference.sessions import PROVIDERS, Session, runtime_name
 
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Sequence
-
-    from edge_agent.inference.events import Blame
-
 MAX_COMMAND_BYTES = 2**31
 """The parts of one command together. The daemon's own limits are far lower; this one bounds a mistake."""
+REUSED_BYTES = 4 * 1024 * 1024
+"""Inputs of up to this size are read into memory that is kept."""
 
 
 class Service:
@@ -57,7 +55,9 @@ class Service:
             MalformedError, TooLargeError: what came is not a frame or not a command.
             OSError: the daemon is gone.
         """
-        reader = frames.FrameReader(self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True)
+        reader = frames.FrameReader(
+            self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True, reuses_bytes=REUSED_BYTES
+        )
         while (frame := reader.read()) is not None:
             try:
                 command = self._commands.get(text_of(frame.header, "do"))
@@ -78,7 +78,7 @@ class Service:
         self._sessions.pop(digest, None)
         try:
             session = self._sessions[digest] = Session(_fd(frame), self._threads)
-        except EdgeAgentError as error:
+        except (EdgeAgentError, MemoryError) as error:
             limits.trim()
             self._say({"say": "load-failed", "digest": digest, **_failure(error)})
             return
@@ -101,7 +101,7 @@ class Service:
                 raise WorkerError("The model is not loaded in the worker.")
             inputs = tensors_of(header, "inputs", frame.parts)
             outputs = session.run(inputs, names_of(header, "outputs"), integer_of(header, "max_output_bytes"))
-        except EdgeAgentError as error:
+        except (EdgeAgentError, MemoryError) as error:
             self._say({"say": "run-failed", "token": token, **_failure(error), "blame": blame(error)})
             return
         run_us = (time.perf_counter_ns() - started) // 1000
@@ -116,7 +116,7 @@ class Service:
             cases = cases_of(header, frame.parts)
             most = integer_of(header, "max_output_bytes")
             found = canary.measure(_fd(frame), cases, most, number_of(header, "seconds"), self._threads)
-        except EdgeAgentError as error:
+        except (EdgeAgentError, MemoryError) as error:
             self._say({"say": "canary-failed", "digest": digest, **_failure(error)})
         else:
             answer: dict[str, object] = {"say": "canary-done", "digest": digest, "threads": self._threads}
@@ -129,7 +129,7 @@ class Service:
         limits.trim()
 
 
-def blame(error: EdgeAgentError) -> Blame:
+def blame(error: EdgeAgentError | MemoryError) -> Blame:
     """Return whose fault it is that a run failed."""
     if isinstance(error, (InputError, TooLargeError, MalformedError)):
         return "requester"
@@ -138,7 +138,9 @@ def blame(error: EdgeAgentError) -> Blame:
     return "agent"
 
 
-def _failure(error: EdgeAgentError) -> dict[str, object]:
+def _failure(error: EdgeAgentError | MemoryError) -> dict[str, object]:
+    if isinstance(error, MemoryError):
+        error = ResourceError("There is not enough memory.")
     return {"code": error.error_code, "message": plain(error.message)}
 
 

@@ -10,25 +10,21 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from edge_agent.errors import EdgeAgentError, InputError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import limits, model_file
 from edge_agent.inference.events import Port
+from edge_agent.inference.frames import Buffer
 from edge_agent.inference.messages import plain
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings, unpack_strings
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy.typing as npt
-
-    from edge_agent.inference.frames import Buffer
 
 PROVIDERS = ("CPUExecutionProvider",)
 # What stands for a type in numpy: same size, and the same bits unless they are counted or compared.

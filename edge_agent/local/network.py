@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import json
 import logging
@@ -18,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from edge_agent.agent.status import read_status, write_atomically
+from edge_agent.agent.status import read_status
 from edge_agent.connection import link_options
 from edge_agent.coordinator.store import Store
-from edge_agent.errors import StateError, TransportError
+from edge_agent.errors import TransportError
+from edge_agent.folders import make_private, take, write_atomically
 from edge_agent.local.processes import Child, Supervisor
 from edge_agent.mqtt import Connected, ConnectFailed, Link, LinkEvent
 from edge_agent.settings import load
@@ -96,9 +96,9 @@ class LocalNetwork:
     # -- life -----------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        for name in ("", "broker", "coordinator", "agent", "logs"):
-            (self.state_dir / name).mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
+        self._lock = take(self.state_dir)
+        for name in ("broker", "coordinator", "agent", "logs"):
+            make_private(self.state_dir / name)
         self._on_step("making keys and admitting the agent")
         self._make_identities()
         if self._options.broker_url is None:
@@ -116,19 +116,6 @@ class LocalNetwork:
         self._supervisor.stop(STOP_ORDER)
         if self._lock is not None:
             self._lock.close()
-
-    def _take_lock(self) -> None:
-        self._lock = (self.state_dir / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            self._lock = None
-            raise StateError(
-                f"another process uses the state directory {self.state_dir}",
-                code="state-in-use",
-                hint="Choose another one with --state DIR, or stop the other process.",
-            ) from error
 
     def _make_identities(self) -> None:
         """Make both keys and enrol the agent beforehand: on one machine nobody needs to approve it by hand."""

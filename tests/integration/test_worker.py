@@ -4,13 +4,16 @@ import contextlib
 import logging
 import os
 import queue
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import onnx_models
 import psutil
@@ -35,10 +38,6 @@ from edge_agent.models.catalogue import BUILTIN_DIR, Golden, builtin
 from edge_agent.models.golden import Case, encode_cases
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
 LOG = logging.getLogger("test.worker")
 WAIT_SECONDS = 30
 MIB = 1 << 20
@@ -52,10 +51,14 @@ class Heard:
     """A worker, and what it has said."""
 
     def __init__(self, *, threads: int = 1, memory_limit_bytes: int | None = None) -> None:
+        self.threads_before = set(threading.enumerate())
         self.events: queue.SimpleQueue[WorkerEvent] = queue.SimpleQueue()
-        self.worker = Worker(
-            self.events.put, threads=threads, memory_limit_bytes=memory_limit_bytes, log=LOG
-        )
+        self.worker = Worker(self.events.put, threads=threads, memory_limit_bytes=memory_limit_bytes, log=LOG)
+
+    @property
+    def own_threads(self) -> set[threading.Thread]:
+        """The threads that came since and still run."""
+        return set(threading.enumerate()) - self.threads_before
 
     def next(self, kind: type[E]) -> E:
         """Return the next event, which must be of this kind."""
@@ -78,7 +81,9 @@ class Heard:
         self.worker.run(token, digest, inputs, (), most)
         return self.next(RunDone)
 
-    def refused(self, *inputs: Tensor, digest: bytes = ONE, wanted: tuple[str, ...] = (), most: int = PLENTY) -> RunFailed:
+    def refused(
+        self, *inputs: Tensor, digest: bytes = ONE, wanted: tuple[str, ...] = (), most: int = PLENTY
+    ) -> RunFailed:
         """Run something that fails."""
         self.worker.run(1, digest, inputs, wanted, most)
         return self.next(RunFailed)
@@ -109,23 +114,19 @@ def length(value: int) -> Tensor:
     return Tensor(TensorSpec("in0", DataType.INT64, (1,)), struct.pack("<q", value))
 
 
-def threads_of_handles() -> set[str]:
-    """Return the names of the handle's threads that run in this process."""
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("worker-")}
-
-
 def wait_for_end(pid: int) -> None:
     """Wait until the process `pid` is gone, by its pidfd; it may be gone already."""
     with contextlib.suppress(ProcessLookupError):
         fd = os.pidfd_open(pid)
         try:
-            ready_fds, _, _ = __import__("select").select([fd], [], [], WAIT_SECONDS)
+            ready_fds, _, _ = select.select([fd], [], [], WAIT_SECONDS)
         finally:
             os.close(fd)
         assert ready_fds, f"the process {pid} is still there"
 
 
-# -- the way of a run -------------------------------------------------------------------------------------------
+# -- the way of a run
+# -------------------------------------------------------------------------------------------
 
 
 def test_from_start_to_stop(heard: Heard) -> None:
@@ -147,13 +148,15 @@ def test_from_start_to_stop(heard: Heard) -> None:
     assert heard.worker.pid is None
     wait_for_end(started.pid)
     assert heard.events.empty()
-    assert not threads_of_handles()
+    assert not heard.own_threads
 
 
 @pytest.mark.parametrize("datatype", list(DataType), ids=str)
 def test_every_type_makes_the_way(shared: Heard, datatype: DataType) -> None:
     """Two elements of each type come back with the same bits."""
-    data = pack_strings(["ü".encode(), b""]) if datatype is DataType.BYTES else bytes([1]) * 2 * (datatype.item_bytes or 0)
+    data = (
+        pack_strings(["ü".encode(), b""]) if datatype is DataType.BYTES else bytes([1]) * 2 * (datatype.item_bytes or 0)
+    )
     shared.load(onnx_models.identity(datatype.value))
     done = shared.run(Tensor(TensorSpec("in0", datatype, (2,)), data))
     assert done.outputs == (Tensor(TensorSpec("out0", datatype, (2,)), data),)
@@ -207,17 +210,18 @@ def test_no_descriptor_is_left_behind(shared: Heard) -> None:
     """Loading takes a descriptor over on both sides, whether it works or not."""
     worker = psutil.Process(shared.worker.pid)
     shared.load(onnx_models.doubling())
-    ours, theirs = len(os.listdir("/proc/self/fd")), worker.num_fds()
+    ours, theirs = psutil.Process().num_fds(), worker.num_fds()
     for _ in range(3):
         shared.load(onnx_models.doubling())
         shared.worker.load(TWO, onnx_models.file_of(b"garbage"))
         shared.next(LoadFailed)
         shared.worker.canary(TWO, onnx_models.file_of(b"garbage"), b"garbage", 0, tolerance=tolerance())
         shared.next(CanaryFailed)
-    assert (len(os.listdir("/proc/self/fd")), worker.num_fds()) == (ours, theirs)
+    assert (psutil.Process().num_fds(), worker.num_fds()) == (ours, theirs)
 
 
-# -- what goes wrong, and who is to blame ---------------------------------------------------------------------------
+# -- what goes wrong, and who is to blame
+# ---------------------------------------------------------------------------
 
 
 def test_failures_name_the_one_to_blame(shared: Heard) -> None:
@@ -269,7 +273,8 @@ def test_memory_above_the_limit_costs_one_run() -> None:
         heard.worker.stop(0)
 
 
-# -- how a worker ends ----------------------------------------------------------------------------------------------
+# -- how a worker ends
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_names_its_runs_and_can_be_started_again(ready: Heard) -> None:
@@ -321,7 +326,7 @@ def test_a_stop_does_not_wait_for_ever(ready: Heard) -> None:
     ready.worker.stop(0.05)
     wait_for_end(pid)
     assert ready.events.empty()
-    assert not threads_of_handles()
+    assert not ready.own_threads
 
 
 def test_a_stop_lets_waiting_runs_finish(ready: Heard) -> None:
@@ -423,23 +428,22 @@ def test_a_worker_without_its_parent_does_not_stay(heard: Heard) -> None:
 
 def test_a_worker_that_cannot_be_started_is_an_error(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Python that is not there is reported by start itself, and leaves nothing open."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = psutil.Process().num_fds()
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(WorkerError, match="could not be started") as caught:
         heard.worker.start()
     assert caught.value.error_code == "worker-start"
     assert not heard.worker.alive
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert not threads_of_handles()
+    assert psutil.Process().num_fds() == before
+    assert not heard.own_threads
 
 
 def test_a_worker_that_fails_while_starting_is_told_with_its_words(
     heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An import that fails in the worker ends in a message that quotes it."""
-    monkeypatch.setattr(launch, "_ENVIRONMENT", {"PYTHONPATH": ""})
-    monkeypatch.setattr(launch, "_PASSED_ON", ())
-    monkeypatch.setattr(heard.worker, "_options", launch.Options(threads="many"))  # type: ignore[arg-type] # wrong on purpose
+    """What the process prints before it ends is quoted."""
+    wrong = launch.Options(threads="many")  # type: ignore[arg-type] # on purpose
+    monkeypatch.setattr(heard.worker, "_options", wrong)
     heard.worker.start()
     died = heard.next(WorkerDied)
     assert died.code == "worker-died"
@@ -449,12 +453,12 @@ def test_a_worker_that_fails_while_starting_is_told_with_its_words(
 
 def test_commands_need_a_worker(heard: Heard) -> None:
     """Without a start there is nobody to command; the descriptor is closed all the same."""
-    before = len(os.listdir("/proc/self/fd"))
+    before = psutil.Process().num_fds()
     with pytest.raises(WorkerError, match="No worker was started"):
         heard.worker.load(ONE, os.dup(0))
     with pytest.raises(WorkerError, match="No worker was started"):
         heard.worker.run(1, ONE, [], (), 1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert psutil.Process().num_fds() == before
     heard.worker.kill("stop")
 
 
@@ -479,7 +483,8 @@ def test_the_number_of_commands_is_bounded(ready: Heard, monkeypatch: pytest.Mon
     assert ready.next(WorkerDied).tokens == (0, 1, 2)
 
 
-# -- a worker that was taken over by its model ------------------------------------------------------------------------
+# -- a worker that was taken over by its model
+# ------------------------------------------------------------------------
 
 HIJACKED = """
 import os, socket, struct, sys, time
@@ -503,22 +508,25 @@ def lie(say: str) -> str:
         lie('say({"say": "done", "token": 1, "run_us": 1, "outputs": [["y", "UINT8", [101]]]}, bytes(101))'),
         lie('say({"say": "done", "token": 1, "run_us": 1, "outputs": [["y", "UINT8", [2**41]]]})'),
         lie('say({"say": "run-failed", "token": 1, "code": "x", "message": "x", "blame": "owner"})'),
-        lie('say({"say": "loaded", "digest": bytes(32), "load_us": 1, "memory_bytes": 1, "inputs": [], "outputs": []})'),
+        lie(
+            'say({"say": "loaded", "digest": bytes(32), "load_us": 1, "memory_bytes": 1, "inputs": [], "outputs": []})'
+        ),
         lie('say({"say": "ready", "runtime": "again", "providers": []})'),
         lie('connection.sendall(struct.pack("<I", 2**31))'),
         lie('connection.sendall(b"\\xff" * 100000)'),
-        HIJACKED + 'say({"say": "done", "token": 1, "run_us": 1, "outputs": []})\nreader.read()\n',
     ],
-    ids=["other run", "too large", "huge", "blame", "other kind", "twice", "header", "noise", "early"],
+    ids=["other run", "too large", "huge", "blame", "other kind", "twice", "header", "noise"],
 )
-def test_a_worker_that_lies_is_killed(heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str) -> None:
+def test_a_worker_that_lies_is_killed(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: str
+) -> None:
     """Anything but the answer to what was asked ends the worker, and the run it held is told as lost."""
     script = tmp_path / "hijacked.py"
     script.write_text(program)
     spawn = subprocess.Popen
 
     def hijack(command: list[str], **options: object) -> subprocess.Popen[bytes]:
-        return spawn([sys.executable, str(script), *command[4:]], **options)  # type: ignore[call-overload, no-any-return] # any options
+        return spawn([sys.executable, str(script), *command[4:]], **options)  # type: ignore[call-overload,no-any-return]
 
     monkeypatch.setattr(launch.subprocess, "Popen", hijack)
     heard.worker.start()
@@ -548,7 +556,8 @@ def test_a_sink_that_fails_is_heard_of(ready: Heard, monkeypatch: pytest.MonkeyP
     assert len(calls) == 2
 
 
-# -- the canary run ---------------------------------------------------------------------------------------------------
+# -- the canary run
+# ---------------------------------------------------------------------------------------------------
 
 
 def tolerance(atol: float = 0.0, rtol: float = 0.0) -> Golden:
@@ -591,7 +600,9 @@ def test_a_variant_that_computes_wrongly_is_found(shared: Heard) -> None:
 def test_a_canary_run_leaves_no_model_behind(shared: Heard) -> None:
     """What was measured is not loaded by it."""
     content = golden((floats(1), floats(2, name="out0")))
-    shared.worker.canary(bytes([9]) * 32, onnx_models.file_of(onnx_models.doubling()), content, 0, tolerance=tolerance())
+    shared.worker.canary(
+        bytes([9]) * 32, onnx_models.file_of(onnx_models.doubling()), content, 0, tolerance=tolerance()
+    )
     shared.next(CanaryDone)
     assert shared.refused(floats(1), digest=bytes([9]) * 32).code == "worker"
 
@@ -634,7 +645,8 @@ def test_a_canary_run_that_cannot_be_made_says_why(shared: Heard, model: bytes, 
     assert failed.message
 
 
-# -- nothing phones home, nothing is shared that need not be ----------------------------------------------------------
+# -- nothing phones home, nothing is shared that need not be
+# ----------------------------------------------------------
 
 
 def test_nothing_phones_home(heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -650,7 +662,8 @@ def test_nothing_phones_home(heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_
     heard.load(onnx_models.doubling())
     heard.run(floats(1))
     assert child.net_connections("inet") == []
-    kinds = sorted(os.readlink(f"/proc/{child.pid}/fd/{fd}").partition(":")[0] for fd in os.listdir(f"/proc/{child.pid}/fd"))
+    links = [link.readlink() for link in Path(f"/proc/{child.pid}/fd").iterdir()]
+    kinds = sorted(str(link).partition(":")[0] for link in links)
     assert kinds == ["/dev/null", "/dev/null", "pipe", "socket"]
     assert child.open_files() == []
     heard.worker.stop(WAIT_SECONDS)
@@ -662,21 +675,26 @@ def test_the_worker_knows_nothing_of_the_daemon(ready: Heard, monkeypatch: pytes
     child = psutil.Process(ready.worker.pid)
     assert child.cwd() == "/"
     assert set(child.environ()) <= {*launch._ENVIRONMENT, *launch._PASSED_ON, "PYTHONUSERBASE"}
-    with open(f"/proc/{child.pid}/oom_score_adj") as adjustment:  # noqa: PTH123
-        assert int(adjustment.read()) == 800
+    assert int(Path(f"/proc/{child.pid}/oom_score_adj").read_text()) == 800
     assert child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
 
 
+def imported_with(module: str) -> set[str]:
+    """Return the names of all packages that a fresh Python has after importing this module."""
+    program = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
 def test_the_daemons_side_imports_nothing_native() -> None:
-    """Neither numpy nor onnxruntime nor the coordinator comes with the handle; pydantic does not come with the worker's."""
-    program = "import sys, edge_agent.inference.handle; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    """Neither numpy nor onnxruntime nor the coordinator comes with the handle."""
+    loaded = imported_with("edge_agent.inference.handle")
     assert "edge_agent" in loaded
-    assert not {"numpy", "onnxruntime", "onnx", "fastapi", "sqlalchemy"} & set(loaded)
-    program = "import sys, edge_agent.inference.service; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
-    loaded = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
-    ).stdout.split()
+    assert not {"numpy", "onnxruntime", "onnx", "fastapi", "sqlalchemy"} & loaded
+
+
+def test_the_worker_imports_nothing_of_the_daemons() -> None:
+    """What only the daemon needs is not paid for in memory a second time."""
+    loaded = imported_with("edge_agent.inference.service")
     assert "onnxruntime" in loaded
-    assert not {"pydantic", "psutil", "cryptography", "paho", "asyncio", "onnx"} & set(loaded)
+    assert not {"pydantic", "psutil", "cryptography", "paho", "asyncio", "onnx"} & loaded

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from edge_agent import __version__
@@ -46,6 +47,12 @@ def make_app(service: Service, *, max_request_bytes: int, wait_seconds: float) -
     @app.exception_handler(EdgeAgentError)
     async def _on_error(_: Request, error: EdgeAgentError) -> Response:
         return error_answer(error)
+
+    @app.exception_handler(HTTPException)
+    async def _on_no_route(request: Request, error: HTTPException) -> Response:
+        text = f"{request.method} {request.url.path[:200]}: {error.detail}"
+        body = {"error": text, "code": "usage", "hint": "See /openapi.json for what there is.", "retry": False}
+        return json_answer(body, error.status_code, dict(error.headers or {}))
 
     _add_inference_routes(app, service, max_request_bytes=max_request_bytes, wait_seconds=wait_seconds)
     _add_job_routes(app, service, max_request_bytes=max_request_bytes)
@@ -93,7 +100,8 @@ def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: 
     async def infer(request: Request, family: str, version: str | None = None) -> Response:
         entry = service.catalogue.family(family)
         body = await _body(request, max_request_bytes)
-        given_id, accepted = await _submit(service, request, entry, version, body, durable=False)
+        limit = max_request_bytes
+        given_id, accepted = await _submit(service, request, entry, version, body, max_bytes=limit, durable=False)
         outcome = await service.outcome(accepted.job_id, wait_seconds)
         if outcome is None:
             return error_answer(still_running_error(accepted.job_id, wait_seconds), job_id=accepted.job_id)
@@ -117,7 +125,7 @@ def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -
     async def submit(request: Request, family: str, version: str | None = None) -> Response:
         entry = service.catalogue.family(family)
         body = await _body(request, max_request_bytes)
-        _, accepted = await _submit(service, request, entry, version, body, durable=True)
+        _, accepted = await _submit(service, request, entry, version, body, max_bytes=max_request_bytes, durable=True)
         where = f"/api/v1/jobs/{accepted.job_id.hex()}"
         state = {"job_id": accepted.job_id.hex(), "state": "queued", "repeated": accepted.repeated}
         return json_answer(state, 202, {"Location": where, "Edge-Agent-Job": accepted.job_id.hex()})
@@ -178,10 +186,19 @@ def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -
 
 
 async def _submit(  # noqa: PLR0913 what a request consists of
-    service: Service, request: Request, entry: Family, version: str | None, body: bytes, *, durable: bool
+    service: Service,
+    request: Request,
+    entry: Family,
+    version: str | None,
+    body: bytes,
+    *,
+    max_bytes: int,
+    durable: bool,
 ) -> tuple[str | None, Accepted]:
     variant = _digest_of(entry, version)
     given_id, inputs, outputs, _ = request_from_json(body)
+    if sum(len(tensor.data) for tensor in inputs) > max_bytes:  # "0," takes two bytes in JSON and eight as INT64
+        raise _too_long(max_bytes)
     key = request.headers.get("Idempotency-Key")
     if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
         raise InputError(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
@@ -200,20 +217,23 @@ async def _submit(  # noqa: PLR0913 what a request consists of
 async def _body(request: Request, max_bytes: int) -> bytes:
     """Read a body, giving up as soon as it is too long."""
     announced = request.headers.get("Content-Length", "0")
-    too_long = TooLargeError(
-        f"the request is longer than {max_bytes} bytes",
-        hint="Send a smaller input; the operator sets the limit with coordinator.max_request_bytes.",
-    )
-    if announced.isdigit() and int(announced) > max_bytes:
-        raise too_long
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
+        raise _too_long(max_bytes)
     chunks: list[bytes] = []
     length = 0
     async for chunk in request.stream():
         length += len(chunk)
         if length > max_bytes:
-            raise too_long
+            raise _too_long(max_bytes)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_long(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"the request is longer than {max_bytes} bytes",
+        hint="Send a smaller input; the operator sets the limit with coordinator.max_request_bytes.",
+    )
 
 
 def _digest_of(entry: Family, version: str | None) -> bytes | None:

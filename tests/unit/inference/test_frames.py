@@ -5,8 +5,9 @@ import socket
 import struct
 import threading
 import tracemalloc
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,9 +15,6 @@ from hypothesis import strategies as st
 from edge_agent.errors import MalformedError, PeerError, TooLargeError
 from edge_agent.inference import frames
 from edge_agent.wire import strict_cbor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LIMIT = 1 << 20
 
@@ -73,7 +71,7 @@ def with_header(value: object) -> bytes:
     parts=st.lists(st.binary(max_size=2000), max_size=5),
     takes_fd=st.booleans(),
 )
-def test_what_is_packed_is_read(header: dict[str, object], parts: list[bytes], takes_fd: bool) -> None:  # noqa: FBT001 - drawn
+def test_what_is_packed_is_read(header: dict[str, object], parts: list[bytes], *, takes_fd: bool) -> None:
     """Any header and any parts, empty ones too, arrive as they were, frame after frame."""
     data = joined(header, *parts)
     for frame in read_all(data * 3, takes_fd=takes_fd):
@@ -182,18 +180,18 @@ def test_a_descriptor_travels_with_its_frame(pair: tuple[socket.socket, socket.s
 def test_descriptors_that_nobody_asked_for_are_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     """The daemon's side takes no descriptors; a worker cannot fill its table with them."""
     ours, theirs = pair
-    before = len(os.listdir("/proc/self/fd"))
+    before = psutil.Process().num_fds()
     for _ in range(8):
         frames.send(ours, frames.pack({}), 0)
     reader = frames.FrameReader(theirs, lambda _: 0)
     assert [reader.read() for _ in range(8)] == [frames.Frame({})] * 8
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert psutil.Process().num_fds() == before
 
 
 def test_surplus_and_orphaned_descriptors_are_closed(pair: tuple[socket.socket, socket.socket]) -> None:
     """Of several descriptors one is taken; that of a frame which turns out malformed is closed."""
     ours, theirs = pair
-    before = len(os.listdir("/proc/self/fd"))
+    before = psutil.Process().num_fds()
     socket.send_fds(ours, [joined({"n": 1})], [0, 1, 2])
     socket.send_fds(ours, [with_header([])], [0])
     reader = frames.FrameReader(theirs, lambda _: 0, takes_fd=True)
@@ -203,7 +201,7 @@ def test_surplus_and_orphaned_descriptors_are_closed(pair: tuple[socket.socket, 
     os.close(frame.fd)
     with pytest.raises(MalformedError):
         reader.read()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert psutil.Process().num_fds() == before
 
 
 def test_sending_without_waiting_gives_back_the_rest(pair: tuple[socket.socket, socket.socket]) -> None:

@@ -113,7 +113,8 @@ def test_every_field_is_checked(answer: dict[str, object]) -> None:
         with pytest.raises(PeerError):
             event({name: value for name, value in answer.items() if name != key}, *parts)
         for wrong in WRONG:
-            # A short text is a message, an empty list is a model without inputs or outputs; nothing else passes.
+            # A short text is a message, an empty list is a model without inputs or outputs; nothing else
+            # passes.
             if wrong == [] and answer is LOADED and key in ("inputs", "outputs"):
                 continue
             with pytest.raises(PeerError):

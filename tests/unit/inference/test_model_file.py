@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import onnx
 import onnx_models
@@ -13,9 +13,6 @@ from onnx import TensorProto, helper
 from edge_agent.errors import WorkerError
 from edge_agent.inference import model_file
 from edge_agent.models.catalogue import BUILTIN_DIR, builtin
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def check(content: bytes) -> None:
@@ -56,9 +53,7 @@ def in_sparse_initializer(model: onnx.ModelProto, tensor: TensorProto) -> None:
 def in_sparse_indices(model: onnx.ModelProto, tensor: TensorProto) -> None:
     """Make the tensor the indices of a sparse constant."""
     sparse = onnx.SparseTensorProto(indices=tensor, dims=[16])
-    attribute = onnx.AttributeProto(
-        name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse
-    )
+    attribute = onnx.AttributeProto(name="sparse_value", type=onnx.AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse)
     model.graph.node[0].attribute.append(attribute)
 
 
@@ -66,9 +61,7 @@ def in_sparse_list(model: onnx.ModelProto, tensor: TensorProto) -> None:
     """Put the tensor into a list of sparse tensors."""
     sparse = onnx.SparseTensorProto(values=tensor, dims=[16])
     kind = onnx.AttributeProto.SPARSE_TENSORS
-    model.graph.node[0].attribute.append(
-        onnx.AttributeProto(name="many", type=kind, sparse_tensors=[sparse])
-    )
+    model.graph.node[0].attribute.append(onnx.AttributeProto(name="many", type=kind, sparse_tensors=[sparse]))
 
 
 def in_subgraph(model: onnx.ModelProto, tensor: TensorProto) -> None:
@@ -120,9 +113,7 @@ PLACES = [
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("sign", ["location and data", "only the location", "only the data"])
-def test_external_data_is_found_everywhere(
-    place: Callable[[onnx.ModelProto, TensorProto], None], sign: str
-) -> None:
+def test_external_data_is_found_everywhere(place: Callable[[onnx.ModelProto, TensorProto], None], sign: str) -> None:
     """A tensor whose bytes are in another file is refused wherever it hides; the same with its own bytes is not."""
     model = base()
     place(model, TensorProto(name="t", data_type=TensorProto.UINT8, dims=[1], raw_data=b"\x01"))
@@ -159,9 +150,7 @@ def nested(depth: int) -> bytes:
     """Return a model with this many graphs inside each other."""
     graph = base().graph
     for _ in range(depth - 1):
-        graph = helper.make_graph(
-            [helper.make_node("If", ["c"], ["y"], then_branch=graph)], "outer", [], []
-        )
+        graph = helper.make_graph([helper.make_node("If", ["c"], ["y"], then_branch=graph)], "outer", [], [])
     return onnx.ModelProto(graph=graph).SerializeToString()
 
 
@@ -205,7 +194,16 @@ def test_too_many_nodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"root:x:0:0:root:/root:/bin/bash\n", b"\x08\x0a", b"\x3a", b"\x3a\x05ab", b"\x0b", b"\x80" * 12, b"\x3d\x00"],
+    [
+        b"",
+        b"root:x:0:0:root:/root:/bin/bash\n",
+        b"\x08\x0a",
+        b"\x3a",
+        b"\x3a\x05ab",
+        b"\x0b",
+        b"\x80" * 12,
+        b"\x3d\x00",
+    ],
     ids=["empty", "text", "no graph", "cut length", "cut graph", "group", "endless number", "cut number"],
 )
 def test_what_is_no_model_is_refused(content: bytes) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import onnx
 import onnx_models
@@ -16,9 +16,6 @@ from edge_agent.errors import EdgeAgentError, InputError, TooLargeError, WorkerE
 from edge_agent.inference.events import Port
 from edge_agent.inference.sessions import Session
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 pytestmark = pytest.mark.skipif(sys.byteorder == "big", reason="onnxruntime runs on little-endian machines")
 

@@ -1,0 +1,69 @@
+"""State directories: made private, used by one process at a time, their files replaced in one piece."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from edge_agent.errors import StateError
+
+LOCK_FILE = "lock"
+
+
+def make_private(folder: Path) -> Path:
+    """Make a folder, for its owner alone, unless it is there.
+
+    Raises:
+        StateError: it cannot be made, or is something else.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise StateError(
+            f"the folder {folder} cannot be made: {error.strerror}", hint="Choose another one with --state DIR."
+        ) from error
+    return folder
+
+
+def take(folder: Path) -> IO[str]:
+    """Make a folder ours until the returned file is closed or the process ends, however it ends.
+
+    Two processes on one state directory have one key, and push each other off the broker again and again.
+
+    Raises:
+        StateError: `state-in-use`; or the folder cannot be made or written to.
+    """
+    make_private(folder)
+    try:
+        lock = (folder / LOCK_FILE).open("w")
+    except OSError as error:
+        raise StateError(
+            f"the folder {folder} cannot be written to: {error.strerror}", hint="Choose another one with --state DIR."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StateError(
+            f"another process uses the state directory {folder}",
+            code="state-in-use",
+            hint="Choose another one with --state DIR, or stop the other process.",
+        ) from error
+    return lock
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Replace a file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        OSError: it cannot be written; the old content stays, and nothing else.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
