@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import IO
 
 from edge_agent.errors import StateError
 
 LOCK_FILE = "lock"
+PATIENCE_SECONDS = 5.0
+"""A process that was told to stop, or whose supervisor was killed, is gone by then."""
+RETRY_SECONDS = 0.05
 
 
 def make_private(folder: Path) -> Path:
@@ -27,10 +31,14 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def take(folder: Path) -> IO[str]:
+def take(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> IO[str]:
     """Make a folder ours until the returned file is closed or the process ends, however it ends.
 
     Two processes on one state directory have one key, and push each other off the broker again and again.
+
+    Args:
+        folder: made when it is not there.
+        patience_seconds: how long another process may take to leave.
 
     Raises:
         StateError: `state-in-use`; or the folder cannot be made or written to.
@@ -42,16 +50,21 @@ def take(folder: Path) -> IO[str]:
         raise StateError(
             f"the folder {folder} cannot be written to: {error.strerror}", hint="Choose another one with --state DIR."
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StateError(
-            f"another process uses the state directory {folder}",
-            code="state-in-use",
-            hint="Choose another one with --state DIR, or stop the other process.",
-        ) from error
-    return lock
+    give_up_at = time.monotonic() + patience_seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < give_up_at:
+                time.sleep(RETRY_SECONDS)
+                continue
+            lock.close()
+            raise StateError(
+                f"another process uses the state directory {folder}",
+                code="state-in-use",
+                hint="Choose another one with --state DIR, or stop the other process.",
+            ) from error
+        return lock
 
 
 def write_atomically(path: Path, content: str) -> None:

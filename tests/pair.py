@@ -27,6 +27,10 @@ from edge_agent.coordinator.leasing import Rules
 from edge_agent.inference.events import ModelLoaded, RunDone, WorkerDied, WorkerStarted
 
 
+COMMIT_SECONDS = 0.01
+"""A transaction takes so long; a crash meanwhile loses it."""
+
+
 @dataclass(order=True)
 class _Due:
     at: float
@@ -46,6 +50,7 @@ class Pair:
         loss: share of messages that vanish, while `faults` is on.
         repeat: share of messages that arrive twice.
         delay_seconds: the longest time on the way; what is sent later may arrive earlier.
+        faults: whether any of that happens from the start.
         rules: of the coordinator.
     """
 
@@ -57,6 +62,7 @@ class Pair:
         loss: float = 0.1,
         repeat: float = 0.1,
         delay_seconds: float = 0.5,
+        faults: bool = True,
         rules: Rules | None = None,
     ) -> None:
         self.rng = random.Random(seed)
@@ -64,7 +70,7 @@ class Pair:
         self.loss = loss
         self.repeat = repeat
         self.delay_seconds = delay_seconds
-        self.faults = True
+        self.faults = faults
         self.rules = rules or Rules(lease_seconds=6.0, max_attempts=50)
         self.ended: dict[bytes, list[coordinator_events.Outcome]] = {}
         self.accepted: list[bytes] = []
@@ -72,6 +78,7 @@ class Pair:
         self._due: list[_Due] = []
         self._retained: dict[str, bytes] = {}
         self._database: dict[bytes, _Stored] = {}
+        self._uncommitted: list[coordinator_events.Commit] = []
         self._agent_sessions: dict[str, int] = {}
         self._coordinator_session = 100
         self._pids = 4000
@@ -147,10 +154,7 @@ class Pair:
         self._jobs += 1
         identifier, commands = self.coordinator.submit(self._jobs, deadline=deadline)
         self._do_coordinator(commands)
-        if of_type(commands, coordinator_events.SubmitRefused):
-            return None
-        self.accepted.append(identifier)
-        return identifier
+        return None if of_type(commands, coordinator_events.SubmitRefused) else identifier
 
     def connect_coordinator(self) -> None:
         """Reach the broker, and get what it had kept."""
@@ -166,7 +170,8 @@ class Pair:
             self._do_coordinator(self.coordinator.disconnect())
 
     def crash_coordinator(self) -> None:
-        """Kill the coordinator and start another one on the same database."""
+        """Kill the coordinator and start another one on the same database; what was not written is lost."""
+        self._uncommitted.clear()
         jobs = self.coordinator._jobs
         known = {agent.id: agent for agent in self.coordinator.registry.agents.values()}
         self.coordinator = CoordinatorScript(self.clock, rules=self.rules)
@@ -185,13 +190,22 @@ class Pair:
                 case coordinator_events.Publish():
                     self._publish_coordinator(command)
                 case coordinator_events.Commit():
-                    for record in command.records:
-                        self._write(record)
-                    self._do_coordinator(command.then)
+                    self._uncommitted.append(command)
+                    self._later(COMMIT_SECONDS, self._commit)
+                case coordinator_events.JobStored():
+                    self.accepted.append(command.job_id)
                 case coordinator_events.Outcome():
                     self.ended.setdefault(command.job_id, []).append(command)
                 case _:
                     pass
+
+    def _commit(self) -> None:
+        group, self._uncommitted = self._uncommitted, []
+        for commit in group:
+            for record in commit.records:
+                self._write(record)
+        for commit in group:
+            self._do_coordinator(commit.then)
 
     def _publish_coordinator(self, command: coordinator_events.Publish) -> None:
         if self.coordinator.core.connected:

@@ -19,7 +19,6 @@ from edge_agent.agent.events import (
     LinkDown,
     LinkUp,
     MessageReceived,
-    Note,
     PlanRequested,
     Publish,
     RunModel,
@@ -42,6 +41,7 @@ from edge_agent.inference.events import (
     WorkerEvent,
     WorkerStarted,
 )
+from edge_agent.notes import Note
 from edge_agent.wire.envelope import attach, open_envelope
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Control, Hello, Job, Settled

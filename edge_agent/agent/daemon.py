@@ -11,7 +11,6 @@ import os
 import queue
 import random
 import signal
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ from edge_agent.agent.events import (
     LinkUp,
     LoadModel,
     MessageReceived,
-    Note,
     PlanRequested,
     Publish,
     RunCanary,
@@ -49,6 +47,7 @@ from edge_agent.models.catalogue import Catalogue, Variant
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
+from edge_agent.notes import Journal, Note
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
@@ -119,7 +118,7 @@ class Agent:
         store: Store,
         machine: MachineSummary,
     ) -> None:
-        self.counters: Counter[str] = Counter()
+        self._journal = Journal(log)
         self._options = options
         self._store = store
         self._machine = machine
@@ -173,6 +172,8 @@ class Agent:
             log=log,
         )
         self._link = link
+        fields = {"action": "starting", "agent_id": agent_id, "network": self._options.network}
+        log.info("This is agent %s on %s", agent_id, self._machine.text, extra=fields)
         link.start()
         self._events.put(PlanRequested())
         try:
@@ -197,7 +198,7 @@ class Agent:
         match event:
             case Message():
                 if self._events.qsize() >= self._options.inbox_messages:
-                    self.counters["inbox-full"] += 1
+                    self._journal.counters["inbox-full"] += 1
                     return
                 self._events.put(MessageReceived(event.topic, bytes(event.payload)))
             case Connected():
@@ -233,7 +234,7 @@ class Agent:
                 case RunModel():
                     self._run_model(command)
                 case Note():
-                    self._note(command)
+                    self._journal.write(command, system_now().monotonic)
                 case StartWorker():
                     self._worker.start()
                     self._write_status()
@@ -255,7 +256,7 @@ class Agent:
             self._link.publish(command.topic, command.payload, retain=command.retain)
         except EdgeAgentError as error:
             # Births after a reconnect and redelivery make up for it.
-            self.counters[f"publish-{error.error_code}"] += 1
+            self._journal.counters[f"publish-{error.error_code}"] += 1
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
         if command.topic == self._topics.offers(self._presence.agent_id):
             self._write_status()
@@ -279,13 +280,6 @@ class Agent:
             self._worker.load(variant.digest_bytes, self._store.open_variant(variant))
         except EdgeAgentError as error:
             self._events.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
-
-    def _note(self, note: Note) -> None:
-        self.counters[note.action] += 1
-        fields: dict[str, str | int] = dict(note.fields)
-        if "code" in fields:
-            self.counters[f"{note.action}:{fields['code']}"] += 1
-        log.log(note.level, note.sentence, extra={"action": note.action, **fields})
 
     # -- status ---------------------------------------------------------------------------------------------------
 

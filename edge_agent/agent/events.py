@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.inference.events import WorkerEvent
 from edge_agent.models.catalogue import Variant
+from edge_agent.notes import Note
 from edge_agent.wire.tensors import Tensor
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -113,16 +114,6 @@ class RunModel:
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
     max_output_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A log line: a sentence with fields, and a counter of the same name as its action."""
-
-    level: int
-    sentence: str
-    action: str
-    fields: tuple[tuple[str, str | int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_agent.agent.events import Command, LoadModel, Note, RunCanary, StartWorker, StopWorker
+from edge_agent.agent.events import Command, LoadModel, RunCanary, StartWorker, StopWorker
 from edge_agent.agent.policy import Policy
 from edge_agent.clock import Now
 from edge_agent.inference.events import (
@@ -27,6 +27,7 @@ from edge_agent.inference.events import (
 from edge_agent.models.catalogue import Catalogue, Family, Variant
 from edge_agent.models.fit import MachineFacts, predict
 from edge_agent.models.selection import Lost, Measured, choose, prune
+from edge_agent.notes import Note
 from edge_agent.wire.messages import Offer, VariantClass
 
 PROVIDER = "CPUExecutionProvider"

@@ -107,7 +107,9 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     log = logging.getLogger("edge_agent.coordinator")
 
     def on_ready(base_url: str) -> None:
-        log.info("Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id})
+        log.info(
+            "Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id}
+        )
         write_ready_file(ready, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import UsageError
+from edge_agent.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -72,8 +72,15 @@ def ready_file(args: argparse.Namespace) -> Path | None:
 
 
 def write_ready_file(path: Path | None, content: dict[str, object]) -> None:
-    """Write the file that `ready_file` gave, if any, in one piece."""
+    """Write the file that `ready_file` gave, if any, in one piece.
+
+    Raises:
+        StateError: it cannot be written.
+    """
     from edge_agent.folders import write_atomically  # noqa: PLC0415 as above
 
     if path is not None:
-        write_atomically(path, json.dumps(content) + "\n")
+        try:
+            write_atomically(path, json.dumps(content) + "\n")
+        except OSError as error:
+            raise StateError(f"the ready file {path} cannot be written: {error.strerror}") from error

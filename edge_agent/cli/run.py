@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
 from edge_agent.cli.parts import add_ready_file, own_key, ready_file, set_up_log, write_ready_file
+from edge_agent.errors import KeyFileError
 
 if TYPE_CHECKING:
     import argparse
@@ -55,7 +56,13 @@ def run(args: argparse.Namespace) -> int:
     ready = ready_file(args)
     lock = take(settings.agent.state_dir)
     key = own_key(settings.agent.key_file)
-    coordinator_key = PublicKey.from_file(settings.agent.coordinator_key_file)
+    pinned = settings.agent.coordinator_key_file
+    if not pinned.exists():
+        raise KeyFileError(
+            f"the coordinator's public key {pinned} is not there, and an agent needs one to pin",
+            hint="Copy coordinator.pub from the coordinator's state directory and name it with --coordinator-key FILE.",
+        )
+    coordinator_key = PublicKey.from_file(pinned)
     link = link_options(settings, f"ea1-{key.public.id}")
     agent = make_agent(settings, link, key, coordinator_key)
     with lock:

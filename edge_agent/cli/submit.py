@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.errors import InputError
+from edge_agent.errors import InputError, StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.errors import EdgeAgentError
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
@@ -46,19 +49,44 @@ def run(args: argparse.Namespace) -> int:
 
     from edge_agent.client import Client  # noqa: PLC0415 as above
 
-    with Client(args.coordinator) as client:
-        request = read_request(Path(args.input), args.family)
+    for flag, name in (("--receipt", args.receipt), ("--output", args.output)):
+        if name is not None and not (os.access(Path(name).parent, os.W_OK) and not Path(name).is_dir()):
+            # Told before a machine works for nothing.
+            raise UsageError(f"{flag} {name} cannot be written: give the name of a file in a folder of yours.")
+    request = read_request(Path(args.input), args.family)
+    with Client(args.coordinator, on_retry=_Patience()) as client:
         if args.later:
             print(client.submit_json(args.family, request))
             return 0
         answer = client.infer_json(args.family, request, version=args.version)
         if args.receipt:
-            Path(args.receipt).write_bytes(client.receipt(answer.job_id))
+            _write(Path(args.receipt), client.receipt(answer.job_id))
     if args.output:
-        Path(args.output).write_bytes(answer.body)
+        _write(Path(args.output), answer.body)
     else:
         print(json.dumps(json.loads(answer.body), indent=1))
     return 0
+
+
+class _Patience:
+    """Says, once for each reason, why there is no answer yet."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, error: EdgeAgentError) -> None:
+        if error.error_code not in self._told:
+            self._told.add(error.error_code)
+            print(f"… {error.message}; trying again, Ctrl-C gives up", file=sys.stderr, flush=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise StateError(
+            f"{path} cannot be written: {error.strerror}", hint="The job itself is done; its answer is not kept here."
+        ) from error
 
 
 def read_request(path: Path, family: str) -> bytes:
@@ -68,12 +96,12 @@ def read_request(path: Path, family: str) -> bytes:
         InputError: the file is not there, too large, or neither.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_INPUT_BYTES:
-            raise InputError(f"{path} has {size} bytes; at most {MAX_INPUT_BYTES} are sent.")
-        data = path.read_bytes()
+        with path.open("rb") as file:  # /dev/stdin and /dev/zero have no size
+            data = file.read(MAX_INPUT_BYTES + 1)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}.", hint="Give a file with --input.") from error
+    if len(data) > MAX_INPUT_BYTES:
+        raise InputError(f"{path} has more than the {MAX_INPUT_BYTES} bytes that are sent at most.")
     if data.startswith(b"\x93NUMPY"):
         return _request_of_array(path, data, family)
     from edge_agent.wire.oip_json import request_from_json  # noqa: PLC0415 as above

@@ -6,9 +6,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
+from edge_agent.cli.parts import add_ready_file, ready_file, write_ready_file
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from edge_agent.cli.parsing import Parser, Subparsers
     from edge_agent.local.network import LocalNetwork, Options
@@ -32,7 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     add_network_flags(parser)
     parser.add_argument("--state", metavar="DIR", help="keep keys, jobs, receipts and logs here")
-    parser.add_argument("--ready-file", metavar="FILE", help="write addresses and process ids here once it works")
+    add_ready_file(parser, "addresses and process ids")
 
 
 def add_network_flags(parser: Parser) -> None:
@@ -73,12 +75,13 @@ def run(args: argparse.Namespace) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as stack:
-        stack.callback(_remove, args.ready_file)
+        ready = ready_file(args)
+        stack.callback(_remove, ready)
         state = args.state or stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-agent-up-"))
-        network = LocalNetwork(network_options(args, state), _step, lambda: _publish(network, args.ready_file))
+        network = LocalNetwork(network_options(args, state), _step, lambda: _publish(network, ready))
         try:
             stack.enter_context(network)
-            _publish(network, args.ready_file)
+            _publish(network, ready)
             _say_ready(network, kept=bool(args.state))
             while True:
                 network.look_after(WATCH_SECONDS)
@@ -94,18 +97,13 @@ def _step(text: str) -> None:
     print(f"… {text}", file=sys.stderr)
 
 
-def _publish(network: LocalNetwork, ready_file: str | None) -> None:
-    if ready_file is not None:
-        from pathlib import Path  # noqa: PLC0415 as above
-
-        network.write_description(Path(ready_file))
+def _publish(network: LocalNetwork, ready: Path | None) -> None:
+    write_ready_file(ready, network.description())
 
 
-def _remove(ready_file: str | None) -> None:
-    if ready_file is not None:
-        from pathlib import Path  # noqa: PLC0415 as above
-
-        Path(ready_file).unlink(missing_ok=True)
+def _remove(ready: Path | None) -> None:
+    if ready is not None:
+        ready.unlink(missing_ok=True)
 
 
 def _say_ready(network: LocalNetwork, *, kept: bool) -> None:

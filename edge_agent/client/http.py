@@ -6,10 +6,10 @@ import json
 import random
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 
@@ -20,6 +20,7 @@ from edge_agent.errors import (
     ResourceError,
     TransportError,
     UnknownFamilyError,
+    UsageError,
 )
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
@@ -28,6 +29,8 @@ RETRY_STATUSES = frozenset({429, 502, 503, 504})
 RETRY_FIRST_SECONDS = 0.05
 RETRY_MAX_SECONDS = 2.0
 CALL_SECONDS = 90.0
+
+J = TypeVar("J", dict[str, Any], list[Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,23 @@ class Client:
         base_url: such as `http://127.0.0.1:8420`.
         deadline_seconds: for one job, retries included.
         seed: of the jitter between retries; random by default.
+        on_retry: told what went wrong before each further try.
+
+    Raises:
+        UsageError: the address is none of HTTP.
     """
 
-    def __init__(self, base_url: str, *, deadline_seconds: float = CALL_SECONDS, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        deadline_seconds: float = CALL_SECONDS,
+        seed: int | None = None,
+        on_retry: Callable[[EdgeAgentError], None] = lambda _: None,
+    ) -> None:
         self._base = base_url.rstrip("/")
+        _check_address(self._base)
+        self._on_retry = on_retry
         self._http = httpx.Client(
             base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=5.0), trust_env=False
         )
@@ -115,18 +131,21 @@ class Client:
         started = time.monotonic()
         response, tries = self._with_retries("POST", path, started + self._deadline, content=request, headers=headers)
         body = response.content
-        answer = json.loads(body)
-        about = answer.get("parameters", {})
-        return Answer(
-            job_id=str(about.get("job_id", "")),
-            outputs=tuple(tensor_from_json(output) for output in answer["outputs"]),
-            variant=str(answer.get("model_version", "")),
-            agent_id=str(about.get("agent_id", "")),
-            run_us=int(about.get("run_us", 0)),
-            body=body,
-            seconds=time.monotonic() - started,
-            tries=tries,
-        )
+        try:
+            answer = json.loads(body)
+            about = answer.get("parameters", {})
+            return Answer(
+                job_id=str(about.get("job_id", "")),
+                outputs=tuple(tensor_from_json(output) for output in answer["outputs"]),
+                variant=str(answer.get("model_version", "")),
+                agent_id=str(about.get("agent_id", "")),
+                run_us=int(about.get("run_us", 0)),
+                body=body,
+                seconds=time.monotonic() - started,
+                tries=tries,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+            raise self._no_coordinator(error) from error
 
     def submit_json(self, family: str, request: bytes, *, idempotency_key: str | None = None) -> str:
         """Submit a job without waiting; it is stored once this returns its id.
@@ -141,13 +160,15 @@ class Client:
         end = time.monotonic() + self._deadline
         path = f"/api/v1/models/{family}/jobs"
         response, _ = self._with_retries("POST", path, end, content=request, headers=headers)
-        return str(response.json()["job_id"])
+        try:
+            return str(response.json()["job_id"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._no_coordinator(error) from error
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return how a job stands."""
         response, _ = self._with_retries("GET", f"/api/v1/jobs/{job_id}", time.monotonic() + self._deadline)
-        found: dict[str, Any] = response.json()
-        return found
+        return self._json(response, dict)
 
     def receipt(self, job_id: str) -> bytes:
         """Return the receipt of a job that succeeded."""
@@ -158,8 +179,23 @@ class Client:
     def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""
         response, _ = self._with_retries("GET", "/api/v1/agents", time.monotonic() + self._deadline)
-        found: list[dict[str, Any]] = response.json()
+        return self._json(response, list)
+
+    def _json(self, response: httpx.Response, kind: type[J]) -> J:
+        try:
+            found = response.json()
+        except ValueError as error:
+            raise self._no_coordinator(error) from error
+        if not isinstance(found, kind):
+            raise self._no_coordinator(TypeError(f"{type(found).__name__} instead of {kind.__name__}"))
         return found
+
+    def _no_coordinator(self, error: Exception) -> TransportError:
+        return TransportError(
+            f"what answers at {self._base} is no coordinator: {error}",
+            code="unreachable",
+            hint="Check the address: `edge-agent up` and `edge-agent coordinator` say theirs when they are ready.",
+        )
 
     def _with_retries(
         self,
@@ -178,8 +214,6 @@ class Client:
             wait = 0.0
             try:
                 response = self._http.request(method, path, content=content, headers=headers)
-            except httpx.InvalidURL as error:
-                raise InputError(f"{self._base} is not a usable address: {error}") from error
             except httpx.TransportError as error:
                 text = f"cannot reach the coordinator at {self._base}: {error or type(error).__name__}"
                 failure = TransportError(text, code="unreachable")
@@ -194,7 +228,21 @@ class Client:
             wait = max(wait, self._rng.uniform(0, bound))
             if time.monotonic() + wait >= end:
                 raise failure
+            self._on_retry(failure)
             time.sleep(wait)
+
+
+def _check_address(base_url: str) -> None:
+    try:
+        address = httpx.URL(base_url)
+        problem = "" if address.scheme in {"http", "https"} and address.host else "it must be http://HOST:PORT"
+    except httpx.InvalidURL as error:
+        problem = str(error)
+    if problem:
+        raise UsageError(
+            f"{base_url[:200]!r} is not the address of a coordinator: {problem}.",
+            hint="For example http://127.0.0.1:8420, with the scheme in front.",
+        )
 
 
 def _details(response: httpx.Response) -> dict[str, Any]:

@@ -25,7 +25,6 @@ from edge_agent.coordinator.events import (
     InsertJob,
     JobStored,
     MessageReceived,
-    Note,
     Outcome,
     SaveAgent,
     Submit,
@@ -39,6 +38,7 @@ from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.verification import match_attempt, open_answer, verify_result
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Catalogue
+from edge_agent.notes import Note
 from edge_agent.wire.envelope import Opened, announced_key, open_envelope
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Birth, Failure, Gone, Offer, Offers, Progress, Result

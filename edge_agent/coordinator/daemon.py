@@ -12,7 +12,6 @@ import os
 import random
 import secrets
 import signal
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from edge_agent.coordinator.events import (
     Event,
     JobStored,
     MessageReceived,
-    Note,
     Outcome,
     Publish,
     Submit,
@@ -47,6 +45,7 @@ from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, StateError, TransportError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message
+from edge_agent.notes import Journal, Note
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.tensors import Tensor
 from edge_agent.wire.topics import Topics
@@ -85,7 +84,7 @@ class Coordinator:
         self.catalogue = catalogue
         self.network = options.network
         self.public_key: PublicKey = key.public
-        self._counters: Counter[str] = Counter()
+        self._journal = Journal(log)
         self.failure: EdgeAgentError | None = None
         self._options = options
         self._store = store
@@ -124,7 +123,7 @@ class Coordinator:
             self._loop,
             self._on_link_event,
             max_messages=self._options.link.inbox_messages,
-            dropped=lambda: self._counters.update(["inbox-full"]),
+            dropped=lambda: self._journal.counters.update(["inbox-full"]),
         )
         # No will: agents learn from their leases, not from us, when we are away.
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
@@ -182,8 +181,9 @@ class Coordinator:
                     next_retention = self._loop.time() + RETENTION_SWEEP_SECONDS
                     before = system_now().wall_ms - int(self._options.retention_seconds * 1000)
                     self._core.forget_requests(await asyncio.to_thread(self._store.forget_ended_before, before))
-            except Exception:
-                log.exception("Could not look after the database", extra={"action": "sweep-failed"})
+            except Exception as error:  # noqa: BLE001 it is tried again, and what it looks after must not end silently
+                text = f"Could not look after the database: {error}"
+                self._journal.write(Note(logging.ERROR, text, "sweep-failed"), system_now().monotonic)
             await asyncio.sleep(ADMISSION_POLL_SECONDS)
 
     # -- events in ------------------------------------------------------------------------------------------------
@@ -193,15 +193,31 @@ class Coordinator:
             case Message():
                 self._apply(MessageReceived(event.topic, bytes(event.payload)))
             case Connected():
-                self._apply(BrokerConnected(self._store.next_session(system_now().wall_ms)))
+                try:
+                    session = self._store.next_session(system_now().wall_ms)
+                except StateError as error:
+                    self._give_up(error)
+                else:
+                    self._apply(BrokerConnected(session))
             case Disconnected():
                 self._apply(BrokerDisconnected(event.reason))
             case _:  # the link itself logs what else happens to it
                 pass
 
     def _apply(self, event: Event) -> None:
-        self._execute(self._core.handle(event, system_now()))
+        try:
+            self._execute(self._core.handle(event, system_now()))
+        except Exception as error:
+            log.exception("A defect while handling %s", type(event).__name__, extra={"action": "defect"})
+            self._journal.counters["defect"] += 1
+            if not isinstance(event, MessageReceived):  # which must not let a stranger end us
+                self._give_up(EdgeAgentError(f"something went wrong that should not be able to: {error!r}"))
         self._schedule()
+
+    def _give_up(self, reason: EdgeAgentError) -> None:
+        """End the process, because only a fresh start from the database mends this."""
+        self.failure = self.failure or reason
+        self._stop.set()
 
     def _schedule(self) -> None:
         if self._timer is not None:
@@ -222,7 +238,7 @@ class Coordinator:
                 case Commit():
                     self._writer.write(command)
                 case Note():
-                    self._note(command)
+                    self._journal.write(command, system_now().monotonic)
                 case JobStored():
                     self._resolve(command.ticket, Accepted(command.job_id, command.repeated))
                 case SubmitRefused():
@@ -231,22 +247,15 @@ class Coordinator:
                     for future in self._waiting.pop(command.job_id, []):
                         if not future.done():
                             future.set_result(command)
-                    self._counters[f"jobs-{command.state}"] += 1
+                    self._journal.counters[f"jobs-{command.state}"] += 1
 
     def _publish(self, command: Publish) -> None:
         try:
             self._link.publish(command.topic, command.payload, retain=command.retain)
         except (TransportError, EdgeAgentError) as error:
             # Leases, births and redelivery make up for it.
-            self._counters[f"publish-{error.error_code}"] += 1
+            self._journal.counters[f"publish-{error.error_code}"] += 1
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
-
-    def _note(self, note: Note) -> None:
-        self._counters[note.action] += 1
-        fields: dict[str, str | int] = dict(note.fields)
-        if "code" in fields:
-            self._counters[f"{note.action}:{fields['code']}"] += 1
-        log.log(note.level, note.sentence, extra={"action": note.action, **fields})
 
     def _on_committed(self, group: Sequence[Commit]) -> None:
         then = [command for commit in group for command in commit.then]
@@ -256,16 +265,11 @@ class Coordinator:
 
     def _on_write_failed(self, error: Exception) -> None:
         reason = StateError(
-            f"the database {self._store.path} cannot be written: {error}",
+            f"the database {self._store.path} cannot be written: {getattr(error, 'orig', error)}",
             hint="Look at the disk (full? read-only?), then start the coordinator again; it takes over what is stored.",
         )
-
-        def stop() -> None:
-            self.failure = reason
-            self._stop.set()
-
-        with suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(stop)
+        with suppress(RuntimeError):  # as above
+            self._loop.call_soon_threadsafe(self._give_up, reason)
 
     def _resolve(self, ticket: bytes, accepted: Accepted) -> None:
         future = self._submitted.pop(ticket, None)
@@ -274,7 +278,7 @@ class Coordinator:
 
     def _reject(self, refused: SubmitRefused) -> None:
         future = self._submitted.pop(refused.ticket, None)
-        self._counters[f"submit-refused:{refused.code}"] += 1
+        self._journal.counters[f"submit-refused:{refused.code}"] += 1
         if future is None or future.done():
             return
         error: EdgeAgentError
@@ -293,7 +297,7 @@ class Coordinator:
     @property
     def counters(self) -> Mapping[str, int]:
         """How often each thing happened, by its action and code."""
-        return self._counters
+        return self._journal.counters
 
     @property
     def ready(self) -> bool:

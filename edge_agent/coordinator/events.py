@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.coordinator.jobs import JobError, JobState
+from edge_agent.notes import Note
 from edge_agent.wire.tensors import Tensor
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -125,16 +126,6 @@ class Outcome:
     variant: bytes | None = None
     run_us: int | None = None
     error: JobError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A log line: a sentence with fields, and a counter of the same name as its action."""
-
-    level: int
-    sentence: str
-    action: str
-    fields: tuple[tuple[str, str | int], ...] = ()
 
 
 # -- what is written ------------------------------------------------------------------------------------------------

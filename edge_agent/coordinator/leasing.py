@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Note, Outcome, Publish
+from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.scheduling import Candidate, pick
 from edge_agent.coordinator.statements import Statements
+from edge_agent.notes import Note
 
 DEADLINE = 0
 """Stands in a timer where an attempt's epoch would: this is the deadline of the job itself."""

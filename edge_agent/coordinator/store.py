@@ -114,7 +114,7 @@ class Store:
     def _unusable(self, why: object) -> StateError:
         return StateError(
             f"{self.path} cannot be used as the coordinator's database: {why}",
-            hint="Look at the disk (full? read-only?); or restore the file from a backup, or move it away to start anew.",
+            hint="Look at the disk (full? read-only?), restore the file from a backup, or move it away to start anew.",
         )
 
     @contextmanager

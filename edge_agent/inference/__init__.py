@@ -1,7 +1,6 @@
 """Models are run here, in a process of their own, so that nothing they do can harm the agent.
 
-    agent.daemon --> handle.Worker ==frames over a socket pair==> worker (a process) --> sessions -->
-    onnxruntime
+    agent.daemon --> handle.Worker ==frames over a socket pair==> worker (a process) --> sessions --> onnxruntime
 
 - `handle`: what the daemon uses. `process` is one life of a worker behind it, `outbox` its sending side.
 - `events`: what the daemon hears, as values.

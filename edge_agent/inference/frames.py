@@ -107,8 +107,8 @@ class FrameReader:
         header
             whose entries nobody has checked yet.
         takes_fd: whether descriptors are accepted. Where they are not, the kernel closes any that come.
-        reuses_bytes: parts of up to this many bytes together are read into one buffer that is used again and again. This
-            saves the page faults of fresh memory, which cost more than copying.
+        reuses_bytes: parts of up to this many bytes together are read into one buffer that is used again. This saves
+            the page faults of fresh memory, which cost more than the copying.
     """
 
     def __init__(
@@ -173,7 +173,10 @@ class FrameReader:
             view = self._buffer[at : at + length]
             read = 0
             while read < length:
-                count = self._connection.recv_into(view[read:], 0, socket.MSG_WAITALL)
+                try:
+                    count = self._connection.recv_into(view[read:], 0, socket.MSG_WAITALL)
+                except ConnectionResetError:
+                    count = 0
                 if not count:
                     raise MalformedError("The connection ended in the middle of a frame.")
                 read += count

@@ -115,7 +115,8 @@ def tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) ->
     entries = _list(header.get(key), key)
     if len(entries) != len(parts):
         raise MalformedError(f"A frame with {len(entries)} tensors has {len(parts)} parts.")
-    return tuple(Tensor(_spec(entry), part) for entry, part in zip(entries, parts, strict=True))
+    # In the worker the parts are views of a buffer, good until the command is answered: long enough, and never copied.
+    return tuple(Tensor(_spec(entry), cast("bytes", part)) for entry, part in zip(entries, parts, strict=True))
 
 
 def cases_of(header: Header, parts: Sequence[bytes | memoryview]) -> list[Case]:

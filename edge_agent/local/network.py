@@ -21,7 +21,7 @@ from edge_agent.agent.status import read_status
 from edge_agent.connection import link_options
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import TransportError
-from edge_agent.folders import make_private, take, write_atomically
+from edge_agent.folders import make_private, take
 from edge_agent.local.processes import Child, Supervisor
 from edge_agent.mqtt import Connected, ConnectFailed, Link, LinkEvent
 from edge_agent.settings import load
@@ -212,10 +212,6 @@ class LocalNetwork:
             "coordinator_key": str(self.coordinator_key),
             "pids": self.pids(),
         }
-
-    def write_description(self, path: Path) -> None:
-        """Write the description in one piece."""
-        write_atomically(path, json.dumps(self.description()) + "\n")
 
 
 def check_broker(url: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import tracemalloc
 from collections.abc import Iterator
 
+import numpy as np
 import psutil
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
-def read_all(data: bytes, *, limit: int = LIMIT, takes_fd: bool = False) -> list[frames.Frame]:
+def read_all(data: bytes, *, limit: int = LIMIT, takes_fd: bool = False, reuses: int = 0) -> list[frames.Frame]:
     """Read frames from exactly these bytes, until the end of the stream."""
     ours, theirs = socket.socketpair()
 
@@ -43,9 +44,9 @@ def read_all(data: bytes, *, limit: int = LIMIT, takes_fd: bool = False) -> list
     found = []
     try:
         with theirs:
-            reader = frames.FrameReader(theirs, lambda _: limit, takes_fd=takes_fd)
+            reader = frames.FrameReader(theirs, lambda _: limit, takes_fd=takes_fd, reuses_bytes=reuses)
             while (frame := reader.read()) is not None:
-                found.append(frame)
+                found.append(frames.Frame(frame.header, tuple(bytes(part) for part in frame.parts), frame.fd))
     finally:
         feeder.join()
     return found
@@ -70,22 +71,22 @@ def with_header(value: object) -> bytes:
     ),
     parts=st.lists(st.binary(max_size=2000), max_size=5),
     takes_fd=st.booleans(),
+    reuses=st.sampled_from([0, 1000, LIMIT]),
 )
-def test_what_is_packed_is_read(header: dict[str, object], parts: list[bytes], *, takes_fd: bool) -> None:
+def test_what_is_packed_is_read(header: dict[str, object], parts: list[bytes], *, takes_fd: bool, reuses: int) -> None:
     """Any header and any parts, empty ones too, arrive as they were, frame after frame."""
     data = joined(header, *parts)
-    for frame in read_all(data * 3, takes_fd=takes_fd):
-        assert (frame.header, list(frame.parts), frame.fd) == (header, parts, None)
-    assert len(read_all(data * 3)) == 3
+    found = read_all(data * 3, takes_fd=takes_fd, reuses=reuses)
+    assert [(frame.header, list(frame.parts), frame.fd) for frame in found] == [(header, parts, None)] * 3
 
 
-@given(parts=st.lists(st.binary(max_size=300), max_size=3), data=st.data())
-def test_a_cut_frame_is_refused(parts: list[bytes], data: st.DataObject) -> None:
+@given(parts=st.lists(st.binary(max_size=300), max_size=3), reuses=st.sampled_from([0, LIMIT]), data=st.data())
+def test_a_cut_frame_is_refused(parts: list[bytes], reuses: int, data: st.DataObject) -> None:
     """A stream that ends anywhere inside a frame is malformed, never a shorter frame."""
     whole = joined({"do": "run"}, *parts)
     at = data.draw(st.integers(1, len(whole) - 1))
     with pytest.raises(MalformedError, match="middle of a frame"):
-        read_all(whole[:at])
+        read_all(whole[:at], reuses=reuses)
 
 
 @given(st.binary(max_size=400))
@@ -216,6 +217,24 @@ def test_sending_without_waiting_gives_back_the_rest(pair: tuple[socket.socket, 
     frame = frames.FrameReader(theirs, lambda _: 2 * LIMIT).read()
     sender.join()
     assert frame == frames.Frame({"n": 1}, tuple(parts))
+
+
+def test_a_buffer_is_used_again_and_is_aligned(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Parts share memory with those of the frame before, start where any number may start, and cannot be written."""
+    ours, theirs = pair
+    reader = frames.FrameReader(theirs, lambda _: LIMIT, reuses_bytes=100)
+    addresses = []
+    for parts in ([b"abc", b"", b"defgh"], [b"123", b"4"], [b"x" * 101]):
+        frames.send(ours, frames.pack({}, parts))
+        frame = reader.read()
+        assert frame is not None
+        assert [bytes(part) for part in frame.parts] == parts
+        views = [part for part in frame.parts if isinstance(part, memoryview)]
+        assert all(view.readonly for view in views)
+        addresses.append([np.frombuffer(view, np.uint8).ctypes.data for view in views if len(view)])
+    assert addresses[0] == addresses[1]
+    assert addresses[0][1] - addresses[0][0] == 64
+    assert addresses[2] == []
 
 
 def test_a_peer_that_died_with_unread_bytes_is_the_end(pair: tuple[socket.socket, socket.socket]) -> None:
