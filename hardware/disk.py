@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from hardware.cgroup import unescape
+from hardware.cgroup_place import unescape
 from hardware.devices import follow
 from hardware.schema import Disk
 from hardware.sysfs import clean

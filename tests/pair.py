@@ -26,7 +26,6 @@ from edge_agent.coordinator.jobs import Attempt, Job, JobState
 from edge_agent.coordinator.leasing import Rules
 from edge_agent.inference.events import ModelLoaded, RunDone, WorkerDied, WorkerStarted
 
-
 COMMIT_SECONDS = 0.01
 """A transaction takes so long; a crash meanwhile loses it."""
 

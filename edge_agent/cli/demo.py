@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.parsing import add_json_flag, new_command
@@ -12,6 +13,7 @@ from edge_agent.errors import JobFailedError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     import tempfile  # noqa: PLC0415 as above
     from pathlib import Path  # noqa: PLC0415 as above
 
+    from edge_agent.folders import make_private  # noqa: PLC0415 as above
     from edge_agent.local.network import LocalNetwork  # noqa: PLC0415 as above
     from edge_agent.models.scans import load_scans  # noqa: PLC0415 as above
 
@@ -53,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
     args.log_level = "info"
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     receipts = Path(args.receipts or tempfile.mkdtemp(prefix="edge-agent-demo-")).absolute()
-    receipts.mkdir(parents=True, exist_ok=True)
     with (
+        _not_left_empty(make_private(receipts)),
         tempfile.TemporaryDirectory(prefix="edge-agent-") as state,
         LocalNetwork(network_options(args, state), _step) as network,
     ):
@@ -80,6 +83,16 @@ def run(args: argparse.Namespace) -> int:
             hint="Run `edge-agent up --state DIR --log-level debug` and look at DIR/logs while you send a job.",
         )
     return 0
+
+
+@contextmanager
+def _not_left_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that nothing was put into."""
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _step(text: str) -> None:

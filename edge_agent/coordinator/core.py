@@ -31,6 +31,7 @@ from edge_agent.coordinator.events import (
     SubmitRefused,
     Tick,
 )
+from edge_agent.coordinator.idempotency import KnownRequests
 from edge_agent.coordinator.jobs import Blame, Job, JobError, JobEvent
 from edge_agent.coordinator.leasing import DEADLINE, Leasing, Rules, note
 from edge_agent.coordinator.registry import Agent, Registry
@@ -67,13 +68,13 @@ class Core:
     def __init__(self, *, statements: Statements, catalogue: Catalogue, registry: Registry, rules: Rules) -> None:
         self.registry = registry
         self.leasing = Leasing(registry, statements, rules)
+        self.requests = KnownRequests()
         self.session = 0
         self.connected = False
         self._statements = statements
         self._topics = statements.topics
         self._families = {family.name: family for family in catalogue.families}
         self._rules = rules
-        self._idempotency: dict[str, tuple[bytes, bytes]] = {}  # key -> (job, request digest)
         self._hello_again_at = 0.0
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
@@ -107,21 +108,12 @@ class Core:
         """Return the monotonic second at which a `Tick` is due, if any."""
         return self.leasing.next_deadline()
 
-    def remember_request(self, idempotency_key: str, job_id: bytes, digest: bytes) -> None:
-        """Know a client's idempotency key again."""
-        self._idempotency[idempotency_key] = (job_id, digest)
-
-    def forget_requests(self, idempotency_keys: list[str]) -> None:
-        """Drop keys whose jobs were removed from the database."""
-        for key in idempotency_keys:
-            self._idempotency.pop(key, None)
-
     # -- clients --------------------------------------------------------------------------------------------------
 
     def _on_submit(self, submit: Submit, now: Now) -> list[Command]:
         key = submit.idempotency_key
-        if key is not None and key in self._idempotency:
-            known, digest = self._idempotency[key]
+        if key is not None and (found := self.requests.find(key)) is not None:
+            known, digest = found
             if digest != submit.request_digest:
                 text = "this idempotency key was used for a different request"
                 return [SubmitRefused(submit.job_id, "idempotency-conflict", text, None)]
@@ -145,7 +137,7 @@ class Core:
         )
         self.leasing.add(job)
         if key is not None:
-            self.remember_request(key, job.id, submit.request_digest)
+            self.requests.remember(key, job.id, submit.request_digest)
         deadline_ms = now.wall_ms + int(submit.deadline_seconds * 1000)
         record = InsertJob(submit, now.wall_ms, deadline_ms, job.max_attempts)
         stored = Commit((record,), durable=submit.durable, then=(JobStored(job.id, submit.job_id, repeated=False),))

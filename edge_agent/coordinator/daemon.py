@@ -34,6 +34,7 @@ from edge_agent.coordinator.events import (
     SubmitRefused,
     Tick,
 )
+from edge_agent.coordinator.idempotency import MAX_KNOWN
 from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.leasing import Rules
 from edge_agent.coordinator.registry import Registry
@@ -160,8 +161,8 @@ class Coordinator:
         )
         for job in open_jobs:
             self._core.leasing.add(job)
-        for key_text, job_id, digest in self._store.requests():
-            self._core.remember_request(key_text, job_id, digest)
+        for key_text, job_id, digest in self._store.requests(MAX_KNOWN + 1):
+            self._core.requests.remember(key_text, job_id, digest)
         if open_jobs:
             log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": len(open_jobs)})
 
@@ -180,7 +181,7 @@ class Coordinator:
                 if self._loop.time() >= next_retention:
                     next_retention = self._loop.time() + RETENTION_SWEEP_SECONDS
                     before = system_now().wall_ms - int(self._options.retention_seconds * 1000)
-                    self._core.forget_requests(await asyncio.to_thread(self._store.forget_ended_before, before))
+                    self._core.requests.forget(await asyncio.to_thread(self._store.forget_ended_before, before))
             except Exception as error:  # noqa: BLE001 it is tried again, and what it looks after must not end silently
                 text = f"Could not look after the database: {error}"
                 self._journal.write(Note(logging.ERROR, text, "sweep-failed"), system_now().monotonic)
@@ -323,6 +324,10 @@ class Coordinator:
         entry = self.catalogue.family(family)
         check_inputs(entry, inputs, outputs)
         arranged = ordered(entry, inputs)
+        if idempotency_key is not None and self._core.requests.may_be_stored(idempotency_key):
+            known = await asyncio.to_thread(self._store.request, idempotency_key)
+            if known is not None:
+                self._core.requests.remember(idempotency_key, *known)
         job_id = secrets.token_bytes(16)
         future: asyncio.Future[Accepted] = self._loop.create_future()
         self._submitted[job_id] = future

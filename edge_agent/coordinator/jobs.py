@@ -95,6 +95,7 @@ class Attempt:
         agent_session: the agent's session that it was leased under.
         coordinator_session: our own session that it was sent in; a birth that answers a later one knows better.
         lease_until: monotonic seconds after which the attempt is taken away.
+        timer_at: monotonic seconds at which the one timer that counts for it rings; earlier ones were replaced.
     """
 
     epoch: int
@@ -103,6 +104,7 @@ class Attempt:
     agent_session: int
     coordinator_session: int
     lease_until: float
+    timer_at: float = 0.0
 
 
 @dataclass(slots=True)

@@ -54,7 +54,7 @@ class Leasing:
         self.jobs[job.id] = job
         heapq.heappush(self._timers, (job.deadline, job.id, DEADLINE))
         if job.attempt is not None:
-            heapq.heappush(self._timers, (job.attempt.lease_until, job.id, job.attempt.epoch))
+            self._watch(job.id, job.attempt)
             agent = self._registry.agents.get(job.attempt.agent_id)
             if agent is not None:
                 agent.in_flight.add(job.id)
@@ -68,16 +68,17 @@ class Leasing:
     def expired(self, now: Now) -> Iterable[tuple[Job, int]]:
         """Give each job whose deadline passed (with `DEADLINE`) or whose lease ran out (with its epoch), once."""
         while self._timers and self._timers[0][0] <= now.monotonic:
-            _, job_id, epoch = heapq.heappop(self._timers)
+            rung, job_id, epoch = heapq.heappop(self._timers)
             job = self.jobs.get(job_id)
             if job is None:
                 continue
             if epoch == DEADLINE:
                 yield job, DEADLINE
-            elif job.attempt is not None and job.attempt.epoch == epoch:
+            elif job.attempt is not None and job.attempt.epoch == epoch and job.attempt.timer_at == rung:
                 if job.attempt.lease_until > now.monotonic:  # it was renewed meanwhile
-                    heapq.heappush(self._timers, (job.attempt.lease_until, job_id, epoch))
+                    self._watch(job_id, job.attempt)
                 else:
+                    job.attempt.timer_at = 0.0
                     yield job, epoch
 
     # -- leases ---------------------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ class Leasing:
         attempt = Attempt(job.epoch, agent.id, variant, agent.session, coordinator_session, until)
         job.attempt = attempt
         agent.in_flight.add(job.id)
-        heapq.heappush(self._timers, (until, job.id, job.epoch))
+        self._watch(job.id, attempt)
         message = self._statements.job(
             job,
             attempt,
@@ -141,13 +142,17 @@ class Leasing:
         """Give an attempt whose lease has run out another one: it was us who were away."""
         if job.attempt is not None:
             self.renew(job.attempt, now)
-            heapq.heappush(self._timers, (job.attempt.lease_until, job.id, job.attempt.epoch))
+            self._watch(job.id, job.attempt)
 
     def shorten(self, job: Job, until: float) -> None:
         """End a lease earlier than agreed, at this monotonic second, unless something renews it."""
         if job.attempt is not None and job.attempt.lease_until > until:
             job.attempt.lease_until = until
-            heapq.heappush(self._timers, (until, job.id, job.attempt.epoch))
+            self._watch(job.id, job.attempt)
+
+    def _watch(self, job_id: bytes, attempt: Attempt) -> None:
+        attempt.timer_at = attempt.lease_until
+        heapq.heappush(self._timers, (attempt.timer_at, job_id, attempt.epoch))
 
     # -- ends -----------------------------------------------------------------------------------------------------
 

@@ -210,13 +210,27 @@ class Store:
             found.append(job)
         return found
 
-    def requests(self) -> list[tuple[str, bytes, bytes]]:
-        """Return (idempotency key, job id, request digest) of every job that has a key."""
-        query = sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.request_digest).where(
-            jobs.c.idempotency_key.is_not(None)
+    def requests(self, limit: int) -> list[tuple[str, bytes, bytes]]:
+        """Return (idempotency key, job id, request digest) of the newest jobs that have a key, oldest first."""
+        newest = (
+            sa.select(jobs.c.idempotency_key, jobs.c.id, jobs.c.request_digest, jobs.c.submitted_ms)
+            .where(jobs.c.idempotency_key.is_not(None))
+            .order_by(jobs.c.submitted_ms.desc())
+            .limit(limit)
+            .subquery()
+        )
+        query = sa.select(newest.c.idempotency_key, newest.c.id, newest.c.request_digest).order_by(
+            newest.c.submitted_ms
         )
         with self._connection() as connection:
             return [(key, job_id, digest) for key, job_id, digest in connection.execute(query)]
+
+    def request(self, idempotency_key: str) -> tuple[bytes, bytes] | None:
+        """Return (job id, request digest) of the job that was submitted under this key, if there is one."""
+        query = sa.select(jobs.c.id, jobs.c.request_digest).where(jobs.c.idempotency_key == idempotency_key)
+        with self._connection() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else (row[0], row[1])
 
     def job(self, job_id: bytes) -> StoredJob | None:
         """Return one job with its outcome, if it is known."""
@@ -249,7 +263,20 @@ class Store:
         )
 
     def forget_ended_before(self, wall_ms: int, limit: int = 1000) -> list[str]:
-        """Remove at most `limit` jobs that ended before this Unix millisecond; return their idempotency keys."""
+        """Remove the jobs that ended before this Unix millisecond; return their idempotency keys.
+
+        Args:
+            wall_ms: jobs that ended then or later stay.
+            limit: so many are removed in one transaction, so that the writer never waits for long.
+        """
+        keys: list[str] = []
+        while True:
+            removed, some = self._forget(wall_ms, limit)
+            keys += some
+            if removed < limit:
+                return keys
+
+    def _forget(self, wall_ms: int, limit: int) -> tuple[int, list[str]]:
         old = (
             sa.select(jobs.c.id, jobs.c.idempotency_key)
             .where(jobs.c.ended_ms < wall_ms, jobs.c.state.in_(FINAL))
@@ -261,4 +288,4 @@ class Store:
             connection.execute(sa.delete(results).where(results.c.job_id.in_(ids)))
             connection.execute(sa.delete(attempts).where(attempts.c.job_id.in_(ids)))
             connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))
-        return [row.idempotency_key for row in rows if row.idempotency_key is not None]
+        return len(rows), [row.idempotency_key for row in rows if row.idempotency_key is not None]

@@ -21,6 +21,8 @@ from edge_agent.coordinator.schema import agents, attempts, jobs, results
 from edge_agent.coordinator.store import FINAL, Store, pack_tensors
 from edge_agent.errors import StateError
 
+MAX_STRANGERS = 1000
+"""Agents that nobody admitted are remembered up to this number, the latest ones: anybody can make up more."""
 GROUP_COMMITS = 256
 """At most this many commits share a transaction."""
 
@@ -72,6 +74,7 @@ def apply(connection: Connection, record: Record) -> None:
             changed = connection.execute(sa.update(agents).where(agents.c.id == record.agent_id).values(values))
             if not changed.rowcount:
                 connection.execute(sa.insert(agents).values(id=record.agent_id, approved=False, **values))
+                connection.execute(_FORGET_STRANGERS)
 
 
 def _end_attempt(connection: Connection, job_id: bytes, epoch: int, outcome: str, ended_ms: int) -> None:
@@ -111,6 +114,15 @@ def _end_job(connection: Connection, record: EndJob) -> None:
         )
 
 
+_FORGET_STRANGERS = sa.delete(agents).where(
+    agents.c.id.in_(
+        sa.select(agents.c.id)
+        .where(agents.c.approved.is_(False))
+        .order_by(agents.c.seen_ms.desc())
+        .limit(-1)  # SQLite wants a limit before an offset
+        .offset(MAX_STRANGERS)
+    )
+)
 _INSERT_JOB = sa.insert(jobs)
 _INSERT_ATTEMPT = sa.insert(attempts)
 _INSERT_RESULT = sa.insert(results)

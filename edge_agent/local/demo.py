@@ -117,9 +117,9 @@ def run_jobs(  # noqa: PLR0913 all but the first two by name
                     return
                 try:
                     answer, is_right = _one_job(client, number, scan, coordinator_key, receipts)
-                except EdgeAgentError as error:
+                except (EdgeAgentError, OSError) as error:  # OSError: the receipt cannot be written
                     with lock:
-                        tally.failures.append(f"scan {number}: {error.message}")
+                        tally.failures.append(f"scan {number}: {error}")
                 else:
                     with lock:
                         _count(tally, answer, is_right=is_right)

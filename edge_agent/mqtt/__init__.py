@@ -1,8 +1,9 @@
 """The link to the broker, over MQTT 3.1.1 or 5.
 
-`Link` (link.py) owns one thread and makes one `Connection` (connection.py, the only file that imports paho)
-after the other. What was accepted and not acknowledged when a connection ends is named in `Disconnected.lost`
-and forgotten: the cores above deliver again by their own rules. Messages go out in the order of `publish`.
+`Link` (link.py) owns one thread and makes one `Connection` (connection.py) after the other, each with a paho
+client of its own (client.py, the only file that imports paho). What was accepted and not acknowledged when a
+connection ends is named in `Disconnected.lost` and forgotten: the cores above deliver again by their own
+rules. Messages go out in the order of `publish`.
 
 `TransportError`, `TooLargeError` and `UsageError` are what `Link.publish` raises; all other trouble is an
 event for the sink.

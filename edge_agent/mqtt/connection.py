@@ -1,15 +1,13 @@
-"""One connection to the broker, driven without paho's own thread. The only file that imports paho.
+"""One connection to the broker, driven without paho's own thread.
 
 With `loop_start` an exception in a callback ends paho's thread while `is_connected()` stays true. Here
 `loop_read`, `loop_write` and `loop_misc` are called from the link's thread, where any exception ends the
-connection and so leads to the next. Every connection is a fresh paho client with its own will and a clean
-session: neither the broker nor paho remembers anything from one connection to the next.
+connection and so leads to the next. Every connection has a fresh paho client (client.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import select
 import socket
@@ -17,31 +15,23 @@ import ssl
 import threading
 import time
 import typing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-
+from edge_agent.mqtt.client import End, MqttClient, in_words, refused_connect, refused_filters, why_disconnected
 from edge_agent.mqtt.events import LinkEvent, Message, Published, PublishRefused
 from edge_agent.mqtt.outbox import Outbox, Outgoing
-from edge_agent.mqtt.tls import TlsSocket, client_context, explain
+from edge_agent.mqtt.tls import TlsSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from paho.mqtt.reasoncodes import ReasonCode
-
+    from edge_agent.mqtt.client import DisconnectFlags, MQTTMessage, Properties, ReasonCode
     from edge_agent.mqtt.options import LinkOptions, Will
     from edge_agent.mqtt.packets import Protocol
 
 MAX_IN_FLIGHT: Final = 10
 """QoS 1 messages on the way to the broker at once; fewer where its Receive Maximum is smaller."""
 
-_VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
-_UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
 _SUBSCRIPTION_QOS: Final = 1
 _LINGER_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.02
@@ -64,15 +54,6 @@ class Owner(typing.Protocol):
 
     def drop(self, what: str) -> None:
         """Count a message that could not be passed on; never raises."""
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """Why a connection is over. `other_version`: the reason may be the MQTT version."""
-
-    code: str
-    reason: str
-    other_version: bool = False
 
 
 class Connection:
@@ -129,31 +110,13 @@ class Connection:
         self._next_check = 0.0
         self._guarded_step = self._guard(self._step)
         self._guarded_pump = self._guard(self._pump)
-        self._client = self._new_client(will)
-
-    def _new_client(self, will: Will | None) -> paho.Client:
-        options = self._options
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=options.client_id,
-            clean_session=None if self.protocol == "5" else True,
-            protocol=_VERSIONS[self.protocol],
-            reconnect_on_failure=False,
-        )
-        client.connect_timeout = options.connect_timeout_seconds
-        if options.username is not None:
-            client.username_pw_set(options.username, options.password)
-        if options.address.tls:
-            client.tls_set_context(client_context(options.ca_file, options.client_cert, options.client_key))
-        if will is not None:
-            client.will_set(will.topic, will.payload, will.qos, will.retain)
-        client.on_socket_open = self._guard(self._on_socket_open)
-        client.on_connect = self._guard(self._on_connect)
-        client.on_subscribe = self._guard(self._on_subscribe)
-        client.on_message = self._guard(self._on_message)
-        client.on_publish = self._guard(self._on_publish)
-        client.on_disconnect = self._guard(self._on_disconnect)
-        return client
+        self._client = MqttClient(options, protocol, will)
+        self._client.on_socket_open = self._guard(self._on_socket_open)
+        self._client.on_connect = self._guard(self._on_connect)
+        self._client.on_subscribe = self._guard(self._on_subscribe)
+        self._client.on_message = self._guard(self._on_message)
+        self._client.on_publish = self._guard(self._on_publish)
+        self._client.on_disconnect = self._guard(self._on_disconnect)
 
     def _guard(self, callback: Callable[..., None]) -> Callable[..., None]:
         """Turn an exception into the end of the connection."""
@@ -162,14 +125,14 @@ class Connection:
             try:
                 callback(*arguments)
             except Exception as error:  # noqa: BLE001 (paho may raise anything, and must not see ours)
-                self._finish("transport", f"the link itself failed: {type(error).__name__}: {error}")
+                self._finish(End("transport", f"the link itself failed: {type(error).__name__}: {error}"))
 
         return guarded
 
-    def _finish(self, code: str, reason: str, *, other_version: bool = False) -> None:
+    def _finish(self, end: End | None) -> None:
         """Note the first reason for the end; later ones are its consequences."""
         if self._end is None:
-            self._end = End(code, reason, other_version)
+            self._end = end
 
     # -- for any thread ---------------------------------------------------------------------------------
 
@@ -237,24 +200,7 @@ class Connection:
             return tuple(sorted(message.token for message in lost))
 
     def _open(self) -> None:
-        address, options = self._options.address, self._options
-        v5: dict[str, Any] = {}
-        if self.protocol == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-            properties.ReceiveMaximum = options.inbox_messages
-            properties.MaximumPacketSize = options.max_packet_bytes
-            v5 = {"clean_start": True, "properties": properties}
-        try:
-            self._client.connect(address.host, address.port, options.keepalive_seconds, **v5)
-        except ssl.SSLCertVerificationError as error:
-            self._finish("tls", f"the certificate of the broker {address} is refused: {explain(error)}")
-        except ssl.SSLError as error:
-            self._finish("tls", f"the TLS handshake with the broker {address} failed: {explain(error)}")
-        except TimeoutError:
-            seconds = options.connect_timeout_seconds
-            self._finish("timeout", f"the broker {address} did not answer within {seconds:g} s")
-        except OSError as error:
-            self._finish("unreachable", f"the broker {address} cannot be reached: {explain(error)}")
+        self._finish(self._client.open())
 
     def _step(self, readable: bool) -> None:  # noqa: FBT001 (what poll said)
         """Do everything that can be done without waiting."""
@@ -272,7 +218,7 @@ class Connection:
                 self._client.loop_misc()
                 self._check_deadlines(now)
         if self._end is None and self._client.socket() is None:
-            self._finish("unreachable", f"the connection to {self._options.address} was lost")
+            self._finish(End("unreachable", f"the connection to {self._options.address} was lost"))
 
     def _after_read(self) -> None:
         if self._end is not None or self._client.socket() is None:
@@ -281,10 +227,9 @@ class Connection:
         # small packet back until our kernel acknowledges this one, 40 ms later.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         # MQTT 3.1.1 has no way to tell the broker a limit, and paho would read 256 MiB into memory.
-        coming = self._client._in_packet["remaining_length"]  # noqa: SLF001 (no public way; a test guards it)
-        if coming > self._options.max_packet_bytes:
-            limit = self._options.max_packet_bytes
-            self._finish("too-large", f"the broker sends a packet of {coming} bytes; the limit is {limit}")
+        coming, limit = self._client.coming_bytes, self._options.max_packet_bytes
+        if coming > limit:
+            self._finish(End("too-large", f"the broker sends a packet of {coming} bytes; the limit is {limit}"))
 
     def _pump(self) -> None:
         """Give waiting messages to paho while the window is open and the socket takes them at once."""
@@ -296,23 +241,9 @@ class Connection:
                 self._progress = time.monotonic()
             qos = min(message.qos, self._max_qos)
             retain = message.retain and self.retain_available
-            rc = MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
-            while rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                # Paho refuses when the next message id is one of ours, unacknowledged for 65535 messages.
-                info = self._client.publish(message.topic, message.payload, qos, retain, self._properties(message))
-                rc = info.rc
+            message_id = self._client.send(message, qos, retain=retain)
             if qos:
-                self._in_flight[info.mid] = message
-
-    def _properties(self, message: Outgoing) -> Properties | None:
-        if self.protocol != "5" or (message.content_type is None and message.expiry_seconds is None):
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if message.content_type is not None:
-            properties.ContentType = message.content_type
-        if message.expiry_seconds is not None:
-            properties.MessageExpiryInterval = message.expiry_seconds
-        return properties
+                self._in_flight[message_id] = message
 
     def _check_deadlines(self, now: float) -> None:
         if self._owner.deadline is not None:
@@ -322,12 +253,12 @@ class Connection:
         if not self._up and now >= self._opened + self._handshake_seconds():
             what = "acknowledge the subscriptions" if self._answered else "answer the CONNECT"
             reason = f"the broker {address} did not {what} within {self._handshake_seconds():g} s"
-            self._finish("timeout", reason, other_version=not self._answered)
+            self._finish(End("timeout", reason, other_version=not self._answered))
         if self._client.want_write():
             self._progress = now
         elif self._in_flight and now >= self._progress + self._options.acknowledge_timeout_seconds:
             seconds = self._options.acknowledge_timeout_seconds
-            self._finish("timeout", f"the broker {address} acknowledged nothing for {seconds:g} s")
+            self._finish(End("timeout", f"the broker {address} acknowledged nothing for {seconds:g} s"))
 
     def _check_stop(self, deadline: float) -> None:
         unsent = self._outbox or self._in_flight or self._client.want_write()
@@ -335,7 +266,7 @@ class Connection:
             self._say_goodbye(deadline)
         elif not self._up or time.monotonic() >= deadline:
             # No DISCONNECT: what was accepted did not get through, so the will shall.
-            self._finish("stopped", "the link was stopped before everything was acknowledged")
+            self._finish(End("stopped", "the link was stopped before everything was acknowledged"))
 
     def _say_goodbye(self, deadline: float) -> None:
         """Send DISCONNECT, and keep the socket until the broker has closed its end.
@@ -344,7 +275,7 @@ class Connection:
         overtake the DISCONNECT in the broker, and the will would be published after a graceful stop.
         """
         with socket.socket(fileno=os.dup(self._socket.fileno())) as spare:
-            self._finish("stopped", "the link was stopped")
+            self._finish(End("stopped", "the link was stopped"))
             self._client.disconnect()
             seconds = min(_LINGER_SECONDS, deadline - time.monotonic())
             end = time.monotonic() + seconds
@@ -379,12 +310,12 @@ class Connection:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def _on_connect(
-        self, client: paho.Client, _data: object, _flags: object, code: ReasonCode, properties: Properties
+        self, client: MqttClient, _data: object, _flags: object, code: ReasonCode, properties: Properties
     ) -> None:
         self._answered = True
-        if code.is_failure:
-            reason = f"the broker {self._options.address} refused us: {_words(code, properties)}"
-            self._finish("broker-refused", reason, other_version=code.value == _UNSUPPORTED_VERSION)
+        refused = refused_connect(self._options.address, code, properties)
+        if refused is not None:
+            self._finish(refused)
             return
         self.receive_maximum = getattr(properties, "ReceiveMaximum", None)
         self._window = min(MAX_IN_FLIGHT, self.receive_maximum or MAX_IN_FLIGHT)
@@ -403,14 +334,9 @@ class Connection:
     ) -> None:
         if mid != self._subscribe_mid or self._up:
             return
-        refused = [
-            f"{text} ({_words(code, properties)})"
-            for text, code in itertools.zip_longest(self._subscriptions, codes)
-            if code is None or code.is_failure
-        ]
-        if refused:
-            names = ", ".join(refused[:5])
-            self._finish("broker-refused", f"the broker refused to subscribe us to {names}")
+        refused = refused_filters(self._subscriptions, codes, properties)
+        if refused is not None:
+            self._finish(refused)
         else:
             self._become_up()
 
@@ -421,7 +347,7 @@ class Connection:
         self._events += self._early
         self._early.clear()
 
-    def _on_message(self, _client: object, _data: object, received: paho.MQTTMessage) -> None:
+    def _on_message(self, _client: object, _data: object, received: MQTTMessage) -> None:
         try:
             topic = received.topic
         except UnicodeDecodeError:
@@ -441,38 +367,13 @@ class Connection:
             return  # QoS 0, which paho reports when it is written
         self._progress = time.monotonic()
         if code.is_failure:
-            self._events.append(PublishRefused(message.topic, message.token, _words(code, properties)))
+            self._events.append(PublishRefused(message.topic, message.token, in_words(code, properties)))
         else:
             self._events.append(Published(message.token))
 
     def _on_disconnect(
-        self,
-        _client: object,
-        _data: object,
-        flags: paho.DisconnectFlags,
-        code: ReasonCode,
-        properties: Properties,
+        self, _client: object, _data: object, flags: DisconnectFlags, code: ReasonCode, properties: Properties
     ) -> None:
-        address = self._options.address
         failure = self._socket.failure if isinstance(self._socket, TlsSocket) else None
-        if failure is not None:
-            hint = "" if self._answered else "; it may not accept our client certificate, or want one"
-            self._finish("tls", f"the broker {address} ended TLS: {failure}{hint}")
-        elif flags.is_disconnect_packet_from_server:
-            self._finish("broker-refused", f"the broker {address} ended the connection: {_words(code, properties)}")
-        elif not self._answered:
-            reason = f"the broker {address} closed the connection instead of answering the CONNECT"
-            if address.tls:
-                reason += "; it may not accept our client certificate, or want one"
-            self._finish("broker-refused", reason, other_version=True)
-        elif code == "Keep alive timeout":
-            self._finish("timeout", f"the broker {address} no longer answers")
-        else:
-            self._finish("unreachable", f"the connection to the broker {address} broke")
-
-
-def _words(code: ReasonCode | None, properties: Properties | None) -> str:
-    """Put a reason code and the broker's own words, which are foreign text, into one short line."""
-    text = str(getattr(properties, "ReasonString", ""))[:200]
-    printable = "".join(ch if ch.isprintable() else "?" for ch in text)
-    return f"{code or 'no reason code'}{f' ({printable})' if printable else ''}"
+        address, answered = self._options.address, self._answered
+        self._finish(why_disconnected(address, flags, code, properties, answered=answered, tls_failure=failure))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.mqtt.backoff import Backoff
-from edge_agent.mqtt.connection import Connection, End
+from edge_agent.mqtt.client import End
+from edge_agent.mqtt.connection import Connection
 from edge_agent.mqtt.events import Connected, ConnectFailed, Disconnected, LinkEvent
 from edge_agent.mqtt.outbox import Outgoing, not_connected
 from edge_agent.mqtt.packets import Protocol, check_topic

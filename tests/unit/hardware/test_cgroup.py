@@ -14,7 +14,7 @@ import trees
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardware import cgroup
+from hardware import cgroup, cgroup_place
 from hardware.sysfs import Root
 
 V2_MOUNT = "30 24 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -209,8 +209,8 @@ def test_captures_of_real_machines() -> None:
     for name, pid in (("cgroup-docker-v1-unlimited-and-v2", "985"), ("cgroup-docker-v1-unlimited-and-v2", "312")):
         free = cgroup.memory_limit(Root(dumps / name), pid)
         assert (free.limit_bytes, free.why, len(free.levels)) == (None, None, 3)
-    hybrid = cgroup.locate(Root(dumps / "cgroup-hybrid-ubuntu1804"), "memory", "3757")
-    assert isinstance(hybrid, cgroup.Place)
+    hybrid = cgroup_place.locate(Root(dumps / "cgroup-hybrid-ubuntu1804"), "memory", "3757")
+    assert isinstance(hybrid, cgroup_place.Place)
     assert hybrid.version == 1
     assert cgroup.cpuset(Root(dumps / "server-cpu0-offline-cpuset")).cpus == tuple(range(4, 21))
 
@@ -218,7 +218,7 @@ def test_captures_of_real_machines() -> None:
 @pytest.mark.parametrize("controller", ["memory", "cpu"])
 def test_agrees_with_a_limit_that_the_kernel_enforces(controller: str) -> None:
     """A process put into a new cgroup with a limit reads that limit back."""
-    place = cgroup.locate(Root("/"), controller)
+    place = cgroup_place.locate(Root("/"), controller)
     if isinstance(place, str) or not place.levels or not trees.is_root():
         pytest.skip(f"no {controller} hierarchy that this process may write to")
     folder = Path("/") / place.levels[-1] / f"edge-agent-test-{os.getpid()}"

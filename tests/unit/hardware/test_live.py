@@ -13,7 +13,7 @@ import needs
 import pytest
 
 import hardware
-from hardware import cgroup
+from hardware import cgroup_place
 from hardware.sysfs import Root, parse_cpulist
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def cpu_group() -> Iterator[Path]:
     """Yield a cgroup of the cpu controller that was made for the test and is removed after it."""
     if os.geteuid() != 0:
         pytest.skip("making a cgroup needs root")
-    place = cgroup.locate(Root("/"), "cpu")
+    place = cgroup_place.locate(Root("/"), "cpu")
     if isinstance(place, str) or not place.levels:
         pytest.skip("no cgroup hierarchy with the cpu controller is mounted")
     parent = Path("/", place.levels[-1])

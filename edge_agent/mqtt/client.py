@@ -1,0 +1,190 @@
+"""One paho client for one connection: how it is made and opened, and what the broker's codes mean in words.
+
+The only file that imports paho; it lends the names of paho's types to connection.py, which drives the client.
+Every client has its own will and a clean session: neither the broker nor paho remembers anything from one
+connection to the next.
+"""
+
+from __future__ import annotations
+
+import itertools
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import paho.mqtt.client as paho
+from paho.mqtt.client import DisconnectFlags, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_agent.mqtt.tls import client_context, explain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_agent.mqtt.options import BrokerAddress, LinkOptions, Will
+    from edge_agent.mqtt.outbox import Outgoing
+    from edge_agent.mqtt.packets import Protocol
+
+__all__ = [
+    "DisconnectFlags",
+    "End",
+    "MQTTMessage",
+    "MqttClient",
+    "Properties",
+    "ReasonCode",
+    "in_words",
+    "refused_connect",
+    "refused_filters",
+    "why_disconnected",
+]
+
+_VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
+_UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a connection is over. `other_version`: the reason may be the MQTT version."""
+
+    code: str
+    reason: str
+    other_version: bool = False
+
+
+class MqttClient(paho.Client):
+    """A paho client that is opened once and never reconnects; its callbacks are set by the connection.
+
+    Args:
+        options: the broker, who we are there, and the bounds.
+        protocol: the MQTT version to speak.
+        will: for this connection.
+
+    Raises:
+        SettingsError: a TLS file cannot be used.
+    """
+
+    def __init__(self, options: LinkOptions, protocol: Protocol, will: Will | None) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            clean_session=None if protocol == "5" else True,
+            protocol=_VERSIONS[protocol],
+            reconnect_on_failure=False,
+        )
+        self._options = options
+        self._speaks_5 = protocol == "5"
+        self.connect_timeout = options.connect_timeout_seconds
+        if options.username is not None:
+            self.username_pw_set(options.username, options.password)
+        if options.address.tls:
+            self.tls_set_context(client_context(options.ca_file, options.client_cert, options.client_key))
+        if will is not None:
+            self.will_set(will.topic, will.payload, will.qos, will.retain)
+
+    @property
+    def coming_bytes(self) -> int:
+        """Size of the packet that is being read, as its header tells; 0 between packets."""
+        return self._in_packet["remaining_length"]  # not public in paho; a test guards it
+
+    def open(self) -> End | None:
+        """Connect, shake hands and send the CONNECT; return why that failed, or None."""
+        address, options = self._options.address, self._options
+        v5: dict[str, Any] = {}
+        if self._speaks_5:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.ReceiveMaximum = options.inbox_messages
+            properties.MaximumPacketSize = options.max_packet_bytes
+            v5 = {"clean_start": True, "properties": properties}
+        try:
+            self.connect(address.host, address.port, options.keepalive_seconds, **v5)
+        except ssl.SSLCertVerificationError as error:
+            return End("tls", f"the certificate of the broker {address} is refused: {explain(error)}")
+        except ssl.SSLError as error:
+            return End("tls", f"the TLS handshake with the broker {address} failed: {explain(error)}")
+        except TimeoutError:
+            seconds = options.connect_timeout_seconds
+            return End("timeout", f"the broker {address} did not answer within {seconds:g} s")
+        except OSError as error:
+            return End("unreachable", f"the broker {address} cannot be reached: {explain(error)}")
+        return None
+
+    def send(self, message: Outgoing, qos: int, *, retain: bool) -> int:
+        """Write a message to the socket, or to paho's buffer as far as the socket is full; return its id."""
+        properties = self._publish_properties(message)
+        while True:
+            info = self.publish(message.topic, message.payload, qos, retain, properties)
+            # Paho refuses when the next message id is one of ours, unacknowledged for 65535 messages.
+            if info.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+                return info.mid
+
+    def _publish_properties(self, message: Outgoing) -> Properties | None:
+        if not self._speaks_5 or (message.content_type is None and message.expiry_seconds is None):
+            return None
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if message.content_type is not None:
+            properties.ContentType = message.content_type
+        if message.expiry_seconds is not None:
+            properties.MessageExpiryInterval = message.expiry_seconds
+        return properties
+
+
+def in_words(code: ReasonCode | None, properties: Properties | None) -> str:
+    """Put a reason code and the broker's own words, which are foreign text, into one short line."""
+    text = str(getattr(properties, "ReasonString", ""))[:200]
+    printable = "".join(ch if ch.isprintable() else "?" for ch in text)
+    return f"{code or 'no reason code'}{f' ({printable})' if printable else ''}"
+
+
+def refused_connect(address: BrokerAddress, code: ReasonCode, properties: Properties) -> End | None:
+    """Return the end that a CONNACK means, or None if it grants the connection."""
+    if not code.is_failure:
+        return None
+    reason = f"the broker {address} refused us: {in_words(code, properties)}"
+    return End("broker-refused", reason, other_version=code.value == _UNSUPPORTED_VERSION)
+
+
+def refused_filters(filters: Sequence[str], codes: Sequence[ReasonCode], properties: Properties) -> End | None:
+    """Return the end that a SUBACK means, or None if it grants every filter."""
+    refused = [
+        f"{text} ({in_words(code, properties)})"
+        for text, code in itertools.zip_longest(filters, codes)
+        if code is None or code.is_failure
+    ]
+    if not refused:
+        return None
+    return End("broker-refused", f"the broker refused to subscribe us to {', '.join(refused[:5])}")
+
+
+def why_disconnected(  # noqa: PLR0913 (all that is known about it)
+    address: BrokerAddress,
+    flags: DisconnectFlags,
+    code: ReasonCode,
+    properties: Properties,
+    *,
+    answered: bool,
+    tls_failure: str | None,
+) -> End:
+    """Return why paho gave a connection up.
+
+    Args:
+        address: the broker's.
+        flags: whether a DISCONNECT came.
+        code: the broker's, or the one that paho made up.
+        properties: of the DISCONNECT.
+        answered: whether the broker had answered the CONNECT.
+        tls_failure: the TLS error that broke the connection, in words.
+    """
+    hint = "; it may not accept our client certificate, or want one"
+    if tls_failure is not None:
+        return End("tls", f"the broker {address} ended TLS: {tls_failure}{'' if answered else hint}")
+    if flags.is_disconnect_packet_from_server:
+        return End("broker-refused", f"the broker {address} ended the connection: {in_words(code, properties)}")
+    if not answered:
+        reason = f"the broker {address} closed the connection instead of answering the CONNECT"
+        return End("broker-refused", reason + (hint if address.tls else ""), other_version=True)
+    if code == "Keep alive timeout":
+        return End("timeout", f"the broker {address} no longer answers")
+    return End("unreachable", f"the connection to the broker {address} broke")

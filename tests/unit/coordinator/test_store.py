@@ -1,0 +1,454 @@
+"""The database: what is written comes back, once, in order; what cannot be read or written is said."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sqlite3
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from fakes import CoordinatorScript, FakeAgent, digits, jobs_for, of_type, scan
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.coordinator import schema
+from edge_agent.coordinator.events import (
+    Commit,
+    EndAttempt,
+    EndJob,
+    InsertAttempt,
+    InsertJob,
+    JobStored,
+    Outcome,
+    Record,
+    SaveAgent,
+    Submit,
+)
+from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.store import Store, pack_tensors, unpack_tensors
+from edge_agent.coordinator.writer import Writer
+from edge_agent.errors import StateError
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+
+JOB = b"j" * 16
+VARIANT = digits().variants[0].digest_bytes
+AGENT = SigningKey.generate(bytes(32)).public
+WAIT_SECONDS = 20.0
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Return an empty database."""
+    store = Store(tmp_path / "coordinator.db")
+    yield store
+    store.close()
+
+
+class Writing:
+    """A writer whose words are kept.
+
+    Args:
+        store: written to.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.stored: list[Commit] = []
+        self.groups: queue.Queue[Sequence[Commit]] = queue.Queue()
+        self.failures: queue.Queue[Exception] = queue.Queue()
+        self.writer = Writer(store, self._committed, self.failures.put)
+
+    def _committed(self, group: Sequence[Commit]) -> None:
+        self.stored += group
+        self.groups.put(group)
+
+    def write(self, *records: Record, durable: bool = False) -> None:
+        """Queue one commit."""
+        self.writer.write(Commit(records, durable=durable))
+
+    def finish(self) -> None:
+        """Write all that is queued, and stop."""
+        self.writer.start()
+        self.writer.stop(WAIT_SECONDS)
+
+
+def _write(store: Store, *records: Record) -> None:
+    writing = Writing(store)
+    for record in records:
+        writing.write(record)
+    writing.finish()
+    assert writing.failures.empty()
+    assert len(writing.stored) == len(records)
+
+
+def _insert(job_id: bytes = JOB, *, idempotency_key: str | None = None, submitted_ms: int = 1000) -> InsertJob:
+    submit = Submit(
+        job_id=job_id,
+        salt=b"s" * 32,
+        family="digits",
+        inputs=(scan(1),),
+        outputs=("label",),
+        variant=VARIANT,
+        idempotency_key=idempotency_key,
+        request_digest=b"d" * 32,
+        durable=False,
+        deadline_seconds=60.0,
+    )
+    return InsertJob(submit, submitted_ms, submitted_ms + 60_000, 5)
+
+
+def _attempt(epoch: int = 1) -> InsertAttempt:
+    return InsertAttempt(JOB, epoch, AGENT.id, VARIANT, 7, 100, 2000)
+
+
+def _failed(job_id: bytes = JOB, ended_ms: int = 3000, epoch: int = 0) -> EndJob:
+    error = JobError("deadline", "too late", Blame.DEADLINE)
+    return EndJob(Outcome(job_id, JobState.FAILED, error=error), epoch, ended_ms)
+
+
+def _succeeded() -> EndJob:
+    outcome = Outcome(
+        JOB,
+        JobState.SUCCEEDED,
+        outputs=(scan(9),),
+        receipt=b"receipt",
+        agent_id=AGENT.id,
+        variant=VARIANT,
+        run_us=250,
+    )
+    return EndJob(outcome, 1, 3000)
+
+
+def _rows(store: Store, table: sa.Table) -> list[dict[str, Any]]:
+    with store.engine.connect() as connection:
+        return [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+
+
+TENSORS = st.lists(
+    st.one_of(
+        st.binary(max_size=20).map(lambda data: Tensor(TensorSpec("a", DataType.UINT8, (len(data),)), data)),
+        st.just(Tensor(TensorSpec("scalar", DataType.FP64, ()), b"\xff" * 8)),
+        st.just(Tensor(TensorSpec("empty", DataType.FP16, (0, 3)), b"")),
+        st.just(Tensor(TensorSpec("text", DataType.BYTES, (1,)), b"\x02\x00\x00\x00hi")),
+    ),
+    max_size=4,
+)
+
+
+@given(TENSORS)
+def test_tensors_come_back_from_their_column_as_they_were(tensors: list[Tensor]) -> None:
+    """Scalars, empty tensors, NaNs and texts included."""
+    assert unpack_tensors(pack_tensors(tensors)) == tuple(tensors)
+
+
+# -- opening ------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_for_its_owner_alone(store: Store) -> None:
+    """Inputs and outputs of clients are nobody else's business."""
+    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    _write(store, _insert())
+    for path in store.path.parent.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+
+
+def test_a_path_may_hold_characters_that_mean_something_in_a_url(tmp_path: Path) -> None:
+    """The database is where it was asked for."""
+    path = tmp_path / "what? #1 100%.db"
+    Store(path).close()
+    assert path.stat().st_size > 0
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_unchanged(store: Store) -> None:
+    """Nobody's future data is damaged by an older program."""
+    with store.engine.begin() as connection:
+        newer = sa.update(schema.meta).where(schema.meta.c.name == "schema").values(value=schema.SCHEMA_VERSION + 1)
+        connection.execute(newer)
+    store.close()
+    before = store.path.read_bytes()
+    with pytest.raises(StateError, match="schema 2; this version knows 1") as caught:
+        Store(store.path)
+    assert caught.value.error_code == "newer-schema"
+    assert store.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to look like a file" * 100, b"SQLite format 3\0x"]
+)
+def test_a_damaged_file_is_said_to_be_one_and_left_unchanged(tmp_path: Path, content: bytes) -> None:
+    """The error names the file and what to do."""
+    path = tmp_path / "coordinator.db"
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=r"coordinator\.db cannot be used") as caught:
+        Store(path)
+    assert "backup" in caught.value.hint
+    assert path.read_bytes() == content
+
+
+def test_a_first_start_that_was_cut_short_is_completed(tmp_path: Path) -> None:
+    """Tables without the schema's number are what a kill in the first moment leaves behind."""
+    path = tmp_path / "coordinator.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE meta (name VARCHAR NOT NULL PRIMARY KEY, value BIGINT NOT NULL)")
+    connection.close()
+    store = Store(path)
+    _write(store, _insert())
+    assert [job.id for job in store.open_jobs(monotonic=0, wall_ms=0, lease_seconds=1)] == [JOB]
+    store.close()
+    Store(path).close()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_the_machine(tmp_path: Path) -> None:
+    """No half-made database is left behind."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    (folder / "coordinator.db").mkdir()
+    with pytest.raises((StateError, OSError)):
+        Store(folder / "coordinator.db")
+    assert os.listdir(folder) == ["coordinator.db"]  # noqa: PTH208 names are enough
+
+
+# -- sessions and agents ------------------------------------------------------------------------------------------
+
+
+def test_sessions_grow_over_restarts_and_when_the_clock_goes_back(store: Store) -> None:
+    """No two sessions are alike, and later ones are larger."""
+    sessions = [store.next_session(5000), store.next_session(4000), store.next_session(4000)]
+    store.close()
+    again = Store(store.path)
+    sessions += [again.next_session(1), again.next_session(9000)]
+    again.close()
+    assert sessions == [5000, 5001, 5002, 5003, 9000]
+
+
+def test_agents_are_approved_before_and_after_they_were_first_seen(store: Store) -> None:
+    """A birth does not undo an approval, and an approval does not undo what a birth told."""
+    store.approve("early")
+    save = SaveAgent("early", AGENT.raw, 3, "edge-agent/1", 1000)
+    _write(store, save, SaveAgent("late", AGENT.raw, 4, "edge-agent/1", 1000))
+    store.approve("late")
+    store.approve("late", approved=False)
+    found = {agent.id: agent for agent in store.agents()}
+    assert (found["early"].approved, found["early"].session, found["early"].public_key) == (True, 3, AGENT.raw)
+    assert (found["late"].approved, found["late"].session) == (False, 4)
+
+
+def test_what_an_agent_served_is_known_after_a_restart(store: Store) -> None:
+    """So that clients may wait a little for it to come back."""
+    _write(store, _insert(), _attempt())
+    assert store.served_families() == {AGENT.id: {"digits"}}
+
+
+# -- jobs ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_comes_back_as_it_was(store: Store) -> None:
+    """With its inputs, and its deadline counted on the new clock."""
+    _write(store, _insert())
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.id, job.family, job.inputs, job.outputs) == (JOB, "digits", (scan(1),), ("label",))
+    assert (job.state, job.epoch, job.attempt) == (JobState.QUEUED, 0, None)
+    assert (job.variant, job.salt, job.max_attempts, job.deadline) == (VARIANT, b"s" * 32, 5, 80.0)
+
+
+def test_a_leased_job_comes_back_with_its_newest_attempt_and_a_whole_lease(store: Store) -> None:
+    """The attempt is the one that was sent last."""
+    _write(store, _insert(), _attempt(1), EndAttempt(JOB, 1, "lease-expired", 2500), _attempt(2))
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.state, job.epoch) == (JobState.LEASED, 2)
+    assert job.attempt is not None
+    assert (job.attempt.epoch, job.attempt.agent_id, job.attempt.variant) == (2, AGENT.id, VARIANT)
+    assert (job.attempt.agent_session, job.attempt.coordinator_session) == (7, 100)
+    assert job.attempt.lease_until == 80.0
+
+
+def test_a_job_that_ended_does_not_come_back_and_keeps_its_result(store: Store) -> None:
+    """What a client asks for later is what was accepted."""
+    _write(store, _insert(), _attempt(), _succeeded())
+    assert store.open_jobs(monotonic=0.0, wall_ms=0, lease_seconds=1.0) == []
+    job = store.job(JOB)
+    assert job is not None
+    assert (job.state, job.outputs, job.receipt, job.error) == (JobState.SUCCEEDED, (scan(9),), b"receipt", None)
+    assert (job.agent_id, job.variant, job.run_us, job.ended_ms) == (AGENT.id, VARIANT, 250, 3000)
+    assert store.job(b"?" * 16) is None
+
+
+def test_a_job_that_failed_keeps_its_reason(store: Store) -> None:
+    """Code, sentence and blame."""
+    _write(store, _insert(), _failed())
+    job = store.job(JOB)
+    assert job is not None
+    assert (job.state, job.error) == (JobState.FAILED, JobError("deadline", "too late", Blame.DEADLINE))
+    assert (job.receipt, job.outputs) == (None, ())
+
+
+def test_a_job_that_ends_while_it_is_queued_does_not_rewrite_its_last_attempt(store: Store) -> None:
+    """The history says how each attempt ended."""
+    _write(store, _insert(), _attempt(), EndAttempt(JOB, 1, "lease-expired", 2500), _failed(epoch=1))
+    (row,) = _rows(store, schema.attempts)
+    assert (row["outcome"], row["ended_ms"]) == ("lease-expired", 2500)
+
+
+def test_jobs_come_back_in_the_order_of_their_submission(store: Store) -> None:
+    """A restart makes nobody wait longer than others."""
+    late, early = _insert(b"a" * 16, submitted_ms=2000), _insert(b"b" * 16, submitted_ms=1000)
+    _write(store, late, early)
+    jobs = store.open_jobs(monotonic=0.0, wall_ms=0, lease_seconds=1.0)
+    assert [job.id for job in jobs] == [b"b" * 16, b"a" * 16]
+
+
+def test_idempotency_keys_come_back(store: Store) -> None:
+    """With the job and the digest of the request that they stand for."""
+    _write(store, _insert(idempotency_key="k"), _insert(b"o" * 16))
+    assert store.requests() == [("k", JOB, b"d" * 32)]
+
+
+def test_what_ended_long_ago_is_forgotten_and_nothing_else(store: Store) -> None:
+    """Its attempts and its result too; jobs that have not ended stay, however old."""
+    old, new, live = (letter * 16 for letter in (b"o", b"n", b"l"))
+    _write(
+        store,
+        _insert(idempotency_key="k"),
+        _attempt(),
+        _succeeded(),
+        _insert(old),
+        _failed(old, 3999),
+        _insert(new),
+        _failed(new, 4000),
+        _insert(live),
+    )
+    assert store.forget_ended_before(4000, limit=1) in (["k"], [])
+    store.forget_ended_before(4000)
+    assert {row["id"] for row in _rows(store, schema.jobs)} == {new, live}
+    assert _rows(store, schema.attempts) == []
+    assert _rows(store, schema.results) == []
+    assert store.forget_ended_before(4000) == []
+
+
+# -- the writer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_never_ends_twice(store: Store) -> None:
+    """The second end is a failure of the writer, and the first result stays."""
+    writing = Writing(store)
+    for record in (_insert(), _attempt(), _succeeded()):
+        writing.write(record)
+    writing.finish()
+    again = Writing(store)
+    again.write(_failed())
+    again.finish()
+    assert "would end twice" in str(again.failures.get(timeout=WAIT_SECONDS))
+    assert again.stored == []
+    job = store.job(JOB)
+    assert job is not None
+    assert job.state is JobState.SUCCEEDED
+
+
+def test_commits_are_grouped_and_handed_back_in_order(store: Store) -> None:
+    """What waits shares a transaction, and the order is the one in which it was given."""
+    writing = Writing(store)
+    ids = [bytes([number]) * 16 for number in range(1, 200)]
+    for job_id in ids:
+        writing.write(_insert(job_id))
+    writing.finish()
+    assert writing.groups.qsize() < len(ids)
+    written = [record.submit.job_id for commit in writing.stored for record in of_type(commit.records, InsertJob)]
+    assert written == ids
+
+
+def test_an_empty_commit_waits_for_what_was_written_before_it(store: Store) -> None:
+    """A repeated submission is not answered before the first one is stored."""
+    writing = Writing(store)
+    first = Commit((_insert(),))
+    answer = Commit((), durable=True, then=(JobStored(JOB, b"t", repeated=True),))
+    writing.writer.write(first)
+    writing.writer.write(answer)
+    writing.finish()
+    assert writing.stored == [first, answer]
+    assert store.job(JOB) is not None
+
+
+def test_a_group_is_written_whole_or_not_at_all(store: Store) -> None:
+    """A failure in a group takes the whole group back, is reported once, and ends the writing."""
+    writing = Writing(store)
+    writing.write(_insert())
+    writing.write(_insert())  # the same id: impossible
+    writing.write(_insert(b"n" * 16))
+    writing.finish()
+    assert isinstance(writing.failures.get(timeout=WAIT_SECONDS), sa.exc.IntegrityError)
+    assert writing.failures.empty()
+    assert writing.stored == []
+    assert _rows(store, schema.jobs) == []
+
+
+def test_a_disk_that_is_full_is_reported_and_nobody_is_told_of_success(store: Store) -> None:
+    """The same for any other reason why SQLite cannot write."""
+    with store.engine.connect() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def limit(connection: Any, _: object) -> None:  # noqa: ANN401 the driver's own connection
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    store.engine.dispose()
+    sa.event.listen(store.engine, "connect", limit)
+    writing = Writing(store)
+    for number in range(1, 100):
+        writing.write(_insert(bytes([number]) * 16))
+    writing.finish()
+    assert "full" in str(writing.failures.get(timeout=WAIT_SECONDS))
+    assert writing.stored == []
+
+
+def test_only_what_must_survive_a_power_cut_is_synchronised(store: Store) -> None:
+    """FULL for durable commits, NORMAL for others: asked of SQLite itself."""
+    modes: list[str] = []
+
+    def spy(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "synchronous" in statement:
+            modes.append(statement.rpartition("=")[2])
+
+    sa.event.listen(store.engine, "before_cursor_execute", spy)
+    writing = Writing(store)
+    writing.writer.start()
+    for number, durable in enumerate([False, True, True, False]):
+        writing.write(_insert(bytes([number]) * 16), durable=durable)
+        writing.groups.get(timeout=WAIT_SECONDS)
+    writing.writer.stop(WAIT_SECONDS)
+    assert modes == ["NORMAL", "FULL", "NORMAL"]
+
+
+def test_what_a_core_commits_is_what_the_database_gives_back(store: Store) -> None:
+    """The whole way of jobs, written for real and taken over by another coordinator."""
+    script = CoordinatorScript()
+    agent = FakeAgent("agent", script.clock)
+    commands = [*script.connect(), *script.join(agent)]
+    opened = []
+    for _ in range(3):
+        _, submitted = script.submit()
+        commands += submitted
+        opened += jobs_for(agent, submitted)
+    commands += script.tell(agent.result(opened[0]), agent.failure(opened[1].statement))
+    writing = Writing(store)
+    for commit in of_type(commands, Commit):
+        writing.writer.write(commit)
+    writing.finish()
+    assert writing.failures.empty()
+    now = script.clock.now
+    back = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=script.rules.lease_seconds)
+    live = script.core.leasing.jobs
+    assert {job.id for job in back} == set(live)
+    for job in back:
+        was = live[job.id]
+        assert (job.state, job.epoch, job.inputs, job.salt) == (was.state, was.epoch, was.inputs, was.salt)
+        assert job.deadline == pytest.approx(was.deadline, abs=0.002)
+        assert (job.attempt and job.attempt.agent_id) == (was.attempt and was.attempt.agent_id)
+    ended = store.job(opened[0].statement.job)
+    assert ended is not None
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.outputs == agent.outputs(opened[0])
