@@ -31,14 +31,14 @@ def make_private(folder: Path) -> Path:
     return folder
 
 
-def take(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> IO[str]:
+def take(folder: Path, patience_seconds: float | None = None) -> IO[str]:
     """Make a folder ours until the returned file is closed or the process ends, however it ends.
 
     Two processes on one state directory have one key, and push each other off the broker again and again.
 
     Args:
         folder: made when it is not there.
-        patience_seconds: how long another process may take to leave.
+        patience_seconds: how long another process may take to leave; `PATIENCE_SECONDS` by default.
 
     Raises:
         StateError: `state-in-use`; or the folder cannot be made or written to.
@@ -50,7 +50,7 @@ def take(folder: Path, patience_seconds: float = PATIENCE_SECONDS) -> IO[str]:
         raise StateError(
             f"the folder {folder} cannot be written to: {error.strerror}", hint="Choose another one with --state DIR."
         ) from error
-    give_up_at = time.monotonic() + patience_seconds
+    give_up_at = time.monotonic() + (PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -74,10 +74,12 @@ FAMILIES = {
     "sophon": Family("tpu", ("bmsophon",), ("bm-sophon[0-9]*",), ()),
     "axcl": Family("npu", ("axcl_host",), ("axcl_host",), ()),
     "memryx": Family("npu", ("memx",), ("memx[0-9]*",), ()),
+    "wsl-gpu": Family("gpu", ("dxgkrnl",), ("dxg",), ("TensorrtExecutionProvider", "CUDAExecutionProvider")),
+    "accel": Family("npu", (), (), ()),
 }
 # Vendor and device on the PCI bus; display controllers of three makers are taken by their class as well.
 _PCI = {
-    (0x1E60, 0x2864): ("hailo", "Hailo-8"),
+    (0x1E60, 0x2864): ("hailo", "Hailo-8 or Hailo-8L"),  # one number for both
     (0x1E60, 0x45C4): ("hailo", "Hailo-10H"),
     (0x1E60, 0x43A2): ("hailo", "Hailo-15L"),
     (0x1E60, 0x26A2): ("hailo", "Hailo Mars"),
@@ -113,7 +115,7 @@ _TREE_STRINGS = (
         "rknpu",
         "Rockchip NPU",
     ),
-    (re.compile(r"arm,ethos-u[0-9]+"), "ethos-u", "Arm Ethos-U"),
+    (re.compile(r"arm,ethos-?u[0-9]*|fsl,imx9[0-9]-npu"), "ethos-u", "Arm Ethos-U"),
     (re.compile(r"armchina,zhouyi.*"), "zhouyi", "Arm China Zhouyi NPU"),
     (
         re.compile(r"qcom,[a-z0-9]+-cdsp-pas|qcom,fastrpc|qcom,msm-fastrpc-compute"),
@@ -121,9 +123,11 @@ _TREE_STRINGS = (
         "Qualcomm Hexagon",
     ),
     (re.compile(r"nvidia,(?:gk20a|gm20b|gp10b|gv11b|ga10b)"), "tegra-gpu", "NVIDIA Tegra GPU"),
-    (re.compile(r"amlogic, ?npu|verisilicon,npu|allwinner,npu|vivante,vip"), "vip", "VeriSilicon VIP"),
+    (re.compile(r"amlogic, ?npu|verisilicon,npu|allwinner,npu|vivante,vip|fsl,imx8-vipsi"), "vip", "VeriSilicon VIP"),
 )
-_TREE_NAMES = re.compile(r"(?:npu|rknn|gpu|ethosu?|cdsp|remoteproc|dsp|fastrpc)[^/]*(?:@[0-9a-f]+)?", re.IGNORECASE)
+_TREE_NAMES = re.compile(
+    r"(?:npu|rknn|gpu|ethosu?|vipsi|cdsp|remoteproc|dsp|fastrpc)[^/]*(?:@[0-9a-f]+)?", re.IGNORECASE
+)
 # Chips that all have the part; a chip sold with parts switched off (RK3588 as RK3582) is not among them.
 _SOCS = (
     (re.compile(r"rockchip,rk35(?:62|66|68|76)"), "rknpu", "Rockchip NPU"),
@@ -156,9 +160,9 @@ def probe(
     `providers` are those of the installed onnxruntime (`onnxruntime.get_available_providers()`); None means
     that nobody asked it, and then nothing counts as usable. `board` adds what the board file knows of.
     """
-    found = [*_pci(root), *_usb(root), *_rockchip(root), *_other_drm(root), *_hexagon(root)]
+    found = [*_pci(root), *_usb(root), *_rockchip(root), *_hexagon(root)]
     seen = {item.family for item in found}
-    for item in (*_device_tree(root), *_nodes(root)):
+    for item in (*_accel_class(root), *_device_tree(root), *_nodes(root), *_wsl(root)):
         if item.family not in seen:
             seen.add(item.family)
             found.append(item)
@@ -279,15 +283,21 @@ def _rockchip(root: Root) -> Iterator[_Found]:
         yield _Found("rknpu", "Rockchip NPU", None, "RKNPU", "/dev/rknpu")
 
 
-def _other_drm(root: Root) -> Iterator[_Found]:
-    """Yield compute devices of the kernel's own accel subsystem that are not on PCI, and Tegra's GPU."""
-    platform = {"rocket": ("rknpu", "Rockchip NPU"), "ethosu": ("ethos-u", "Arm Ethos-U")}
+def _accel_class(root: Root) -> Iterator[_Found]:
+    """Yield the devices of the kernel's own accel subsystem, where only devices that compute are."""
+    known = {"rocket": ("rknpu", "Rockchip NPU"), "ethosu": ("ethos-u", "Arm Ethos-U"), **_PCI_DRIVERS}
     for device in devices(root, "sys/class/accel", "accel"):
         bound = driver(root, follow(root, f"{device.path}/device"))
-        if bound in platform:
-            family, name = platform[bound]
+        if bound is not None:
+            family, name = known.get(bound, ("accel", f"compute accelerator of the driver {bound}"))
             yield _Found(family, name, device.path, bound, f"/dev/accel/{clean(device.name)}")
-            return
+
+
+def _wsl(root: Root) -> Iterator[_Found]:
+    """Yield the GPU that Windows lends to its Linux: no PCI device of a known maker, but a node of its own."""
+    if root.exists("dev/dxg"):
+        absent = None if root.glob("usr/lib/wsl/lib/libcuda.so*") else "Windows offers no NVIDIA GPU here, only others"
+        yield _Found("wsl-gpu", "GPU of the Windows host", None, "dxgkrnl", "/dev/dxg", absent)
 
 
 def _hexagon(root: Root) -> Iterator[_Found]:

@@ -22,6 +22,8 @@ _PLACEHOLDER = re.compile(
     r"|version)|o\.?e\.?m\.?|n/?a|none|unknown|undefined|empty|type1.*|x+|0+|123456789",
     re.IGNORECASE,
 )
+# Whole platforms, which stand behind the chip's name.
+_NO_CHIPS = frozenset(("apple,arm-platform", "linux,dummy-virt"))
 _VENDORS = {
     "raspberrypi": "Raspberry Pi",
     "radxa": "Radxa",
@@ -134,8 +136,9 @@ def _vendor(root: Root, facts: BoardFacts | None, compatible: tuple[str, ...], m
 
 def _soc(root: Root, compatible: tuple[str, ...]) -> str | None:
     # A device tree ends with the most general name, that of the chip; a lone name is the board's.
-    if len(compatible) > 1 and "," in compatible[-1]:
-        return compatible[-1].partition(",")[2] or None
+    chips = [word for word in compatible if word not in _NO_CHIPS]
+    if len(chips) > 1 and "," in chips[-1]:
+        return chips[-1].partition(",")[2] or None
     machine, family = (_first_value(root, ("sys/devices/soc0",), name) for name in ("machine", "family"))
     # Qualcomm writes the chip into `machine`, with "Snapdragon" for a family; others write the board there.
     if family == "Snapdragon":

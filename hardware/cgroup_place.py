@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_LEVELS = 64
 """Deeper trees are read from their leaf up to here; systemd nests about ten."""
+MAX_MOUNTS = 32
+"""Of one hierarchy; the last ones, which cover earlier ones, are looked at."""
+MAX_LINES = 4096
+MAX_PROCESSES = 256
 _TEXT_LIMIT = 64 * 1024
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _CGROUP_TYPES = frozenset({"cgroup", "cgroup2"})
@@ -47,9 +51,7 @@ class Place(NamedTuple):
 def parse_mountinfo(text: str) -> tuple[Mount, ...]:
     """Return the cgroup mounts in a `/proc/<pid>/mountinfo` (proc_pid_mountinfo(5))."""
     mounts = []
-    for line in text.split("\n"):
-        if "cgroup" not in line:
-            continue
+    for line in [line for line in text.split("\n") if " - cgroup" in line][-MAX_LINES:]:
         before, separator, after = line.partition(" - ")
         left, right = before.split(" "), after.split(" ")
         if not separator or len(left) < 6 or right[0] not in _CGROUP_TYPES:
@@ -61,7 +63,7 @@ def parse_mountinfo(text: str) -> tuple[Mount, ...]:
 def parse_mounts(text: str) -> tuple[Mount, ...]:
     """Return the cgroup mounts in a `/proc/mounts`, which doesn't tell what part of the hierarchy is seen."""
     mounts = []
-    for line in text.split("\n"):
+    for line in [line for line in text.split("\n") if " cgroup" in line][-MAX_LINES:]:
         parts = line.split(" ")
         if len(parts) >= 4 and parts[2] in _CGROUP_TYPES:
             mounts.append(_mount(None, parts[1], parts[2], parts[3]))
@@ -85,7 +87,7 @@ def parse_cgroup(text: str) -> dict[str, str]:
 
 def unescape(text: str) -> str:
     """Return a field of a mount list with its octal escapes (040 is a blank) undone."""
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8) & 0xFF), text)
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8) & 0xFF), text) if "\\" in text else text
 
 
 def locate(root: Root, controller: str, pid: str = "self") -> Place | str:
@@ -93,6 +95,7 @@ def locate(root: Root, controller: str, pid: str = "self") -> Place | str:
 
     A controller that no mounted hierarchy owns gives a place without levels: nothing limits the process.
     """
+    pid = _whose(root, pid)
     text = root.read_text(f"proc/{pid}/cgroup", _TEXT_LIMIT)
     if text is None:
         return root.reason(f"proc/{pid}/cgroup")
@@ -108,12 +111,27 @@ def locate(root: Root, controller: str, pid: str = "self") -> Place | str:
     if name is None:
         return Place(version, ())
     fitting = [m for m in mounts if m.version == version and (version == 2 or controller in m.controllers)]
+    fitting = list(dict.fromkeys(fitting))[-MAX_MOUNTS:]
     if not fitting:
         absent = f"the cgroup hierarchy of the {controller} controller is not mounted here"
         return Place(version, ()) if _is_off(root, controller) else absent
     places = [_place(root, mount, name) for mount in reversed(fitting)]
     # The same hierarchy may be mounted often (containers): the mount that shows our own cgroup tells most.
     return next((place for place in places if place.why is None), places[0])
+
+
+def _whose(root: Root, pid: str) -> str:
+    """Return the process to ask about.
+
+    A tree may be the capture of one process that names it by its number only. Process 1 is not it: the limits
+    of others are not its own, nor are several whose cgroups differ.
+    """
+    if pid != "self" or root.live or root.exists("proc/self/cgroup"):
+        return pid
+    numbers = [name for name in root.listdir("proc") if name.isdecimal() and name != "1"][: MAX_PROCESSES + 1]
+    numbers = [name for name in numbers if root.exists(f"proc/{name}/cgroup")]
+    places = {root.read_text(f"proc/{name}/cgroup", _TEXT_LIMIT) for name in numbers}
+    return numbers[0] if len(places) == 1 and len(numbers) <= MAX_PROCESSES else pid
 
 
 def _is_off(root: Root, controller: str) -> bool:

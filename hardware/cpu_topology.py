@@ -66,7 +66,8 @@ def cpu_lists(root: Root, info: CpuInfo) -> CpuLists:
         online = tuple(cpu for cpu in folders if cpu not in switched_off) or None
     offline = root.read_cpulist(f"{BASE}/offline")
     if offline is None and present is not None and online is not None:
-        offline = tuple(cpu for cpu in present if cpu not in set(online))
+        switched_on = set(online)
+        offline = tuple(cpu for cpu in present if cpu not in switched_on)
     return CpuLists(online, offline, present, folders)
 
 
@@ -99,7 +100,8 @@ def _allowed(root: Root) -> Cpus | None:
 def topology(root: Root, info: CpuInfo, lists: CpuLists) -> Topology:
     """Read what sysfs says of every online CPU that has a folder there."""
     online = lists.online or ()
-    seen = [cpu for cpu in online if cpu in set(lists.folders)]
+    folders = set(lists.folders)
+    seen = [cpu for cpu in online if cpu in folders]
     policies = _Policies.read(root, seen)
     caches = _caches(root, seen)
     return Topology(
@@ -169,8 +171,8 @@ def _cores(
     root: Root, info: CpuInfo, online: Cpus, seen: list[int], caches: tuple[Cache, ...]
 ) -> tuple[Cpus, ...] | None:
     """Return the CPUs of each core (its threads), or None if nothing says how they belong together."""
-    if len(online) == 1:
-        return (online,)
+    if len(online) < 2:
+        return (online,) if online else None
     groups: dict[int, Cpus] = {}
     switched_on = set(online)
     for cpu in seen:
@@ -196,9 +198,10 @@ def _cores(
 def _cores_from_caches(caches: tuple[Cache, ...], online: Cpus) -> tuple[Cpus, ...] | None:
     # The threads of a core, and no others, share its level 1 data cache.
     groups: dict[int, Cpus] = {}
+    switched_on = set(online)
     for cache in caches:
         if (cache.level, cache.kind) == (1, "data"):
-            together = tuple(cpu for cpu in cache.cpus or () if cpu in set(online) and cpu not in groups)
+            together = tuple(cpu for cpu in cache.cpus or () if cpu in switched_on and cpu not in groups)
             groups.update(dict.fromkeys(together, together))
     return tuple(sorted(set(groups.values()))) if len(groups) == len(online) else None
 

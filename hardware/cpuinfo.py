@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from hardware.sysfs import MAX_CPU_NUMBER, parse_int
 
 CPUINFO = "proc/cpuinfo"
+MAX_LINES = 100_000
+"""A CPU takes some 28: more than three thousand of them, far beyond any machine; what follows is left out."""
 _S390_PROCESSOR = re.compile(r"processor ([0-9]{1,5})")
 _SPARC_PROCESSOR = re.compile(r"CPU([0-9]{1,5})")
 
@@ -47,7 +49,7 @@ def parse_cpuinfo(text: str) -> CpuInfo:
     cpus: dict[int, dict[str, str]] = {}
     common: dict[str, str] = {}
     current = common
-    for line in text.split("\n"):
+    for line in text.split("\n", MAX_LINES)[:MAX_LINES]:
         key, colon, value = line.partition(":")
         key, value = key.strip(), value.strip(" \t\0")
         if not colon or not key:

@@ -40,7 +40,8 @@ def probe(root: Root, path: str = "/") -> tuple[Disk, dict[str, str]]:
     mount = _mount_of(root, path)
     if mount is None:
         unknown["disk.filesystem"] = "no list of mounts in /proc tells where the folder lies"
-        unknown["disk.kind"] = unknown["disk.device"] = unknown["disk.filesystem"]
+        for name in ("kind", "device", "read_only"):
+            unknown[f"disk.{name}"] = unknown["disk.filesystem"]
     device, kind = _device(root, mount) if mount is not None else (None, None)
     if mount is not None and kind is None:
         unknown["disk.kind"] = f"/sys/block doesn't tell what {clean(mount.source)} is"
@@ -67,13 +68,21 @@ def probe(root: Root, path: str = "/") -> tuple[Disk, dict[str, str]]:
     return disk, unknown
 
 
-def _mounts(root: Root) -> list[_Mount]:
+def _covers(point: str, path: str) -> bool:
+    point = point.rstrip("/")
+    return path == point or path.startswith(point + "/")
+
+
+def _mounts(root: Root, path: str) -> list[_Mount]:
+    """Return the mounts that `path` lies below, in the order they were made."""
     text = root.read_text("proc/self/mountinfo")
     if text is not None:
         mounts = []
         for line in text.split("\n"):
             before, separator, after = line.partition(" - ")
             left, right = before.split(" "), after.split(" ")
+            if len(left) < 5 or not _covers(unescape(left[4]), path):
+                continue
             if separator and len(left) >= 6 and len(right) >= 2:
                 read_only = "ro" in left[5].split(",") or (len(right) > 2 and "ro" in right[2].split(","))
                 mounts.append(_Mount(left[2], unescape(left[4]), clean(right[0]), unescape(right[1]), read_only))
@@ -83,17 +92,15 @@ def _mounts(root: Root) -> list[_Mount]:
     return [
         _Mount(None, unescape(row[1]), clean(row[2]), unescape(row[0]), "ro" in row[3].split(","))
         for row in rows
-        if len(row) >= 4
+        if len(row) >= 4 and _covers(unescape(row[1]), path)
     ]
 
 
 def _mount_of(root: Root, path: str) -> _Mount | None:
     best = None
-    for mount in _mounts(root):
-        point = mount.point.rstrip("/")
-        inside = path == point or path.startswith(point + "/")
+    for mount in _mounts(root, path):
         # Of two mounts at one point the later covers the earlier.
-        if inside and (best is None or len(point) >= len(best.point.rstrip("/"))):
+        if best is None or len(mount.point.rstrip("/")) >= len(best.point.rstrip("/")):
             best = mount
     return best
 

@@ -133,6 +133,8 @@ def _from_others(info: CpuInfo) -> str | None:
         return "loongarch32"
     if (info.anywhere("vendor_id") or "").startswith("IBM/S390"):
         return "s390x"  # the last 31-bit kernel was Linux 4.0
+    if (info.anywhere("type") or "") in {"sun4u", "sun4v"}:
+        return "sparc64"
     return None
 
 

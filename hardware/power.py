@@ -50,7 +50,7 @@ def probe(root: Root, board: BoardFacts | None = None) -> tuple[Power, dict[str,
     supplies = _supplies(root)
     source = _source(supplies)
     if source == "unknown":
-        unknown["power.source"] = "no battery and no supply is listed in /sys/class/power_supply"
+        unknown["power.source"] = "/sys/class/power_supply lists no battery and no supply that is in use"
     watts, watts_source = _hwmon_watts(root), "hwmon"
     if watts is None and source == "battery":
         watts = supplies.watts
@@ -62,9 +62,13 @@ def probe(root: Root, board: BoardFacts | None = None) -> tuple[Power, dict[str,
             watts, watts_source = found, "rapl"
     idle = board.idle_watts if board is not None else None
     most = board.max_watts if board is not None else None
+    no_file = "no board file describes this machine" if board is None else "the board's file doesn't say"
+    unknown |= {f"power.{name}_watts": no_file for name, value in (("idle", idle), ("max", most)) if value is None}
     measured: str | None = watts_source
     if watts is None:
         measured = "board" if idle is not None or most is not None else None
+        if measured is None:
+            unknown["power.watts_source"] = unknown["power.watts"]
     return (
         Power(
             source=source,

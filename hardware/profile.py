@@ -23,11 +23,19 @@ _T = TypeVar("_T")
 _NONE: tuple[Accelerator, ...] = ()
 
 
-def profile(root: Path | str = "/", *, providers: Sequence[str] | None = None, models_path: str = "/") -> Profile:
+def profile(
+    root: Path | str = "/",
+    *,
+    providers: Sequence[str] | None = None,
+    models_path: str = "/",
+    read_firmware: bool = False,
+) -> Profile:
     """Return what is known of the machine whose root file system is at `root`, whatever lies there.
 
     `providers` are those of the installed onnxruntime, if somebody has asked it: without them no
     accelerator counts as usable. `models_path` is where models are to lie: `disk` is about that place.
+    `read_firmware` also asks a Raspberry Pi's firmware whether it throttles, which puts a warning into the
+    kernel log.
     """
     # Here, not above: `import hardware` is for everybody, and the probes are half of its time.
     from hardware import accelerator, board, cpu, disk, memory, power, thermal, virtual  # noqa: PLC0415
@@ -57,7 +65,7 @@ def profile(root: Path | str = "/", *, providers: Sequence[str] | None = None, m
         cpu=processors,
         memory=guarded("memory", lambda: memory.probe(tree), Memory()),
         accelerators=guarded("accelerators", lambda: accelerator.probe(tree, facts, providers), _NONE),
-        thermal=guarded("thermal", lambda: thermal.probe(tree), Thermal()),
+        thermal=guarded("thermal", lambda: thermal.probe(tree, read_firmware=read_firmware), Thermal()),
         power=guarded("power", lambda: power.probe(tree, facts), Power()),
         disk=guarded("disk", lambda: disk.probe(tree, models_path), Disk()),
         container=where.container,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hardware.sysfs import Root
 
 MAX_TRIP_POINTS = 16
+MAX_ZONES = 256
 _COLDEST, _HOTTEST = -60.0, 150.0
 # Vendor kernels before 4.x give whole degrees; nothing that computes is at less than 1 °C in thousandths.
 _WHOLE_DEGREES = range(1, 151)
@@ -31,10 +32,10 @@ _RANKS = (
     re.compile(
         r"cpu|x86_pkg_temp|coretemp|k10temp|zenpower|tctl|tdie|b0d4"
         r"|(?:^|[-_ ])(?:big|little|mid|prime|gold|silver)|bigcore|littlecore|core[-_]?[0-9]"
-        r"|tsensor_cluster|^cluster"
+        r"|tsensor_cluster|^cluster|^mpu"
     ),
     re.compile(
-        r"soc|exynos|tmu|imx_thermal|sun[0-9]+i|sunxi|package|pkg|^tj|ap_therm|^tsens|die|^s5p|armada|ls10|max[-_]?temp"
+        r"soc|exynos|tmu|imx[-_]thermal|bcm2[78][0-9]+|^main0|sun[0-9]+i|sunxi|package|pkg|^tj|ap_therm|^tsens|die|^s5p|armada|ls10|max[-_]?temp"
     ),
 )
 _HWMON_CPU = (
@@ -82,7 +83,7 @@ def probe(root: Root, *, read_firmware: bool = False) -> tuple[Thermal, dict[str
             unknown["thermal.limit_celsius"] = f"{sensor.name} has no trip point that tells"
     else:
         unknown.setdefault("thermal.cpu_celsius", "no thermal zone and no sensor is there")
-        unknown["thermal.limit_celsius"] = unknown["thermal.cpu_celsius"]
+        unknown["thermal.limit_celsius"] = unknown["thermal.zone"] = unknown["thermal.cpu_celsius"]
     throttled, under_voltage = _cooling(root, unknown), under_voltage_alarm(root)
     if read_firmware:
         bits = parse_hex(root.read_text(_FIRMWARE, 4096))
@@ -130,7 +131,7 @@ def rank(kind: str) -> int | None:
 def _zone(root: Root, unknown: dict[str, str]) -> _Sensor | None:
     ranked: dict[int, list[_Sensor]] = {}
     others, broken = [], []
-    for device in devices(root, "sys/class/thermal", "thermal_zone"):
+    for device in devices(root, "sys/class/thermal", "thermal_zone")[:MAX_ZONES]:
         kind = clean(root.read_value(f"{device.path}/type") or "", 64)
         place = rank(kind)
         if place is None:

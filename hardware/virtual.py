@@ -48,6 +48,8 @@ _BARE_DMI = re.compile(r"Oracle Corporation")  # a server maker too: only with t
 _CLOCKS = (("kvm-clock", "kvm"), ("hyperv_clocksource", "microsoft"), ("xen", "xen"))
 _TREE_HYPERVISORS = (("linux,kvm", "kvm"), ("xen", "xen"), ("vmware", "vmware"))
 _VIRTIO = 0x1AF4
+# The machine's own namespaces have fixed numbers (Linux, include/linux/proc_ns.h).
+_FIRST_NAMESPACES = (("pid", 4026531836), ("cgroup", 4026531835))
 
 
 def probe(root: Root, pid: str = "1") -> tuple[Virtual, dict[str, str]]:
@@ -80,7 +82,19 @@ def _container(root: Root, pid: str) -> str | None:
     if name is not None:
         return "container-other"
     cgroup = root.read_text(f"proc/{pid}/cgroup", 64 * 1024) or ""
-    return next((kind for pattern, kind in _CONTAINER_CGROUPS if pattern.search(cgroup)), None)
+    named = next((kind for pattern, kind in _CONTAINER_CGROUPS if pattern.search(cgroup)), None)
+    return named or ("container-other" if _is_fenced(root, pid) else None)
+
+
+def _is_fenced(root: Root, pid: str) -> bool:
+    """Whether something shows a container that no manager left a name for, as in a Kubernetes pod."""
+    if root.is_dir("run/secrets/kubernetes.io") or root.is_dir("var/run/secrets/kubernetes.io"):
+        return True
+    for kind, first in _FIRST_NAMESPACES:
+        namespace = root.readlink(f"proc/{pid}/ns/{kind}") or ""
+        if namespace.startswith(f"{kind}:[") and namespace != f"{kind}:[{first}]":
+            return True
+    return False
 
 
 def _manager(root: Root, pid: str) -> str | None:
@@ -96,7 +110,7 @@ def _manager(root: Root, pid: str) -> str | None:
 
 def _virtual_machine(root: Root) -> tuple[str | None, str | None]:
     """Return the hypervisor (None: none), and the reason if it can't be known."""
-    cpuinfo = root.read_text("proc/cpuinfo") or ""
+    cpuinfo = root.read_text("proc/cpuinfo", 256 * 1024) or ""  # the first CPUs tell
     flagged = re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) is not None
     kind = _named(root, cpuinfo, flagged=flagged)
     if kind == "dom0":

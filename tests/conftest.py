@@ -6,5 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+from hypothesis import settings
+
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The same examples in every run, and no clock: a machine with two busy cores must not decide a test.
+# HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

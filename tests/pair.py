@@ -149,9 +149,9 @@ class Pair:
     # -- the coordinator ------------------------------------------------------------------------------------------
 
     def submit(self, deadline: float = 60.0) -> bytes | None:
-        """Submit a job; return its id if it was taken on."""
+        """Submit a job that is stored before it is acknowledged; return its id if it was taken on."""
         self._jobs += 1
-        identifier, commands = self.coordinator.submit(self._jobs, deadline=deadline)
+        identifier, commands = self.coordinator.submit(self._jobs, deadline=deadline, durable=True)
         self._do_coordinator(commands)
         return None if of_type(commands, coordinator_events.SubmitRefused) else identifier
 

@@ -41,7 +41,7 @@ from edge_agent.agent.status import write_status
 from edge_agent.clock import system_now
 from edge_agent.errors import EdgeAgentError, StateError
 from edge_agent.folders import write_atomically
-from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed
+from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied
 from edge_agent.inference.handle import Worker
 from edge_agent.models.catalogue import Catalogue, Variant
 from edge_agent.models.fit import MachineFacts
@@ -58,6 +58,7 @@ CANARY_SECONDS = 0.05
 WORKER_STOP_SECONDS = 2.0
 LINK_STOP_SECONDS = 2.0
 SESSION_FILE = "session"
+NO_PID = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,7 @@ class Agent:
                 case Note():
                     self._journal.write(command, system_now().monotonic)
                 case StartWorker():
-                    self._worker.start()
-                    self._write_status()
+                    self._start_worker()
                 case StopWorker():
                     if command.hung:
                         self._worker.kill("hung")
@@ -260,6 +260,13 @@ class Agent:
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
         if command.topic == self._topics.offers(self._presence.agent_id):
             self._write_status()
+
+    def _start_worker(self) -> None:
+        try:
+            self._worker.start()
+        except EdgeAgentError as error:  # the planner tries again, later and later
+            self._events.put(WorkerDied(NO_PID, "worker-died", error.message, ()))
+        self._write_status()
 
     def _run_model(self, command: RunModel) -> None:
         try:

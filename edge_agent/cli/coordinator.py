@@ -13,6 +13,7 @@ from edge_agent.errors import StateError, UsageError
 if TYPE_CHECKING:
     import argparse
     import asyncio
+    from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.settings import Settings
@@ -65,7 +66,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
-    import asyncio  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
+    from edge_agent.folders import take  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
+
+    set_up_log(settings)
+    ready = ready_file(args)
+    with take(settings.coordinator.state_dir):
+        _serve(settings, ready)
+    return 0
+
+
+def _serve(settings: Settings, ready: Path | None) -> None:
+    import asyncio  # noqa: PLC0415 as above
     import logging  # noqa: PLC0415 as above
     import os  # noqa: PLC0415 as above
 
@@ -75,14 +86,10 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
     from edge_agent.coordinator.leasing import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
-    from edge_agent.folders import take  # noqa: PLC0415 as above
     from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
-    set_up_log(settings)
     own = settings.coordinator
-    ready = ready_file(args)
-    lock = take(own.state_dir)
     key = own_key(own.key_file)
     options = Options(
         network=settings.network.name,
@@ -103,7 +110,6 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     coordinator = Coordinator(options, key, Store(own.database), builtin())
     app = make_app(coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds)
     public = own.key_file.with_suffix(".pub")
-
     log = logging.getLogger("edge_agent.coordinator")
 
     def on_ready(base_url: str) -> None:
@@ -115,9 +121,7 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
         return asyncio.ensure_future(serve(app, listener, stop, on_ready))
 
-    with lock:
-        asyncio.run(coordinator.run(serve_http))
-    return 0
+    asyncio.run(coordinator.run(serve_http))
 
 
 def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:

@@ -35,6 +35,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--root", metavar="DIR", default="/", help="a tree laid out like a root file system")
     parser.add_argument("--measure", action="store_true", help="measure what the machine can do, or show what is kept")
     parser.add_argument("--again", action="store_true", help="with --measure: measure even if figures are kept")
+    parser.add_argument(
+        "--firmware",
+        action="store_true",
+        help="also ask a Raspberry Pi's firmware whether it throttles (the kernel then logs a warning)",
+    )
     add_settings(parser, "agent.state_dir")
 
 
@@ -49,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     live = os.path.realpath(args.root) == "/"
     if args.measure and not live:
         raise UsageError("--measure measures this machine; it cannot be combined with --root.")
-    found = profile(args.root, providers=_providers() if live else None)
+    found = profile(args.root, providers=_providers() if live else None, read_firmware=args.firmware)
     measured = _measure(args, found) if args.measure else None
     if args.json:
         whole = found.to_dict()
@@ -153,6 +158,9 @@ def _environment(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         now = "throttled now" if thermal["throttled"] else None
         yield "heat", _joined(f"{thermal['cpu_celsius']:.0f} °C", limit, now)
     watts = power["watts"] and f"{power['watts']:.1f} W ({power['watts_source']})"
+    bounds = [power[f"{name}_watts"] and f"{power[f'{name}_watts']:g} W {name}" for name in ("idle", "max")]
+    if any(bounds) and not watts:
+        watts = _joined(*bounds) + " (board file)"
     charge = power["battery_percent"] is not None and f"battery {power['battery_percent']:.0f} %"
     yield "power", _joined(power["source"], charge, watts)
     if disk["free_bytes"] is not None:

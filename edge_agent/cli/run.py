@@ -10,8 +10,10 @@ from edge_agent.errors import KeyFileError
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.wire.keys import PublicKey
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -49,21 +51,24 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.folders import take  # noqa: PLC0415 as above
-    from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
 
     settings = effective(args).settings
     set_up_log(settings)
     ready = ready_file(args)
-    lock = take(settings.agent.state_dir)
-    key = own_key(settings.agent.key_file)
-    pinned = settings.agent.coordinator_key_file
-    if not pinned.exists():
+    with take(settings.agent.state_dir):
+        key = own_key(settings.agent.key_file)
+        coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
+        link = link_options(settings, f"ea1-{key.public.id}")
+        agent = make_agent(settings, link, key, coordinator_key)
+        return agent.run(lambda: write_ready_file(ready, {"agent_id": key.public.id, "pid": os.getpid()}))
+
+
+def _pinned_key(path: Path) -> PublicKey:
+    from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
+
+    if not path.exists():
         raise KeyFileError(
-            f"the coordinator's public key {pinned} is not there, and an agent needs one to pin",
+            f"the coordinator's public key {path} is not there, and an agent needs one to pin",
             hint="Copy coordinator.pub from the coordinator's state directory and name it with --coordinator-key FILE.",
         )
-    coordinator_key = PublicKey.from_file(pinned)
-    link = link_options(settings, f"ea1-{key.public.id}")
-    agent = make_agent(settings, link, key, coordinator_key)
-    with lock:
-        return agent.run(lambda: write_ready_file(ready, {"agent_id": key.public.id, "pid": os.getpid()}))
+    return PublicKey.from_file(path)

@@ -49,6 +49,11 @@ def run(args: argparse.Namespace) -> int:
 
     from edge_agent.client import Client  # noqa: PLC0415 as above
 
+    if args.later and (args.receipt or args.output):
+        raise UsageError(
+            "--async does not wait, so that there is nothing yet for --receipt and --output.",
+            hint="Look at /api/v1/jobs/ID of the coordinator later; docs/http.md.",
+        )
     for flag, name in (("--receipt", args.receipt), ("--output", args.output)):
         if name is not None and not (os.access(Path(name).parent, os.W_OK) and not Path(name).is_dir()):
             # Told before a machine works for nothing.
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     request = read_request(Path(args.input), args.family)
     with Client(args.coordinator, on_retry=_Patience()) as client:
         if args.later:
-            print(client.submit_json(args.family, request))
+            print(client.submit_json(args.family, request, version=args.version))
             return 0
         answer = client.infer_json(args.family, request, version=args.version)
         if args.receipt:

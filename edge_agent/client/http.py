@@ -147,7 +147,9 @@ class Client:
         except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise self._no_coordinator(error) from error
 
-    def submit_json(self, family: str, request: bytes, *, idempotency_key: str | None = None) -> str:
+    def submit_json(
+        self, family: str, request: bytes, *, version: str | None = None, idempotency_key: str | None = None
+    ) -> str:
         """Submit a job without waiting; it is stored once this returns its id.
 
         Raises:
@@ -158,7 +160,7 @@ class Client:
             "Idempotency-Key": idempotency_key or secrets.token_hex(16),
         }
         end = time.monotonic() + self._deadline
-        path = f"/api/v1/models/{family}/jobs"
+        path = f"/api/v1/models/{family}" + (f"/versions/{version}" if version else "") + "/jobs"
         response, _ = self._with_retries("POST", path, end, content=request, headers=headers)
         try:
             return str(response.json()["job_id"])

@@ -49,6 +49,9 @@ GONE_GRACE_SECONDS = 3.0
 
 PRESENCE_MAX_BYTES = 128 * 1024
 
+LATE_CODES = frozenset({"stale-epoch", "stale-session", "unknown-job"})
+"""What honest agents and brokers send, too, after a fault: repeated, retained, or overtaken. Worth no warning."""
+
 HELLO_AGAIN_SECONDS = 5.0
 """To agents that have not heard our hello it is said again, but not more often than this."""
 
@@ -140,8 +143,11 @@ class Core:
             self.requests.remember(key, job.id, submit.request_digest)
         deadline_ms = now.wall_ms + int(submit.deadline_seconds * 1000)
         record = InsertJob(submit, now.wall_ms, deadline_ms, job.max_attempts)
-        stored = Commit((record,), durable=submit.durable, then=(JobStored(job.id, submit.job_id, repeated=False),))
-        return [stored]
+        stored = JobStored(job.id, submit.job_id, repeated=False)
+        if submit.durable:
+            return [Commit((record,), durable=True, then=(stored,))]
+        # The client of a synchronous job is told nothing before its result, which is stored with or after this.
+        return [Commit((record,), urgent=False), stored]
 
     def _on_cancel(self, event: CancelJob, now: Now) -> list[Command]:
         job = self.leasing.jobs.get(event.job_id)
@@ -335,11 +341,13 @@ class Core:
             if isinstance(statement, Failure):
                 return self._on_failure(agent, statement, job, now)
             return self._accept(opened, job, now)
-        except PeerError as error:
+        except RefusedError as error:
             return [
                 self._statements.settled(agent_id, statement, "refused", error.error_code, now),
                 _refusal(f"results of {agent_id}", error),
             ]
+        except PeerError as error:  # the tensors beside the signature were changed on the way: it may send them again
+            return [_refusal(f"results of {agent_id}", error)]
 
     def _accept(self, opened: Opened[Result | Failure], job: Job, now: Now) -> list[Command]:
         family = self._families.get(job.family)
@@ -388,4 +396,5 @@ def _offer_note(agent: Agent) -> Note:
 
 def _refusal(where: str, error: PeerError) -> Note:
     text = f"Refused a message on {where}: {error.message}"
-    return Note(logging.WARNING, text, "refused", (("code", error.error_code),))
+    level = logging.INFO if error.error_code in LATE_CODES else logging.WARNING
+    return Note(level, text, "refused", (("code", error.error_code),))

@@ -119,6 +119,7 @@ class Coordinator:
         await asyncio.to_thread(self._restore)
         self._writer = Writer(self._store, self._on_committed, self._on_write_failed)
         self._writer.start()
+        self._schedule()  # the deadlines of restored jobs hold also while there is no broker
         subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
         inbox = Inbox(
             self._loop,

@@ -195,10 +195,12 @@ class Commit:
 
     Attributes:
         durable: the transaction must survive a power cut before anything follows.
+        urgent: somebody waits for it; what is not urgent may wait a little for others to share its transaction.
     """
 
     records: tuple[Record, ...]
     durable: bool = False
+    urgent: bool = True
     then: tuple[Publish | JobStored | Outcome, ...] = ()
 
 

@@ -132,7 +132,7 @@ class Leasing:
         record = InsertAttempt(job.id, job.epoch, agent.id, variant, agent.session, coordinator_session, now.wall_ms)
         # The record may be lost with the process: the job then goes out again under the same epoch, and at most one
         # of the two answers matches the agent that holds it.
-        return [message, Commit((record,))]
+        return [message, Commit((record,), urgent=False)]
 
     def renew(self, attempt: Attempt, now: Now) -> None:
         """Let an attempt run for another lease from now."""

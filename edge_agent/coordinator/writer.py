@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -25,6 +26,10 @@ MAX_STRANGERS = 1000
 """Agents that nobody admitted are remembered up to this number, the latest ones: anybody can make up more."""
 GROUP_COMMITS = 256
 """At most this many commits share a transaction."""
+
+LINGER_SECONDS = 0.02
+"""So long a commit that is not urgent waits for others to share its transaction: a synchronous job that is done by
+then is written once, not three times."""
 
 
 def apply(connection: Connection, record: Record) -> None:
@@ -114,15 +119,14 @@ def _end_job(connection: Connection, record: EndJob) -> None:
         )
 
 
-_FORGET_STRANGERS = sa.delete(agents).where(
-    agents.c.id.in_(
-        sa.select(agents.c.id)
-        .where(agents.c.approved.is_(False))
-        .order_by(agents.c.seen_ms.desc())
-        .limit(-1)  # SQLite wants a limit before an offset
-        .offset(MAX_STRANGERS)
-    )
-)
+def forget_strangers(most: int) -> sa.Delete:
+    """Make the statement that removes all but the latest `most` agents that nobody admitted."""
+    strangers = sa.select(agents.c.id).where(agents.c.approved.is_(False))
+    # SQLite wants a limit before an offset
+    return sa.delete(agents).where(agents.c.id.in_(strangers.order_by(agents.c.seen_ms.desc()).limit(-1).offset(most)))
+
+
+_FORGET_STRANGERS = forget_strangers(MAX_STRANGERS)
 _INSERT_JOB = sa.insert(jobs)
 _INSERT_ATTEMPT = sa.insert(attempts)
 _INSERT_RESULT = sa.insert(results)
@@ -203,13 +207,17 @@ class Writer:
         if first is None:
             return None
         group = [first]
+        urgent = first.urgent
+        until = time.monotonic() + LINGER_SECONDS
         while len(group) < GROUP_COMMITS:
+            wait = 0.0 if urgent else max(0.0, until - time.monotonic())
             try:
-                commit = self._queue.get_nowait()
+                commit = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
             except queue.Empty:
                 break
             if commit is None:
                 self._queue.put(None)
                 break
             group.append(commit)
+            urgent = urgent or commit.urgent
         return group

@@ -30,7 +30,7 @@ def test_note_is_counted_and_written(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_flood_is_counted_in_full_and_written_in_part(caplog: pytest.LogCaptureFixture) -> None:
-    """A stranger's flood takes a bounded number of lines; other kinds are not touched; the next window says how many."""
+    """A flood takes a bounded number of lines; other kinds are not touched; the next window says how many."""
     log.setLevel(logging.INFO)
     journal = Journal(log)
     for number in range(10 * BURST_LINES):

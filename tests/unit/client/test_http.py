@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from edge_agent.client import Client
-from edge_agent.errors import InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError
+from edge_agent.errors import InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError, UsageError
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 ANSWER = {
@@ -98,3 +98,59 @@ def test_answer_of_something_else() -> None:
         pytest.raises(InputError, match="403"),
     ):
         client.job("00")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"outputs": [{}]}', b'{"outputs": 7}'])
+def test_server_of_something_else_is_told(body: bytes) -> None:
+    """An answer that is none of a coordinator's is an error of ours that says where to look, not a traceback."""
+    with client_of(lambda _: httpx.Response(200, content=body)) as client:
+        with pytest.raises(TransportError, match="is no coordinator") as caught:
+            client.infer("digits", [INPUT])
+        with pytest.raises(TransportError, match="is no coordinator"):
+            client.submit_json("digits", b"{}")
+    assert "address" in caught.value.hint
+
+
+def test_agents_and_jobs_of_something_else_are_told() -> None:
+    """The same where an object or a list is expected."""
+    with client_of(lambda _: httpx.Response(200, content=b"7")) as client:
+        with pytest.raises(TransportError, match="is no coordinator"):
+            client.agents()
+        with pytest.raises(TransportError, match="is no coordinator"):
+            client.job("00")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8420", "ftp://x", "http://", "mqtt://x:1883"])
+def test_address_that_is_none_of_http_is_refused(address: str) -> None:
+    """A missing scheme is told at once instead of being tried for a minute and a half."""
+    with pytest.raises(UsageError, match="not the address of a coordinator"):
+        Client(address)
+
+
+def test_further_tries_are_told() -> None:
+    """Whoever waits learns why, before each further try."""
+    told: list[str] = []
+
+    def handler(_: httpx.Request) -> httpx.Response:
+        if told:
+            return httpx.Response(200, json=ANSWER)
+        return httpx.Response(503, json={"error": "no machine", "code": "no-agent", "retry": True})
+
+    with client_of(handler) as client:
+        client._on_retry = lambda error: told.append(error.error_code)
+        client.infer("digits", [INPUT])
+    assert told == ["no-agent"]
+
+
+def test_asynchronous_job_insists_on_its_variant() -> None:
+    """A variant that was asked for is in the path, for both ways to submit."""
+    paths: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(202, json={"job_id": "00"})
+
+    with client_of(handler) as client:
+        client.submit_json("digits", b"{}", version="fp32")
+        client.submit_json("digits", b"{}")
+    assert paths == ["/api/v1/models/digits/versions/fp32/jobs", "/api/v1/models/digits/jobs"]

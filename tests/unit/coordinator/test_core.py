@@ -140,10 +140,10 @@ def test_a_key_is_known_after_a_restart_until_it_is_forgotten(here: Setting) -> 
     job_id = bytes(16)
     _, commands = here.script.submit(7)
     digest = records(commands, InsertJob)[0].submit.request_digest
-    here.script.core.remember_request("k", job_id, digest)
+    here.script.core.requests.remember("k", job_id, digest)
     _, again = here.script.submit(7, idempotency_key="k")
     assert of_type(of_type(again, Commit)[0].then, JobStored)[0].job_id == job_id
-    here.script.core.forget_requests(["k", "unknown"])
+    here.script.core.requests.forget(["k", "unknown"])
     _, anew = here.script.submit(7, idempotency_key="k")
     assert len(records(anew, InsertJob)) == 1
 

@@ -306,7 +306,7 @@ def test_jobs_come_back_in_the_order_of_their_submission(store: Store) -> None:
 def test_idempotency_keys_come_back(store: Store) -> None:
     """With the job and the digest of the request that they stand for."""
     _write(store, _insert(idempotency_key="k"), _insert(b"o" * 16))
-    assert store.requests() == [("k", JOB, b"d" * 32)]
+    assert store.requests(10) == [("k", JOB, b"d" * 32)]
 
 
 def test_what_ended_long_ago_is_forgotten_and_nothing_else(store: Store) -> None:

@@ -52,7 +52,7 @@ def pci(vendor: str, device: str, pci_class: str, bound: str | None = None, **mo
         ),
         (
             {**pci("0x1e60", "0x2864", "0x120000", "hailo"), "dev/hailo0": ""},
-            "npu", "Hailo-8", "hailo", "/dev/hailo0", "HailoExecutionProvider",
+            "npu", "Hailo-8 or Hailo-8L", "hailo", "/dev/hailo0", "HailoExecutionProvider",
         ),
         (
             {**pci("0x1e60", "0x45c4", "0x120000", "hailo1x"), "dev/h1x-0": ""},

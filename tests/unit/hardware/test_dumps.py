@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import shutil
 import time
 from functools import cache
 from pathlib import Path
@@ -50,6 +52,7 @@ def facts(root: Path, expected: dict[str, Any], profile: hardware.Profile) -> It
     yield from _kinds(expected, profile)
     yield from _caches(expected, profile)
     yield from _machine(expected, profile)
+    yield from _cgroups(expected.get("cgroup_values", {}), profile)
     yield from _upstream(expected.get("stated_by_upstream_test", {}), profile)
 
 
@@ -87,15 +90,16 @@ def _kinds(expected: dict[str, Any], profile: hardware.Profile) -> Iterator[tupl
     for core in cores:
         if core["cpus"] is not None:
             numbers = (parse_hex(core[key]) for key in ("implementer", "part", "variant"))
-            stated = (core["name"], core["vendor"], *numbers)
+            stated = (core["name"], core["vendor"], *numbers, int(core["revision"]), core["count"])
             found = [
-                (cluster.name, cluster.vendor, cluster.implementer, cluster.part, cluster.variant)
-                for cluster in clusters
-                if list(cluster.cpus) == core["cpus"]
+                (c.name, c.vendor, c.implementer, c.part, c.variant, c.revision, len(c.cpus))
+                for c in clusters
+                if list(c.cpus) == core["cpus"]
             ]
             yield f"cluster {core['part']}", found, [stated]
     if cores and all(core["cpus"] for core in cores):
         yield "clusters", len(clusters), len(cores)
+        yield "heterogeneous", len({c.part for c in clusters}) > 1, expected["heterogeneous_by_part"]
     for name, cpus in expected.get("cores_from_midr", {}).items():
         yield f"midr {name}", [c.cpus for c in clusters if c.name == name], [tuple(cpus)]
     for cpu, register in expected.get("midr_el1", {}).items():
@@ -156,6 +160,23 @@ def _machine(  # noqa: C901 - a list of facts
         yield "hypervisor", profile.virtual_machine is not None, expected["features_all_cpus"]["hypervisor"]
 
 
+def _cgroups(values: dict[str, str], profile: hardware.Profile) -> Iterator[tuple[str, Any, Any]]:
+    """What all files state of one kind holds for any process in them; where they differ none is compared."""
+    limits = [
+        int(text)
+        for path, text in values.items()
+        if path.endswith(("limit_in_bytes", "memory.max")) and text.isdecimal() and int(text) < 2**62
+    ]
+    if values:
+        yield "limit", profile.memory.limit_bytes, min(limits, default=None)
+    quotas = {text for path, text in values.items() if path.endswith(("cfs_quota_us", "cpu.max"))}
+    if quotas and quotas <= {"-1", "max 100000"}:
+        yield "quota", profile.cpu.quota_cpus, None
+    sets = {text for path, text in values.items() if path.endswith("cpuset.cpus")}
+    if len(sets) == 1 and profile.cpu.usable is not None:
+        yield "usable", profile.cpu.usable, parse_cpulist(sets.pop())
+
+
 def _upstream(stated: dict[str, Any], profile: hardware.Profile) -> Iterator[tuple[str, Any, Any]]:
     cpu = profile.cpu
     if "processors" in stated:
@@ -196,6 +217,46 @@ def test_nulls_have_reasons_and_no_probe_fails(root: Path) -> None:
             if getattr(cluster, name) is None
         ]
     assert [path for path in nulls if path not in profile.unknown] == []
+
+
+def damage(path: Path, rng: random.Random) -> None:
+    """Make of one file what a broken card or a hostile hand makes of it."""
+    data = path.read_bytes()
+    path.chmod(0o644)
+    change = rng.choice(("cut", "dos", "noise", "flip", "repeat", "folder", "fifo", "loop", "root"))
+    if change in {"cut", "dos", "noise", "flip", "repeat"}:
+        flipped = bytes(byte ^ (rng.random() < 0.02 and rng.randrange(256)) for byte in data[:4096]) + data[4096:]
+        path.write_bytes(
+            {
+                "cut": data[: rng.randint(0, len(data))],
+                "dos": data.replace(b"\n", b"\r\n"),
+                "noise": rng.randbytes(rng.randint(0, 300)),
+                "flip": flipped,
+                "repeat": data * rng.randint(2, 20),
+            }[change]
+        )
+        return
+    path.unlink()
+    if change == "folder":
+        path.mkdir()
+    elif change == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(path.name if change == "loop" else "/")
+
+
+@pytest.mark.parametrize("root", _dumps()[::3], ids=lambda root: root.name)
+def test_damaged_captures_keep_the_rest(root: Path, tmp_path: Path) -> None:
+    """Whatever becomes of up to 40 of a capture's files, there is a profile, and no probe breaks."""
+    rng = random.Random(root.name)
+    tree = tmp_path / "tree"
+    shutil.copytree(root, tree, symlinks=True)
+    files = sorted(path for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
+    for path in rng.sample(files, min(len(files), rng.randint(1, 40))):
+        damage(path, rng)
+    profile = hardware.profile(tree)
+    assert not {path: why for path, why in profile.unknown.items() if "probe failed" in why}
+    json.dumps(profile.to_dict(), allow_nan=False)
 
 
 def test_there_are_113_captures() -> None:

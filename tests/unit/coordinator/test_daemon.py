@@ -1,0 +1,90 @@
+"""The coordinator's executor: no message ends it, and what only a restart mends ends it with a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edge_agent.clock import Now
+from edge_agent.coordinator.daemon import Coordinator, Options
+from edge_agent.coordinator.events import Event, MessageReceived, Tick
+from edge_agent.coordinator.leasing import Rules
+from edge_agent.coordinator.store import Store
+from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.models.catalogue import builtin
+from edge_agent.mqtt import BrokerAddress, Connected, LinkOptions
+from edge_agent.wire.keys import SigningKey
+
+
+@pytest.fixture
+def coordinator(tmp_path: Path) -> Iterator[Coordinator]:
+    """A coordinator whose broker is not there."""
+    options = Options(
+        network="home",
+        link=LinkOptions(address=BrokerAddress.parse("mqtt://127.0.0.1:1"), client_id="test"),
+        rules=Rules(),
+        admit_anyone=False,
+        job_deadline_seconds=1.0,
+        retention_seconds=60.0,
+    )
+    store = Store(tmp_path / "coordinator.db")
+    yield Coordinator(options, SigningKey.generate(), store, builtin())
+    store.close()
+
+
+def run(coordinator: Coordinator, script: Callable[[], None]) -> None:
+    """Run the coordinator with a gateway that does nothing but the script, and then stops everything."""
+
+    async def gateway(stop: asyncio.Event) -> None:
+        script()
+        stop.set()
+
+    asyncio.run(coordinator.run(lambda stop: asyncio.ensure_future(gateway(stop))))
+
+
+def break_core(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the core raise whatever it is told."""
+
+    def handle(event: Event, now: Now) -> list[object]:
+        raise RuntimeError(f"a defect of ours at {type(event).__name__} {now.wall_ms > 0}")
+
+    monkeypatch.setattr(coordinator._core, "handle", handle)
+
+
+def test_defect_over_a_strangers_message_ends_nothing(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can reach the broker cannot end the coordinator: the defect is counted, logged, and left behind."""
+    break_core(coordinator, monkeypatch)
+
+    def script() -> None:
+        coordinator._apply(MessageReceived("t", b""))
+        coordinator._apply(MessageReceived("t", b""))
+
+    run(coordinator, script)
+    assert coordinator.counters["defect"] == 2
+    assert "A defect while handling MessageReceived" in caplog.text
+
+
+def test_defect_of_our_own_ends_with_its_reason(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coordinator whose timers are broken does not stay and look alive."""
+    break_core(coordinator, monkeypatch)
+    with pytest.raises(EdgeAgentError, match="a defect of ours at Tick") as caught:
+        run(coordinator, lambda: coordinator._apply(Tick()))
+    assert caught.value.exit_status == 70
+
+
+def test_database_that_cannot_be_written_at_a_reconnect_ends_it(coordinator: Coordinator) -> None:
+    """A new session must be stored before it is announced; a full disk ends the process instead of deafening it."""
+
+    def script() -> None:
+        with coordinator._store.engine.begin() as connection:
+            connection.execute(sa.text("DROP TABLE meta"))
+        coordinator._on_link_event(Connected(1, "5", None, 20, retain_available=True))
+
+    with pytest.raises(StateError, match="no such table"):
+        run(coordinator, script)

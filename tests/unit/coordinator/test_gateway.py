@@ -1,0 +1,420 @@
+"""The HTTP application with a coordinator that is played by the test: statuses, bodies, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fakes import COORDINATOR_KEY, NETWORK, answer_to, digits, scan
+
+from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.gateway.app import make_app
+from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.requests import check_inputs
+from edge_agent.coordinator.service import Accepted
+from edge_agent.coordinator.store import StoredAgent, StoredJob
+from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError
+from edge_agent.models.catalogue import builtin
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+
+JOB = bytes(range(16))
+JOBS = f"/api/v1/jobs/{JOB.hex()}"
+INFER = "/v2/models/digits/infer"
+MAX_REQUEST_BYTES = 20_000
+VARIANT = digits().variants[1]
+REQUEST = {
+    "id": "mine",
+    "inputs": [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [3.0] * 64}],
+}
+
+
+class FakeService:
+    """Stands in for the coordinator: remembers what it was asked and answers what the test says."""
+
+    def __init__(self) -> None:
+        self.catalogue = builtin()
+        self.network = NETWORK
+        self.public_key = COORDINATOR_KEY.public
+        self.counters: Mapping[str, int] = {"refused:bad-signature": 3}
+        self.ready = True
+        self.offers = True
+        self.submitted: list[dict[str, Any]] = []
+        self.cancelled: list[bytes] = []
+        self.refuses: EdgeAgentError | None = None
+        self.repeated = False
+        self.waits: Outcome | None = Outcome(
+            JOB,
+            JobState.SUCCEEDED,
+            outputs=answer_to(scan(3)),
+            receipt=b"receipt",
+            agent_id="someone",
+            variant=VARIANT.digest_bytes,
+            run_us=250,
+        )
+        self.stored: StoredJob | None = StoredJob(
+            id=JOB,
+            family="digits",
+            state=JobState.SUCCEEDED,
+            epoch=1,
+            submitted_ms=1000,
+            ended_ms=2000,
+            agent_id="someone",
+            variant=VARIANT.digest_bytes,
+            run_us=250,
+            outputs=answer_to(scan(3)),
+            receipt=b"receipt",
+            error=None,
+        )
+
+    def offered(self, family: str) -> bool:
+        """Whether the test says so."""
+        return self.offers
+
+    async def submit(
+        self,
+        family: str,
+        inputs: tuple[Tensor, ...],
+        outputs: tuple[str, ...],
+        **options: Any,  # noqa: ANN401 as given
+    ) -> Accepted:
+        """Check as the coordinator does, and keep what came."""
+        check_inputs(self.catalogue.family(family), inputs, outputs)
+        if self.refuses is not None:
+            raise self.refuses
+        self.submitted.append({"family": family, "inputs": inputs, "outputs": outputs, **options})
+        return Accepted(JOB, self.repeated)
+
+    async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
+        """Give what the test says."""
+        assert job_id == JOB
+        return self.waits
+
+    async def job(self, job_id: bytes) -> StoredJob | None:
+        """Give what the test says."""
+        return self.stored if job_id == JOB else None
+
+    def cancel(self, job_id: bytes) -> None:
+        """Remember it."""
+        self.cancelled.append(job_id)
+
+    async def agents(self) -> list[tuple[StoredAgent, str, tuple[str, ...]]]:
+        """Give one agent."""
+        return [(StoredAgent("someone", b"", True, 1, "edge-agent/1", 5), "online", ("digits",))]
+
+
+@pytest.fixture
+def service() -> FakeService:
+    """Return a service that accepts and succeeds."""
+    return FakeService()
+
+
+def _call(service: FakeService, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 httpx's own
+    async def call() -> httpx.Response:
+        app = make_app(service, max_request_bytes=MAX_REQUEST_BYTES, wait_seconds=1.0)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(call())
+
+
+def _refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/json"
+    assert isinstance(body["error"], str)
+    return body
+
+
+# -- the Open Inference Protocol ----------------------------------------------------------------------------------
+
+
+def test_inference_answers_as_the_protocol_says(service: FakeService) -> None:
+    """Name, version, the caller's id, and each output with its shape and data."""
+    answer = _call(service, "POST", INFER, json=REQUEST)
+    body = answer.json()
+    assert answer.status_code == 200
+    assert (body["model_name"], body["model_version"], body["id"]) == ("digits", VARIANT.name, "mine")
+    assert [output["name"] for output in body["outputs"]] == ["logits", "label"]
+    assert body["outputs"][1] == {"name": "label", "datatype": "INT64", "shape": [1], "data": [3]}
+    assert body["parameters"]["receipt"] == f"{JOBS}/receipt"
+    assert answer.headers["edge-agent-job"] == JOB.hex()
+    (submitted,) = service.submitted
+    assert submitted["inputs"] == (scan(3),)
+    assert (submitted["durable"], submitted["variant"], submitted["idempotency_key"]) == (False, None, None)
+
+
+def test_wanted_outputs_and_the_idempotency_key_are_passed_on(service: FakeService) -> None:
+    """What the client asked for is what is submitted."""
+    request = {**REQUEST, "outputs": [{"name": "label"}]}
+    _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "k"})
+    assert service.submitted[0]["outputs"] == ("label",)
+    assert service.submitted[0]["idempotency_key"] == "k"
+
+
+def test_a_version_names_a_variant(service: FakeService) -> None:
+    """Versions of the protocol are the variants of the family."""
+    answer = _call(service, "POST", f"/v2/models/digits/versions/{VARIANT.name}/infer", json=REQUEST)
+    assert answer.status_code == 200
+    assert service.submitted[0]["variant"] == VARIANT.digest_bytes
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/infer"])
+def test_an_unknown_version_names_those_there_are(service: FakeService, path: str) -> None:
+    """On every route that takes one."""
+    method = "POST" if path == "/infer" else "GET"
+    answer = _call(service, method, f"/v2/models/digits/versions/fp8{path}", json=REQUEST)
+    assert VARIANT.name in _refused(answer, 404, "unknown-version")["hint"]
+    assert service.submitted == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2/models/digit"),
+        ("GET", "/v2/models/digit/ready"),
+        ("POST", "/v2/models/digit/infer"),
+        ("POST", "/api/v1/models/digit/jobs"),
+    ],
+)
+def test_an_unknown_family_names_the_closest(service: FakeService, method: str, path: str) -> None:
+    """A slip of the pen is answered with the right name."""
+    assert "'digits'" in _refused(_call(service, method, path, json=REQUEST), 404, "unknown-family")["hint"]
+
+
+def test_metadata_describes_the_family(service: FakeService) -> None:
+    """Symbols are -1, as the protocol writes free sizes."""
+    for path in ("/v2/models/digits", f"/v2/models/digits/versions/{VARIANT.name}"):
+        body = _call(service, "GET", path).json()
+        assert body["name"] == "digits"
+        assert body["versions"] == [variant.name for variant in digits().variants]
+        assert body["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
+    assert _call(service, "GET", "/v2").json()["name"] == "edge-agent"
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_readiness_is_a_status(service: FakeService, *, yes: bool) -> None:
+    """Probes look at the status only."""
+    service.ready = service.offers = yes
+    status = 200 if yes else 503
+    assert _call(service, "GET", "/v2/health/ready").status_code == status
+    assert _call(service, "GET", "/v2/models/digits/ready").status_code == status
+    assert _call(service, "GET", f"/v2/models/digits/versions/{VARIANT.name}/ready").status_code == status
+    assert _call(service, "GET", "/v2/health/live").status_code == 200
+
+
+# -- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"[" * 10_000,
+        json.dumps({"inputs": []}).encode(),
+        json.dumps(REQUEST).replace("[3.0", "[NaN").encode(),
+        json.dumps(REQUEST).replace("[3.0", "[Infinity").encode(),
+        json.dumps(REQUEST).replace("[3.0", "[1e999").encode(),
+        json.dumps(REQUEST).replace('"image"', '"picture"').encode(),
+        json.dumps(REQUEST).replace("FP32", "FP64").encode(),
+        json.dumps(REQUEST).replace("[3.0, ", "[").encode(),
+    ],
+    ids=["empty", "cut", "list", "binary", "deep", "no inputs", "NaN", "inf", "1e999", "name", "type", "short"],
+)
+def test_a_request_that_makes_no_sense_is_refused(service: FakeService, body: bytes) -> None:
+    """Status 400 with the reason; nothing is submitted."""
+    refused = _refused(_call(service, "POST", INFER, content=body), 400, "bad-input")
+    assert not refused["retry"]
+    assert service.submitted == []
+
+
+def test_a_body_that_is_announced_too_long_is_not_read(service: FakeService) -> None:
+    """The length in the header is enough."""
+
+    async def body() -> AsyncIterator[bytes]:
+        raise AssertionError("it was read")
+        yield b""
+
+    headers = {"Content-Length": str(MAX_REQUEST_BYTES + 1)}
+    _refused(_call(service, "POST", INFER, content=body(), headers=headers), 413, "too-large")
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Length": "10"}, {"Content-Length": "²"}])
+def test_a_body_that_turns_out_too_long_is_given_up(service: FakeService, headers: dict[str, str]) -> None:
+    """Reading ends at the limit, whatever was announced."""
+    sent = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield b" " * 1000
+
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    _refused(_call(service, "POST", INFER, content=body(), headers=raw), 413, "too-large")
+    assert sent * 1000 <= MAX_REQUEST_BYTES + 1000
+
+
+def test_tensors_that_grow_beyond_the_limit_are_refused(service: FakeService) -> None:
+    """Short JSON can stand for long tensors, which no broker would carry."""
+    family = service.catalogue.family("digits")
+    wide = family.model_copy(
+        update={"inputs": (family.inputs[0].model_copy(update={"datatype": "INT64", "shape": ("N",)}),)}
+    )
+    service.catalogue = service.catalogue.model_copy(update={"families": (wide,)})
+    request = {"inputs": [{"name": "image", "shape": [8000], "datatype": "INT64", "data": [0] * 8000}]}
+    body = json.dumps(request, separators=(",", ":"))
+    assert len(body) < MAX_REQUEST_BYTES
+    _refused(_call(service, "POST", INFER, content=body), 413, "too-large")
+    assert service.submitted == []
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+def test_an_idempotency_key_has_a_length(service: FakeService, key: str) -> None:
+    """One to 255 characters."""
+    answer = _call(service, "POST", INFER, json=REQUEST, headers={"Idempotency-Key": key})
+    _refused(answer, 400, "bad-input")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (ResourceError("full", code="queue-full"), 429, "1"),
+        (JobFailedError("nobody", code="no-agent"), 503, "2"),
+        (InputError("another request", code="idempotency-conflict"), 409, None),
+    ],
+)
+def test_what_the_coordinator_refuses_has_a_status_of_its_own(
+    service: FakeService, error: EdgeAgentError, status: int, retry_after: str | None
+) -> None:
+    """And says when to come back."""
+    service.refuses = error
+    answer = _call(service, "POST", INFER, json=REQUEST)
+    body = _refused(answer, status, error.error_code)
+    assert answer.headers.get("retry-after") == retry_after
+    assert body["retry"] == (retry_after is not None)
+
+
+@pytest.mark.parametrize(
+    ("blame", "status", "retry"),
+    [
+        (Blame.REQUESTER, 400, False),
+        (Blame.MODEL, 502, False),
+        (Blame.AGENT, 502, True),
+        (Blame.DEADLINE, 504, True),
+        (Blame.CANCELLED, 409, False),
+    ],
+)
+def test_a_job_that_failed_says_whose_fault_it_was(
+    service: FakeService, blame: Blame, status: int, *, retry: bool
+) -> None:
+    """The status follows the blame."""
+    service.waits = Outcome(JOB, JobState.FAILED, error=JobError("some-code", "It broke.", blame))
+    body = _refused(_call(service, "POST", INFER, json=REQUEST), status, "some-code")
+    assert (body["blame"], body["retry"], body["job_id"]) == (blame.value, retry, JOB.hex())
+
+
+def test_a_call_whose_time_is_over_says_where_the_job_is(service: FakeService) -> None:
+    """The job goes on; the client can ask for it."""
+    service.waits = None
+    answer = _call(service, "POST", INFER, json=REQUEST)
+    body = _refused(answer, 504, "deadline")
+    assert JOBS in body["hint"]
+    assert answer.headers["edge-agent-job"] == body["job_id"] == JOB.hex()
+
+
+@pytest.mark.parametrize("path", [INFER, JOBS])
+def test_a_result_that_json_cannot_hold_is_no_fault_of_the_client(service: FakeService, path: str) -> None:
+    """NaN was computed: the job succeeded, and the receipt is there."""
+    nan = Tensor(TensorSpec("logits", DataType.FP32, (1,)), b"\x00\x00\xc0\x7f")
+    assert service.waits is not None
+    assert service.stored is not None
+    service.waits = replace(service.waits, outputs=(nan,))
+    service.stored = replace(service.stored, outputs=(nan,))
+    answer = _call(service, "POST", path, json=REQUEST) if path == INFER else _call(service, "GET", path)
+    assert "no form in JSON" in _refused(answer, 500, "job-failed")["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/v3", 404), ("GET", INFER, 405), ("PUT", "/v2/health/live", 405)]
+)
+def test_what_is_not_there_is_said_in_json_too(service: FakeService, method: str, path: str, status: int) -> None:
+    """Every error has the same form."""
+    _refused(_call(service, method, path), status, "usage")
+
+
+def test_no_page_loads_anything_from_elsewhere(service: FakeService) -> None:
+    """The generated pages with foreign scripts are switched off."""
+    assert [_call(service, "GET", path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+
+
+# -- jobs ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_asynchronous_job_is_stored_and_can_be_found(service: FakeService) -> None:
+    """202 with its address."""
+    service.repeated = True
+    for path in ("/api/v1/models/digits/jobs", f"/api/v1/models/digits/versions/{VARIANT.name}/jobs"):
+        answer = _call(service, "POST", path, json=REQUEST)
+        assert (answer.status_code, answer.headers["location"]) == (202, JOBS)
+        assert answer.json() == {"job_id": JOB.hex(), "state": "queued", "repeated": True}
+    assert [submitted["durable"] for submitted in service.submitted] == [True, True]
+    assert [submitted["variant"] for submitted in service.submitted] == [None, VARIANT.digest_bytes]
+
+
+def test_a_job_shows_its_state_and_its_outputs(service: FakeService) -> None:
+    """With who computed it, as what, and where the receipt is."""
+    body = _call(service, "GET", JOBS).json()
+    assert (body["state"], body["attempts"], body["agent_id"]) == ("succeeded", 1, "someone")
+    assert (body["variant"], body["receipt"]) == (VARIANT.name, f"{JOBS}/receipt")
+    assert body["outputs"][1]["data"] == [3]
+
+
+def test_a_job_that_failed_shows_why(service: FakeService) -> None:
+    """And has no receipt."""
+    assert service.stored is not None
+    error = JobError("worker-died", "It was killed.", Blame.AGENT)
+    service.stored = replace(service.stored, state=JobState.FAILED, error=error, receipt=None, outputs=(), variant=None)
+    body = _call(service, "GET", JOBS).json()
+    assert body["error"] == {"code": "worker-died", "message": "It was killed.", "blame": "agent"}
+    assert "receipt" not in body
+    _refused(_call(service, "GET", f"{JOBS}/receipt"), 404, "unknown-job")
+
+
+def test_a_receipt_is_given_as_it_was_signed(service: FakeService) -> None:
+    """Bytes, with the type of COSE and a file name."""
+    answer = _call(service, "GET", f"{JOBS}/receipt")
+    assert (answer.content, answer.headers["content-type"]) == (b"receipt", "application/cose")
+    assert f'filename="{JOB.hex()}.receipt"' in answer.headers["content-disposition"]
+
+
+def test_cancelling_a_job_answers_with_what_became_of_it(service: FakeService) -> None:
+    """Also when it had ended before."""
+    answer = _call(service, "DELETE", JOBS)
+    assert service.cancelled == [JOB]
+    assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
+
+
+@pytest.mark.parametrize("job_id", ["00", "zz" * 16, "ff" * 16, "f" * 31, "%C3%A9" * 32])
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("DELETE", ""), ("GET", "/receipt")])
+def test_a_job_that_is_not_known_is_not_found(service: FakeService, job_id: str, method: str, rest: str) -> None:
+    """Whatever stands in its place."""
+    _refused(_call(service, method, f"/api/v1/jobs/{job_id}{rest}"), 404, "unknown-job")
+    assert service.cancelled == []
+
+
+def test_the_coordinator_shows_its_key_and_counts_what_it_refused(service: FakeService) -> None:
+    """For operators and for those who check receipts."""
+    body = _call(service, "GET", "/api/v1/coordinator").json()
+    assert body["public_key"] == COORDINATOR_KEY.public.raw.hex()
+    assert body["counters"] == {"refused:bad-signature": 3}
+    (agent,) = _call(service, "GET", "/api/v1/agents").json()
+    assert (agent["agent_id"], agent["presence"], agent["offers"]) == ("someone", "online", ["digits"])
