@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
@@ -134,7 +135,8 @@ def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:
             hint=f"The agent prints its id at its first start: edge-agent coordinator {word} ID",
         )
     _existing(settings)
-    Store(settings.coordinator.database).approve(agent_id, approved=approved)
+    with closing(Store(settings.coordinator.database)) as store:
+        store.approve(agent_id, approved=approved)
     print(f"The agent {agent_id} is {'admitted' if approved else 'no longer admitted'}.")
     return 0
 
@@ -156,7 +158,8 @@ def _list(settings: Settings, *, as_json: bool) -> int:
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
 
     _existing(settings)
-    agents = Store(settings.coordinator.database).agents()
+    with closing(Store(settings.coordinator.database)) as store:
+        agents = store.agents()
     if as_json:
         print(
             json.dumps(

@@ -84,9 +84,14 @@ class Store:
             path.touch(mode=0o600, exist_ok=True)
             self._open_schema()
         except OSError as error:
+            self.close()
             raise self._unusable(error.strerror) from error
         except sa.exc.DatabaseError as error:
+            self.close()
             raise self._unusable(error.orig) from error
+        except StateError:
+            self.close()
+            raise
 
     def _open_schema(self) -> None:
         with self.engine.connect() as connection:
