@@ -195,6 +195,7 @@ def test_what_nothing_measures_says_why(tmp_path: Path) -> None:
 
 
 MANY = 70_000
+MAX_CPU_SECONDS = 1.0
 
 
 @pytest.mark.parametrize(
@@ -214,14 +215,17 @@ MANY = 70_000
     ids=lambda files: next(iter(files)).rpartition("/")[2],
 )
 def test_no_text_is_slow(tmp_path: Path, files: dict[str, str | bytes]) -> None:
-    """Long files of the right or the wrong lines cost 200 ms at most."""
+    """Long files of the right or the wrong lines take no more CPU than lines do: what was quadratic took 2 to 3 s.
+
+    A quiet machine needs under 200 ms; the bound here leaves room for branch coverage on a slow one.
+    """
     root = trees.make(tmp_path, {"proc/self/cgroup": "0::/a\n", **files}).path
-    best = 1.0
+    best = MAX_CPU_SECONDS
     for _ in range(4):
-        begin = time.perf_counter()
+        begin = time.process_time()
         found = hardware.profile(root)
-        best = min(best, time.perf_counter() - begin)
-        if best < 0.2:
+        best = min(best, time.process_time() - begin)
+        if best < MAX_CPU_SECONDS:
             break
-    assert best < 0.2
+    assert best < MAX_CPU_SECONDS
     assert not [why for why in found.unknown.values() if "probe failed" in why]
