@@ -192,6 +192,9 @@ class Core:
                 text = f"The coordinator refused our answer: {attempt.code}"
                 fields = (("job_id", attempt.job.hex()), ("epoch", attempt.epoch))
                 commands.append(Note(logging.WARNING, text, "answer-refused", fields))
+            if dropped:
+                text = f"The coordinator settled an attempt as {attempt.outcome}"
+                commands.append(_attempt_note(text, f"attempt-{attempt.outcome}", attempt.job, attempt.epoch))
         return commands
 
     # -- one attempt ----------------------------------------------------------------------------------------------
@@ -229,7 +232,7 @@ class Core:
             return [self._refuse(job, "queue-full", "the agent's queue is full", now)]
         self.attempts.add(job, inputs, now)
         self._idle_since = None
-        return []
+        return [_attempt_note("Took an attempt on", "attempt-taken", job.job, job.epoch)]
 
     def _pump(self, now: Now) -> list[Command]:
         """Give the worker what it has room for; start one if there is work and none runs."""
@@ -258,7 +261,7 @@ class Core:
         if klass is None:
             return [self._fail(held, "wrong-model", "the variant was withdrawn", "agent", now)]
         self.attempts.finish(held, self._answers.result(held, klass, event, now), now)
-        return [self._deliver(held)]
+        return [_attempt_note("Finished an attempt", "attempt-finished", job.job, job.epoch), self._deliver(held)]
 
     def _on_run_failed(self, event: RunFailed, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
@@ -377,3 +380,8 @@ class Core:
             commands.append(self._presence.birth("stopped", self.session, self.coordinator_session, (), now))
         self.stopping = False
         return [*commands, StopWorker(), Exit(0)]
+
+
+def _attempt_note(sentence: str, action: str, job: bytes, epoch: int) -> Note:
+    """Make a line for the log at its most talkative: with it, every attempt can be followed to its end."""
+    return Note(logging.DEBUG, sentence, action, (("job_id", job.hex()), ("epoch", epoch)))

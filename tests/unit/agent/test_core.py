@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from fakes import (
     TOPICS,
@@ -33,6 +35,7 @@ from edge_agent.agent.events import (
     StopWorker,
 )
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
+from edge_agent.notes import Note
 from edge_agent.wire.envelope import attach
 from edge_agent.wire.messages import Birth, Failure, Offers, Progress, Result
 
@@ -297,13 +300,26 @@ def test_an_answer_is_sent_again_later_and_later_until_it_is_settled(agent: Agen
     assert len(agent.core.attempts) == 0
 
 
+def test_every_attempt_can_be_followed_in_the_log(agent: AgentScript) -> None:
+    """Taken, finished, settled: a line each, for the most talkative log alone, with job and epoch."""
+    commands = agent.tell(agent.coordinator.job(1, epoch=3))
+    (run,) = _runs(commands)
+    commands += agent.run_done(run)
+    commands += agent.tell(agent.coordinator.settled(1, epoch=3))
+    notes = [c for c in commands if isinstance(c, Note) and c.action.startswith("attempt-")]
+    assert [note.action for note in notes] == ["attempt-taken", "attempt-finished", "attempt-accepted"]
+    assert {note.level for note in notes} == {logging.DEBUG}
+    assert {note.fields for note in notes} == {(("job_id", job_id(1).hex()), ("epoch", 3))}
+
+
 @pytest.mark.parametrize("outcome", ["accepted", "refused", "unknown"])
 def test_whatever_the_coordinator_says_of_an_answer_settles_it(agent: AgentScript, outcome: str) -> None:
     """A refusal is told to the owner, once."""
     (run,) = _runs(agent.tell(agent.coordinator.job(1)))
     agent.run_done(run)
     settled = agent.coordinator.settled(1, outcome=outcome, code=None if outcome == "accepted" else "wrong-output")
-    assert actions(agent.tell(settled)) == (["answer-refused"] if outcome == "refused" else [])
+    told = ["answer-refused"] if outcome == "refused" else []
+    assert actions(agent.tell(settled)) == [*told, f"attempt-{outcome}"]
     assert len(agent.core.attempts) == 0
     assert agent.tell(settled) == []
 
