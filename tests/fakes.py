@@ -59,7 +59,7 @@ NETWORK = "home"
 TOPICS = Topics(NETWORK)
 START_MS = 1_800_000_000_000
 MAX_BYTES = 1 << 24
-MACHINE = Machine(isa="x86_64+avx2", board=None, cpus=2, memory_mib=4096)
+MACHINE = Machine(isa="x86_64+avx2", board=None, cpus=2, memory_mib=4096, labels=())
 RUNTIME = "onnxruntime 1.32.0"
 BUDGET_BYTES = 4 * 1024**3
 
@@ -208,7 +208,13 @@ class FakeAgent:
         return found
 
     def offer(
-        self, family: Family | None = None, *, variant: bytes | None = None, latency_us: int = 300, room: int = 2
+        self,
+        family: Family | None = None,
+        *,
+        variant: bytes | None = None,
+        latency_us: int = 300,
+        room: int = 2,
+        loaded: bool = True,
     ) -> Offer:
         """Make an offer of the first variant of a family."""
         family = family or digits()
@@ -220,6 +226,7 @@ class FakeAgent:
             klass=klass(digest),
             latency_us=latency_us,
             max_in_flight=room,
+            loaded=loaded,
         )
 
     def offers(self, *offers: Offer, sequence: int | None = None) -> coordinator_events.MessageReceived:

@@ -58,7 +58,7 @@ def birth() -> Birth:
         held=(HeldAttempt(job=JOB_ID, epoch=1),),
         versions=(1,),
         software="edge-agent/0.1.0",
-        machine=Machine(isa="aarch64+asimddp", board="Raspberry Pi 5", cpus=4, memory_mib=8_192),
+        machine=Machine(isa="aarch64+asimddp", board="Raspberry Pi 5", cpus=4, memory_mib=8_192, labels=("kitchen",)),
     )
 
 
@@ -111,6 +111,7 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
         klass=CLASS,
         latency_us=310,
         max_in_flight=2,
+        loaded=True,
     )
     held = (HeldAttempt(job=JOB_ID, epoch=1),)
     return [

@@ -42,11 +42,11 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
     )
-    return Agent(options, key, coordinator_key, builtin(), Store(), summarise(machine))
+    return Agent(options, key, coordinator_key, builtin(), Store(), summarise(machine, own.labels))
 
 
-def summarise(machine: Profile) -> MachineSummary:
-    """Take from the profile what the agent needs."""
+def summarise(machine: Profile, labels: tuple[str, ...] = ()) -> MachineSummary:
+    """Take from the profile what the agent needs, and what its owner calls it."""
     usable = len(machine.cpu.usable or ()) or 1
     total_mib = (machine.memory.total_kib or 0) // 1024
     budget = machine.memory.budget_bytes
@@ -59,6 +59,7 @@ def summarise(machine: Profile) -> MachineSummary:
             board=machine.board.model[:128] if machine.board.model else None,
             cpus=usable,
             memory_mib=max(1, total_mib),
+            labels=labels,
         ),
         facts=MachineFacts(cpus=float(machine.usable_threads)),
         budget_bytes=FALLBACK_BUDGET_BYTES if budget is None else budget,

@@ -182,6 +182,9 @@ class Core:
                     f"edge-agent coordinator approve {self._presence.agent_id}"
                 )
                 return [Note(logging.WARNING, text, "not-enrolled")]
+            case "no-room":
+                text = "The coordinator has as many agents as it can take; this one asks again from time to time"
+                return [Note(logging.WARNING, text, "no-room")]
         return []
 
     def _on_settled(self, settled: Settled) -> list[Command]:
@@ -348,7 +351,7 @@ class Core:
             commands += [Note(logging.WARNING, text, "run-timeout"), StopWorker(hung=True)]
         idle = self._idle_deadline()
         if idle is not None and idle <= now.monotonic:
-            commands += self._planner.sleep()
+            commands += [*self._planner.sleep(), *self._offer(now)]
         if self._present_at <= now.monotonic:
             commands += self._present(now)
         return commands

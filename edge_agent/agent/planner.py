@@ -113,20 +113,21 @@ class Planner:
         """Return what can be leased to this machine; nothing before the choice is made."""
         if not self.decided:
             return ()
-        return tuple(self._offer(plan.family, plan.chosen) for plan in self.plans if plan.chosen is not None)
+        return tuple(self._offer(plan, plan.chosen) for plan in self.plans if plan.chosen is not None)
 
     def offered(self, variant: bytes) -> VariantClass | None:
         """Return the class in which a variant is served here, or None when it is not."""
         return self._class(variant) if self._serving(variant) else None
 
-    def _offer(self, family: Family, chosen: Measured) -> Offer:
+    def _offer(self, plan: Plan, chosen: Measured) -> Offer:
         return Offer(
-            family=family.name,
+            family=plan.family.name,
             variant=chosen.variant.digest_bytes,
             variant_name=chosen.variant.name,
             klass=self._class(chosen.variant.digest_bytes),
             latency_us=chosen.p50_us,
             max_in_flight=self._policy.max_in_flight,
+            loaded=plan.loaded,
         )
 
     def _class(self, variant: bytes) -> VariantClass:

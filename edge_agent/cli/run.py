@@ -37,6 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "agent.state_dir",
         "agent.coordinator_key_file",
         "agent.families",
+        "agent.labels",
         "agent.threads",
         "log.level",
         "log.format",

@@ -75,6 +75,7 @@ def _broker_url(text: str) -> str:
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]
+Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._=-]{0,63}$")]
 FamilyPattern = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}$")]
 
 
@@ -170,6 +171,10 @@ class Agent(_Section):
     families: Annotated[tuple[FamilyPattern, ...], Field(max_length=256), Flag("--families", "NAMES")] = Field(
         default=("*",),
         description="Families to serve; `*` stands for any characters, `?` for any one.",
+    )
+    labels: Annotated[tuple[Label, ...], Field(max_length=16), Flag("--labels", "NAMES")] = Field(
+        default=(),
+        description="What you call this machine, such as `kitchen` or `region=eu`; jobs can ask for a label.",
     )
     threads: Annotated[int, Field(ge=0, le=1024), Flag("--threads", "N")] = Field(
         default=0, description="Threads of the worker; 0 takes one for each usable big core."
@@ -331,9 +336,9 @@ KEYS = {key.dotted: key for key in keys()}
 
 
 def plain(value: object) -> str:
-    """Return a value as people would write it in the file; "not set" for None."""
+    """Return a value as people would write it in the file; "not set" for None and for no items."""
     match value:
-        case None:
+        case None | ():
             return "not set"
         case SecretStr():
             return HIDDEN

@@ -35,15 +35,20 @@ MAX_OFFERS = 256
 MAX_HELD = 1_024
 MAX_SETTLED = 256
 MAX_VERSIONS = 16
+MAX_LABELS = 16
 MAX_IN_FLIGHT = 1_024
 MAX_INTEGER = 2**53 - 1  # what a JSON number, a SQLite and a PostgreSQL column all hold exactly
+
+LABEL_PATTERN: Final = r"^[a-z0-9][a-z0-9._=-]{0,63}$"
+"""Of the labels that an owner gives to an agent: `kitchen`, `region=eu`."""
 
 Party: TypeAlias = Literal["agent", "coordinator"]
 
 AgentId: TypeAlias = Annotated[str, StringConstraints(pattern=AGENT_ID_PATTERN)]
 Network: TypeAlias = Annotated[str, StringConstraints(pattern=NETWORK_PATTERN)]
 Family: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Label: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,64}$")]
+ShortText: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,64}$")]
+Label: TypeAlias = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
 Code: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 TensorName: TypeAlias = Annotated[
     str, StringConstraints(pattern=f"^{PLAIN_TEXT_CLASS}+$", max_length=MAX_NAME_CHARACTERS)
@@ -127,18 +132,23 @@ class VariantClass(Part):
     """Machines of one class are expected to compute bit-identical outputs."""
 
     variant: Bytes32
-    runtime: Label
-    provider: Label
-    isa: Label
+    runtime: ShortText
+    provider: ShortText
+    isa: ShortText
 
 
 class Machine(Part):
-    """What an agent says about its machine: for people and for scheduling, never for trust."""
+    """What an agent says about its machine: for people and for scheduling, never for trust.
 
-    isa: Label
+    Attributes:
+        labels: what its owner calls it, for jobs that ask for such a machine.
+    """
+
+    isa: ShortText
     board: Annotated[str, StringConstraints(pattern=f"^{PLAIN_TEXT_CLASS}+$", max_length=128)] | None
     cpus: Annotated[int, Field(ge=1, le=65_536)]
     memory_mib: Positive
+    labels: Annotated[tuple[Label, ...], Field(max_length=MAX_LABELS, strict=False)]
 
 
 class HeldAttempt(Part):
@@ -162,14 +172,19 @@ Tensors: TypeAlias = Annotated[tuple[TensorDigest, ...], Field(max_length=MAX_TE
 
 
 class Offer(Part):
-    """I serve this variant of this family, this fast, so many at once."""
+    """I serve this variant of this family, this fast, so many at once.
+
+    Attributes:
+        loaded: whether it is in memory now; if not, the first job waits until it is.
+    """
 
     family: Family
     variant: Bytes32
-    variant_name: Label
+    variant_name: ShortText
     klass: VariantClass
     latency_us: Count
     max_in_flight: Annotated[int, Field(ge=1, le=MAX_IN_FLIGHT)]
+    loaded: bool
 
     @model_validator(mode="after")
     def _check_variant(self) -> Offer:
@@ -190,7 +205,7 @@ class Birth(Statement):
     coordinator_session: Positive | None
     held: Held
     versions: Versions
-    software: Label
+    software: ShortText
     machine: Machine
 
     @model_validator(mode="after")
@@ -281,7 +296,7 @@ class Hello(Statement):
     kind: Literal["hello"] = "hello"
     coordinator_key: Bytes32
     session: Positive
-    software: Label
+    software: ShortText
     versions: Versions
 
 
@@ -321,13 +336,13 @@ class Settled(Statement):
 
 
 class Control(Statement):
-    """Say your birth again, drop an attempt, or: you are not enrolled here."""
+    """Say your birth again, drop an attempt; or: you are not enrolled here, or there is no room for more agents."""
 
     signed_by: ClassVar[Party] = "coordinator"
 
     kind: Literal["control"] = "control"
     agent_id: AgentId
-    command: Literal["rebirth", "cancel", "not-enrolled"]
+    command: Literal["rebirth", "cancel", "not-enrolled", "no-room"]
     job: Bytes16 | None
     epoch: Positive | None
 

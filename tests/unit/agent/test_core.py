@@ -379,8 +379,17 @@ def test_nothing_is_offered_before_the_choice_and_everything_right_after_it() ->
     agent = AgentScript()
     early = agent.tell(LinkUp(1), agent.coordinator.hello(), PlanRequested())
     assert agent.said(early, Offers) == []
-    (offers,) = agent.said(agent.worker_up(), Offers)
-    assert [offer.variant for offer in offers.statement.offers] == [chosen_variant()]
+    said = [offers.statement.offers for offers in agent.said(agent.worker_up(), Offers)]
+    assert [[(offer.variant, offer.loaded) for offer in offers] for offers in said] == [
+        [(chosen_variant(), False)],
+        [(chosen_variant(), True)],
+    ]
+
+
+def test_an_agent_for_which_there_is_no_room_tells_its_owner(agent: AgentScript) -> None:
+    """It is nothing that the owner can change, and it may pass."""
+    (note,) = agent.tell(agent.coordinator.control("no-room"))
+    assert (note.action, note.level) == ("no-room", logging.WARNING)  # type: ignore[union-attr] # a note
 
 
 def test_an_agent_that_is_not_enrolled_tells_its_owner_what_to_do(agent: AgentScript) -> None:

@@ -62,6 +62,7 @@ def test_offers_carry_their_place_in_the_session() -> None:
         klass=klass(variant),
         latency_us=1,
         max_in_flight=1,
+        loaded=True,
     )
     said = PRESENCE.offers(7, 3, [offer], NOW)
     offers = _open(said, Offers)

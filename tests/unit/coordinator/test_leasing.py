@@ -35,6 +35,7 @@ class Bench:
             klass=klass(VARIANTS[variant]),
             latency_us=latency_us,
             max_in_flight=room,
+            loaded=True,
         )
         agent = Agent(public.id, public, presence=Presence.ONLINE, session=1, offers={"digits": offer})
         self.registry.agents[agent.id] = agent

@@ -37,7 +37,15 @@ def _gone(session: int) -> Gone:
 
 def _offers(session: int, sequence: int, *families: str) -> Offers:
     offers = tuple(
-        Offer(family=family, variant=VARIANT, variant_name="v", klass=klass(VARIANT), latency_us=1, max_in_flight=1)
+        Offer(
+            family=family,
+            variant=VARIANT,
+            variant_name="v",
+            klass=klass(VARIANT),
+            latency_us=1,
+            max_in_flight=1,
+            loaded=True,
+        )
         for family in families
     )
     return Offers(

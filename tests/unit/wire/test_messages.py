@@ -243,6 +243,7 @@ def largest() -> list[tuple[SigningKey, Statement, list[bytes]]]:
         klass=klass,
         latency_us=BIG,
         max_in_flight=1_024,
+        loaded=False,
     )
     held = (HeldAttempt(job=bytes(16), epoch=BIG),) * messages.MAX_HELD
     settled = SettledAttempt(job=bytes(16), epoch=BIG, outcome="accepted", code="c" * 64)
