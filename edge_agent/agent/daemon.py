@@ -276,6 +276,8 @@ class Agent:
 
     def _run_canary(self, variant: Variant) -> None:
         try:
+            if variant.golden is None:
+                raise StateError(f"There are no known answers for {variant.name}: it cannot be checked here.")
             golden = self._store.golden_file(variant)
             descriptor = self._store.open_variant(variant)
             self._worker.canary(variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from edge_agent.cli.parsing import Subparsers
-    from edge_agent.models.catalogue import Catalogue, Family, Port, Variant
+    from edge_agent.models.catalogue import Catalogue, Family, Port, Quality, Variant
 
 _FORMATS = {
     "fp32": "32-bit floats, the reference",
@@ -58,7 +58,7 @@ def _all(catalogue: Catalogue) -> str:
             family.name,
             family.title,
             ", ".join(variant.name for variant in family.variants),
-            f"{max(variant.quality.value for variant in family.variants):.2%}",
+            _best(family),
         )
         for family in catalogue.families
     ]
@@ -67,8 +67,7 @@ def _all(catalogue: Catalogue) -> str:
 
 
 def _one(family: Family) -> str:
-    best = max(family.variants, key=lambda variant: variant.quality.value)
-    measured = f"{best.quality.metric} on {best.quality.dataset}, {best.quality.n} samples"
+    measured = next((variant.quality for variant in family.variants if variant.quality is not None), None)
     return "\n".join(
         (
             f"{family.name}: {family.title}",
@@ -87,9 +86,22 @@ def _one(family: Family) -> str:
                 right=(1, 2),
             ),
             "",
-            f"Quality is {measured}.",
+            "Nobody has measured the quality."
+            if measured is None
+            else f"Quality is {measured.metric} on {measured.dataset}, {measured.n} samples.",
             "Each agent measures them on its own machine and serves the one that fits best.",
         )
+    )
+
+
+def _quality(quality: Quality | None) -> str:
+    return "unknown" if quality is None else f"{quality.value:.2%}"
+
+
+def _best(family: Family) -> str:
+    known = [variant.quality for variant in family.variants if variant.quality is not None]
+    return _quality(
+        max(known, key=lambda quality: quality.value * (1 if quality.higher_is_better else -1), default=None)
     )
 
 
@@ -104,7 +116,7 @@ def _variant(variant: Variant) -> tuple[str, str, str, str, str]:
     return (
         variant.name,
         _size(variant.size_bytes),
-        f"{variant.quality.value:.2%}",
+        _quality(variant.quality),
         why,
         variant.digest[:12],
     )

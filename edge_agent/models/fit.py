@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_agent.models.catalogue import Variant
+    from edge_agent.models.catalogue import Costs, Variant
 
 MIB = 1024 * 1024
 
@@ -110,15 +110,20 @@ class Fit:
 
 
 def predict(variant: Variant, machine: MachineFacts) -> Fit:
-    """Return what `variant` is expected to cost on `machine`, and why in words."""
-    load, load_reason = _load_peak(variant)
-    steady, run, run_reason = _resident(variant)
-    latency, latency_reasons = _latency(variant, machine)
+    """Return what `variant` is expected to cost on `machine`, and why in words.
+
+    Raises:
+        ValueError: nobody has counted the costs of its graph.
+    """
+    if variant.costs is None:
+        raise ValueError(f"the costs of {variant.name} are not known")
+    load, load_reason = _load_peak(variant.costs)
+    steady, run, run_reason = _resident(variant.costs)
+    latency, latency_reasons = _latency(variant, variant.costs, machine)
     return Fit(load, steady, run, latency, (load_reason, run_reason, *latency_reasons))
 
 
-def _load_peak(variant: Variant) -> tuple[Interval, str]:
-    costs = variant.costs
+def _load_peak(costs: Costs) -> tuple[Interval, str]:
     weights = costs.initializer_bytes
     packed = CONV_PACKING * costs.conv_fp32_initializer_bytes
     extra = max(packed, costs.largest_initializer_bytes)
@@ -131,8 +136,8 @@ def _load_peak(variant: Variant) -> tuple[Interval, str]:
     return Interval(AT_LEAST * weights, expected, 1.05 * expected + MISS_BYTES), reason
 
 
-def _resident(variant: Variant) -> tuple[Interval, Interval, str]:
-    weights, alive = variant.costs.initializer_bytes, variant.costs.activation_peak_bytes
+def _resident(costs: Costs) -> tuple[Interval, Interval, str]:
+    weights, alive = costs.initializer_bytes, costs.activation_peak_bytes
     held = STEADY_FACTOR * weights
     steady = Interval(
         AT_LEAST * weights, STEADY_BASE_BYTES + held, STEADY_BASE_BYTES + 1.05 * held + FIRST_SESSION_BYTES
@@ -146,9 +151,8 @@ def _resident(variant: Variant) -> tuple[Interval, Interval, str]:
     return steady, Interval(AT_LEAST * weights, run_expected, run_high), reason
 
 
-def _latency(variant: Variant, machine: MachineFacts) -> tuple[Interval, list[str]]:
+def _latency(variant: Variant, costs: Costs, machine: MachineFacts) -> tuple[Interval, list[str]]:
     """Return the time of one run: the slower of computing and moving bytes, and what every node costs."""
-    costs = variant.costs
     reasons = []
     if machine.gmacs_per_second is None:
         rates = tuple(rate * machine.cpus for rate in GMACS_PER_CPU)

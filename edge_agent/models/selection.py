@@ -115,7 +115,13 @@ def prune(
     def promise(variant: Variant) -> tuple[object, ...]:
         latency = fits[variant.digest].latency_ms
         hopeless = latency.low > family.latency_target_ms
-        return hopeless, -variant.quality.value, latency.expected, variant.size_bytes, variant.digest
+        return (
+            hopeless,
+            tuple(-part for part in _quality_rank(variant.quality)),
+            latency.expected,
+            variant.size_bytes,
+            variant.digest,
+        )
 
     fitting.sort(key=promise)
     rejected += [
@@ -177,12 +183,11 @@ _Keep = Callable[[Callable[[Measured], bool], Callable[[Measured], str]], None]
 
 def _keep_best_quality(left: list[Measured], keep: _Keep) -> None:
     best = max((entry.variant.quality for entry in left), key=_quality_rank)
+    if best is None:
+        return
     keep(
-        lambda entry: equal_quality(best, entry.variant.quality),
-        lambda entry: (
-            f"it is right in {entry.variant.quality.value:.1%} of the samples against {best.value:.1%}, "
-            "which is more than chance explains"
-        ),
+        lambda entry: entry.variant.quality is not None and equal_quality(best, entry.variant.quality),
+        lambda entry: _worse(best, entry.variant.quality),
     )
 
 
@@ -223,19 +228,34 @@ def equal_quality(best: Quality, other: Quality) -> bool:
     """
     variance = 0.0
     for quality in (best, other):
-        share = (quality.value * quality.n + 1) / (quality.n + 2)
-        variance += share * (1 - share) / (quality.n + 2)
-    return best.value - other.value <= Z_95 * math.sqrt(variance)
+        n = quality.n or 0
+        share = (quality.value * n + 1) / (n + 2)
+        variance += share * (1 - share) / (n + 2)
+    return abs(best.value - other.value) <= Z_95 * math.sqrt(variance)
 
 
-def _quality_rank(quality: Quality) -> tuple[float, int]:
+def _worse(best: Quality, other: Quality | None) -> str:
+    if other is None:
+        return f"nobody has measured its quality, and the best reaches {best.metric} {best.value:.3g}"
+    if best.metric == "top1":
+        told = f"it is right in {other.value:.1%} of the samples against {best.value:.1%}"
+    else:
+        told = f"its {best.metric} is {other.value:.4g} against {best.value:.4g}"
+    return f"{told}, which is more than chance explains"
+
+
+def _quality_rank(quality: Quality | None) -> tuple[float, int]:
+    if quality is None:
+        return -math.inf, 0
     # Of two equal values the one from more samples is the stricter standard.
-    return quality.value, quality.n
+    return (quality.value if quality.higher_is_better else -quality.value), quality.n or 0
 
 
 def _praise(winner: Measured, lost: Iterable[Lost], target_us: float) -> str:
     quality = winner.variant.quality
-    told = f"right in {quality.value:.1%} of {quality.n} samples, {_time(winner.p50_us)} a sample"
+    told = _time(winner.p50_us) + " a sample"
+    if quality is not None and quality.metric == "top1":
+        told = f"right in {quality.value:.1%} of {quality.n} samples, {told}"
     if winner.p50_us > target_us:
         return f"{told}: no variant keeps the {_time(target_us)} that are wanted, and this is among the fastest"
     if winner.variant.reproducible:

@@ -74,6 +74,11 @@ class Store:
             StateError, DigestMismatchError: as for `open_variant`.
         """
         golden = variant.golden
+        if golden is None:
+            raise StateError(
+                f"The catalogue has no known answers for {variant.name}, so its outputs cannot be checked.",
+                hint="Choose another variant, or publish this one with answers.",
+            )
         with _closing(_open_verified(self._find(golden.file), golden.size_bytes, golden.digest)) as descriptor:
             return _read_all(descriptor, MAX_GOLDEN_BYTES)
 

@@ -44,6 +44,7 @@ from edge_agent.models.catalogue import (
     Variant,
     parse,
 )
+from edge_agent.models.entries import BIT_IDENTICAL, NOT_CHECKABLE
 from edge_agent.models.golden import Case, decode_cases, difference, encode_cases
 from edge_agent.models.scans import MAX_LABEL, SCANS_FILE
 from edge_agent.models.train_exact import SIDE, Plan, forward, train
@@ -194,7 +195,7 @@ def build(folder: Path) -> Catalogue:
                 reduce_range=form.reduce_range,
                 opset=train_graphs.OPSET,
                 min_runtime=MIN_RUNTIME,
-                reproducible=form.reproducible,
+                reproducibility=BIT_IDENTICAL if form.reproducible else NOT_CHECKABLE,
                 quality=Quality(
                     metric="top1",
                     value=round(accuracy(data, test_part), 6),
@@ -259,20 +260,33 @@ def differences(committed: Path, rebuilt: Path) -> list[str]:
         if (committed / name).read_bytes() != (rebuilt / name).read_bytes()
     ]
     for before, after in zip(old_family.variants, new_family.variants, strict=True):
-        if abs(before.quality.value - after.quality.value) > 1.5 / after.quality.n:
-            found.append(
-                f"{before.name} is said to reach {before.quality.value}, but {after.quality.value} was measured"
-            )
-        old_cases = decode_cases((committed / before.golden.file).read_bytes())
-        new_cases = decode_cases((rebuilt / after.golden.file).read_bytes())
+        (said, _), (measured, n) = _quality(before), _quality(after)
+        if abs(said - measured) > 1.5 / n:
+            found.append(f"{before.name} is said to reach {said}, but {measured} was measured")
+        golden = _golden(before)
+        old_cases = decode_cases((committed / golden.file).read_bytes())
+        new_cases = decode_cases((rebuilt / _golden(after).file).read_bytes())
         if [case.inputs for case in old_cases] != [case.inputs for case in new_cases]:
-            found.append(f"{before.golden.file} has other inputs than a rebuild")
+            found.append(f"{golden.file} has other inputs than a rebuild")
             continue
         for number, (was, now) in enumerate(zip(old_cases, new_cases, strict=True)):
-            wrong = difference(before.golden, was, now.outputs)
+            wrong = difference(golden, was, now.outputs)
             if wrong is not None:
-                found.append(f"{before.golden.file}, case {number}: {wrong}")
+                found.append(f"{golden.file}, case {number}: {wrong}")
     return found
+
+
+def _quality(variant: Variant) -> tuple[float, int]:
+    """Return the measured fraction and the number of samples."""
+    if variant.quality is None or variant.quality.n is None:
+        raise ValueError(f"{variant.name} has no measured quality")
+    return variant.quality.value, variant.quality.n
+
+
+def _golden(variant: Variant) -> Golden:
+    if variant.golden is None:
+        raise ValueError(f"{variant.name} has no golden file")
+    return variant.golden
 
 
 def _without_measurements(catalogue: Catalogue) -> object:
@@ -305,11 +319,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(catalogue: Catalogue) -> None:
     for variant in catalogue.family("digits").variants:
-        quality = variant.quality
-        right = round(quality.value * quality.n)
-        sys.stdout.write(
-            f"{variant.name:13} {variant.size_bytes:6} bytes  {right} of {quality.n} right ({quality.value:.4f})\n"
-        )
+        value, n = _quality(variant)
+        right = round(value * n)
+        sys.stdout.write(f"{variant.name:13} {variant.size_bytes:6} bytes  {right} of {n} right ({value:.4f})\n")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edge_agent.models.catalogue import Costs, Family, Golden, Port, Quality, Variant
+from edge_agent.models.entries import BIT_IDENTICAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +32,12 @@ def _variant(name: str = "fp32", *, quality: float = 0.99, n: int = 364, **chang
         "format": "fp32",
         "opset": 21,
         "min_runtime": "1.27",
-        "reproducible": False,
         "quality": Quality(metric="top1", value=quality, dataset="made up", n=n),
         "costs": Costs(**costs),
         "golden": Golden(file=f"{name}.cbor", digest="0" * 64, size_bytes=1, atol=0.01, rtol=0.0),
     }
+    if changes.pop("reproducible", False):
+        entry["reproducibility"] = BIT_IDENTICAL
     if changes.get("format") in {"qdq", "qoperator", "dynamic"}:
         entry["signedness"] = "u8s8"
     return Variant(**{**entry, **changes})

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from edge_agent.errors import StateError, UnknownFamilyError
-from edge_agent.models import catalogue
+from edge_agent.models import catalogue, entries
 from edge_agent.models.catalogue import Catalogue, Family, Variant, builtin, parse
 from edge_agent.wire.tensors import DataType
 
@@ -108,6 +108,15 @@ _VARIANT = "families.0.variants.0."
         (_VARIANT + "golden.size_bytes", 2**30),
         (_VARIANT + "costs.macs", -1),
         (_VARIANT + "min_runtime", "latest"),
+        (_VARIANT + "urls", ["ftp://example.org/model.onnx"]),
+        (_VARIANT + "urls", ["../escape.onnx"]),
+        (_VARIANT + "urls", ["/etc/passwd"]),
+        (_VARIANT + "urls", ["sub/../../escape.onnx"]),
+        (_VARIANT + "urls", ["https://example.org/a b"]),
+        (_VARIANT + "reproducibility", {"kind": "tolerance", "atol": 0.1}),
+        (_VARIANT + "reproducibility", {"kind": "bit-identical", "gap": 2.0}),
+        (_VARIANT + "requires", ["anything"]),
+        ("families.0.usual", [{"symbol": "N", "extent": -1}]),
     ],
 )
 def test_a_wrong_field_is_refused(path: str, value: object) -> None:
@@ -171,7 +180,7 @@ def test_entries_are_frozen() -> None:
 
 def test_the_types_are_those_of_the_wire() -> None:
     """A port can have exactly the types that tensors can have."""
-    assert set(get_args(catalogue.DataTypeName)) == {member.value for member in DataType}
+    assert set(get_args(entries.DataTypeName)) == {member.value for member in DataType}
 
 
 def test_what_the_daemon_imports_is_light() -> None:
@@ -183,3 +192,20 @@ def test_what_the_daemon_imports_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_error_rates_and_unknown_costs_are_said_as_they_are() -> None:
+    """An error rate stays one, a reported figure says so, and what nobody has measured is None."""
+    document = _document()
+    family = document["families"][0]
+    family["metric"] = "top1-error"
+    for variant in family["variants"]:
+        variant["quality"] = {"metric": "top1-error", "value": 0.29, "dataset": "ImageNet", "reported": True}
+        variant["costs"] = variant["golden"] = variant["opset"] = None
+        variant["urls"] = ["https://example.org/model.onnx", f"sha256/{variant['digest']}"]
+    family["usual"] = [{"symbol": "N", "extent": 4}]
+    parsed = parse(json.dumps(document)).families[0]
+    quality = parsed.variants[0].quality
+    assert quality is not None
+    assert (quality.higher_is_better, quality.n, quality.reported) == (False, None, True)
+    assert parsed.extents == {"N": 4}
