@@ -144,7 +144,7 @@ class ResourceError(EdgeAgentError):
     """The machine, or a limit on it, does not allow this now."""
 
     code = "resource-exhausted"
-    codes = ("queue-full", "does-not-fit")
+    codes = ("queue-full", "does-not-fit", "disk-full")
     exit_status = 75
     default_hint = "Try again later, or raise the limit that the message names."
 
@@ -174,7 +174,7 @@ class TransportError(EdgeAgentError):
     """The network or the broker does not let us through."""
 
     code = "transport"
-    codes = ("not-connected", "outbox-full", "broker-refused", "tls", "timeout", "unreachable")
+    codes = ("not-connected", "outbox-full", "broker-refused", "tls", "timeout", "unreachable", "download-failed")
     exit_status = 69
     default_hint = "Check that the broker and the coordinator run and that the address is right."
 

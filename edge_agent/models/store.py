@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.errors import DigestMismatchError, StateError
 from edge_agent.models.catalogue import BUILTIN_DIR, MAX_GOLDEN_BYTES, Variant
+from edge_agent.models.content import Content
 from edge_agent.models.golden import Case, decode_cases
 
 if TYPE_CHECKING:
@@ -24,18 +25,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _CHUNK_BYTES = 1024 * 1024
-_FETCH_AGAIN = "Install the program again, or fetch the model again."
+_FETCH_AGAIN = "Fetch the model with `edge-agent models pull`; what comes with the program, by installing it again."
 
 
 class Store:
-    """Folders with model files, looked through in their order.
+    """The files that are on this machine: fetched ones by digest, then folders with files by name, in their order.
 
     Args:
         roots: the folders; by default the one that comes with the program.
+        content: where fetched files are, if there is such a place.
     """
 
-    def __init__(self, roots: Sequence[Path] = (BUILTIN_DIR,)) -> None:
+    def __init__(self, roots: Sequence[Path] = (BUILTIN_DIR,), content: Content | None = None) -> None:
         self._roots = tuple(roots)
+        self._content = content
+
+    def has(self, variant: Variant) -> bool:
+        """Whether the files of a variant are here, golden ones included; what is in them is not looked at."""
+        files = [(variant.file, variant.digest)]
+        if variant.golden is not None:
+            files.append((variant.golden.file, variant.golden.digest))
+        return all(self._look_for(name, digest) is not None for name, digest in files)
 
     def path_of(self, variant: Variant) -> Path:
         """Return where the variant's file lies, for people and logs.
@@ -45,7 +55,7 @@ class Store:
         Raises:
             StateError: no folder of the store has it.
         """
-        return self._find(variant.file)
+        return self._find(variant.file, variant.digest)
 
     def open_variant(self, variant: Variant) -> int:
         """Return a read-only descriptor, at offset 0, of a file that has the variant's size and digest.
@@ -56,7 +66,10 @@ class Store:
             StateError: there is no such file, or it is a symbolic link, a folder, a pipe or unreadable.
             DigestMismatchError: its size or its bytes are not the catalogue's.
         """
-        return _open_verified(self._find(variant.file), variant.size_bytes, variant.digest)
+        descriptor = _open_verified(self._find(variant.file, variant.digest), variant.size_bytes, variant.digest)
+        if self._content is not None:
+            self._content.touch(variant.digest)
+        return descriptor
 
     def golden_cases(self, variant: Variant) -> tuple[Case, ...]:
         """Return the variant's golden cases, read from a file of the right size and digest.
@@ -79,17 +92,25 @@ class Store:
                 f"The catalogue has no known answers for {variant.name}, so its outputs cannot be checked.",
                 hint="Choose another variant, or publish this one with answers.",
             )
-        with _closing(_open_verified(self._find(golden.file), golden.size_bytes, golden.digest)) as descriptor:
+        with _closing(
+            _open_verified(self._find(golden.file, golden.digest), golden.size_bytes, golden.digest)
+        ) as descriptor:
             return _read_all(descriptor, MAX_GOLDEN_BYTES)
 
-    def _find(self, name: str) -> Path:
-        for root in self._roots:
-            path = root / name
-            # lexists: a dangling link must be refused when it is opened, not passed over.
-            if os.path.lexists(path):
-                return path
-        searched = ", ".join(str(root) for root in self._roots)
-        raise StateError(f"There is no model file {name} in {searched}.", hint=_FETCH_AGAIN)
+    def _look_for(self, name: str, digest: str) -> Path | None:
+        folders = [] if self._content is None else [self._content.path(digest)]
+        # lexists: a dangling link must be refused when it is opened, not passed over.
+        return next(
+            (path for path in (*folders, *(root / name for root in self._roots)) if os.path.lexists(path)), None
+        )
+
+    def _find(self, name: str, digest: str) -> Path:
+        path = self._look_for(name, digest)
+        if path is None:
+            roots = self._roots if self._content is None else (self._content.root, *self._roots)
+            searched = ", ".join(str(root) for root in roots)
+            raise StateError(f"There is no model file {name} in {searched}.", hint=_FETCH_AGAIN)
+        return path
 
 
 def _open_verified(path: Path, size_bytes: int, digest: str) -> int:

@@ -242,6 +242,31 @@ class Coordinator(_Section):
     )
 
 
+def _mirror(text: str) -> str:
+    if "@" in text or not re.fullmatch(r"(?:https?://[^\s/?#]+|file://)(?:/[^\s?#]*)?", text):
+        raise ValueError("must be an https, http or file URL, without user, password or query")
+    return text
+
+
+class Models(_Section):
+    """Where fetched models are kept, and how much of the disk they may take."""
+
+    dir: Annotated[Path, Derived("`models` in `agent.state_dir`")] = Field(
+        description="Folder of the fetched models, by digest."
+    )
+    max_bytes: Annotated[int, Field(ge=0, le=2**50)] = Field(
+        default=4 * 1024 * MIB,
+        description="Most that fetched models may take; the least recently used ones make room.",
+    )
+    keep_free_bytes: Annotated[int, Field(ge=0, le=2**50)] = Field(
+        default=1024 * MIB, description="Of the disk, so much is left free whatever is fetched."
+    )
+    mirrors: Annotated[tuple[Annotated[str, AfterValidator(_mirror)], ...], Field(max_length=16)] = Field(
+        default=(),
+        description="Addresses that are asked for `sha256/DIGEST` first, such as a machine at home.",
+    )
+
+
 class Limits(_Section):
     """Bounds on messages and queues, of agent and coordinator alike."""
 
@@ -283,6 +308,7 @@ class Settings(_Section):
     broker: Broker
     agent: Agent
     coordinator: Coordinator
+    models: Models
     limits: Limits
     log: Log
 
