@@ -290,6 +290,7 @@ def _add_derived_defaults(values: dict[str, object], environ: Mapping[str, str])
         ("agent.coordinator_key_file", "agent.state_dir", "coordinator.pub"),
         ("coordinator.key_file", "coordinator.state_dir", "coordinator.key"),
         ("coordinator.database", "coordinator.state_dir", "coordinator.db"),
+        ("models.dir", "agent.state_dir", "models"),
     ):
         base_value = values[state_dir]
         if dotted not in values and isinstance(base_value, Path):
