@@ -172,38 +172,49 @@ class SigningKey:
         return cls(Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> SigningKey:
+    def from_file(cls, path: str | os.PathLike[str], passphrase: bytes | None = None) -> SigningKey:
         """Read a PKCS#8 PEM file that only its owner can read.
 
+        Args:
+            path: of the file.
+            passphrase: that it is encrypted with; a file that is not encrypted is read all the same.
+
         Raises:
-            KeyFileError: missing, cut, readable by others, encrypted, or not an Ed25519 secret key.
+            KeyFileError: missing, cut, readable by others, encrypted otherwise, or not an Ed25519 secret key.
         """
         file = Path(path)
         pem = _read(file, secret=True)
         if b"PUBLIC KEY-----" in pem:
             raise KeyFileError(f"{file} holds a public key where the secret one is needed.")
-        try:
-            key = serialization.load_pem_private_key(pem, password=None)
-        except TypeError as error:
+        encrypted = is_encrypted(pem)
+        if encrypted and passphrase is None:
             raise KeyFileError(
                 f"{file} is encrypted with a password, which nobody could type in for a daemon.",
                 hint=f"Write it without: openssl pkey -in {file} -out NEW",
-            ) from error
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyFileError(f"{file} is not a whole PEM secret key.") from error
+            )
+        try:
+            key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
+        except (ValueError, UnsupportedAlgorithm, TypeError) as error:
+            reason = ", or the passphrase is wrong" if encrypted else ""
+            raise KeyFileError(f"{file} is not a whole PEM secret key{reason}.") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError(f"{file} holds a secret key of another type than Ed25519.")
         return cls(key)
 
-    def write(self, path: str | os.PathLike[str]) -> None:
+    def write(self, path: str | os.PathLike[str], passphrase: bytes | None = None) -> None:
         """Write the key to a new file with mode 0600, through to the disk.
+
+        Args:
+            path: of the file.
+            passphrase: to encrypt it with, for keys that a person unlocks; None leaves it as it is.
 
         Raises:
             KeyFileError: the file is there already, or cannot be written.
         """
-        pem = self._key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
+        if passphrase is not None:
+            cipher = serialization.BestAvailableEncryption(passphrase)
+        pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
         _write(Path(path), pem, 0o600)
 
     def sign(self, message: bytes) -> bytes:
@@ -215,6 +226,11 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey(public id {self.public.id})"
+
+
+def is_encrypted(pem: bytes) -> bool:
+    """Whether a PEM secret key needs a passphrase; also says so of the older form that OpenSSL wrote."""
+    return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem
 
 
 def _read(path: Path, *, secret: bool) -> bytes:
