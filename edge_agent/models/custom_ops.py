@@ -1,0 +1,50 @@
+"""Operators that onnxruntime does not have itself: tokenizers and picture codecs of `onnxruntime-extensions`.
+
+A model that uses them says so in its opset imports, by one of `DOMAINS`. The library is found without
+importing its Python package, which would import onnx and cost 12 MB more.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from edge_agent.errors import ResourceError
+
+DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
+"""The opset domains whose operators the library has."""
+
+BUILT_IN_DOMAINS = frozenset(
+    {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
+)
+"""The domains whose operators are in onnxruntime itself; others that it imports without need are harmless."""
+
+_PACKAGE = "onnxruntime_extensions"
+_HINT = "Install the extra `text` on this machine: pip install 'edge-agent[text]'."
+
+
+def installed() -> bool:
+    """Return whether the library is there."""
+    return _find() is not None
+
+
+def library() -> str:
+    """Return the path of the library, for `SessionOptions.register_custom_ops_library`.
+
+    Raises:
+        ResourceError: it is not installed.
+    """
+    found = _find()
+    if found is None:
+        raise ResourceError(
+            "The model needs the operators of onnxruntime-extensions, which is not installed.", hint=_HINT
+        )
+    return found
+
+
+def _find() -> str | None:
+    spec = importlib.util.find_spec(_PACKAGE)
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for path in sorted(Path(folder).glob("_extensions_pydll*.so")):
+            return str(path)
+    return None
