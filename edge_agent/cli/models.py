@@ -1,131 +1,60 @@
-"""`edge-agent models`: what the built-in catalogue has."""
+"""`edge-agent models VERB`: the families there are, and the files of them on this machine.
+
+Without a verb it lists the families; with the name of a family in place of a verb it shows that one.
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.parsing import add_json_flag, new_command
-from edge_agent.cli.table import render
+from edge_agent.cli.parsing import Parser, new_command
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterable
-
     from edge_agent.cli.parsing import Subparsers
-    from edge_agent.models.catalogue import Catalogue, Family, Port, Quality, Variant
 
-_FORMATS = {
-    "fp32": "32-bit floats, the reference",
-    "fp16": "16-bit floats, half the memory",
-    "qdq": "8-bit integers, scales fixed beforehand",
-    "qoperator": "8-bit integers, scales fixed beforehand",
-    "dynamic": "8-bit weights, scales found for every input",
-    "matmulnbits": "4-bit weights in the matrix products",
-}
+MODULES = ("show", "files")
+"""Each is `edge_agent.cli.models_NAME`, with `add_verbs(verbs)` and `run(args)`."""
+
+
+class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg] # noqa: SLF001 - it has no public name
+    """The verbs; a first word that is none of them is the name of a family, to be shown."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        words = [str(value) for value in values] if isinstance(values, list) else []
+        if words and words[0] not in self._name_parser_map:
+            words.insert(0, "show")
+        super().__call__(parser, namespace, words, option_string)
 
 
 def add_parser(subparsers: Subparsers) -> None:
-    """Describe the command."""
+    """Describe the command and its verbs."""
     parser = new_command(
         subparsers,
         "models",
-        summary="show the families of models, and the variants of one",
-        description="Show the families of the built-in catalogue. With the name of a family: its inputs and\n"
+        summary="show the families of models, fetch them, and look after their files",
+        description="Without a verb: list the families of the catalogue. With the name of a family: its inputs and\n"
         "outputs, and each variant with its size, its measured quality and what speaks for it.",
-        examples=("edge-agent models", "edge-agent models digits", "edge-agent models digits --json"),
+        examples=("edge-agent models", "edge-agent models digits", "edge-agent models pull digits"),
     )
-    parser.add_argument("family", metavar="FAMILY", nargs="?", help="show this family in full")
-    add_json_flag(parser, "all that the catalogue says")
+    parser.add_argument("--json", action="store_true", help="print the catalogue as one JSON object")
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="VERB", title="verbs", parser_class=Parser, action=_Verbs, required=False
+    )
+    for name in MODULES:
+        import_module(f"edge_agent.cli.models_{name}").add_verbs(verbs)
+    verbs.choices = None  # type: ignore[assignment] # argparse then lets any word through, and `_Verbs` decides
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the catalogue, or one family of it."""
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - pydantic is not for `--help`
-
-    catalogue = builtin()
-    if args.family is None:
-        print(json.dumps(catalogue.model_dump(mode="json"), indent=2) if args.json else _all(catalogue))
-        return 0
-    family = catalogue.family(args.family)
-    print(json.dumps(family.model_dump(mode="json"), indent=2) if args.json else _one(family))
-    return 0
-
-
-def _all(catalogue: Catalogue) -> str:
-    rows = [
-        (
-            family.name,
-            family.title,
-            ", ".join(variant.name for variant in family.variants),
-            _best(family),
-        )
-        for family in catalogue.families
-    ]
-    table = render(("family", "title", "variants", "best quality"), rows, right=(3,))
-    return f"{table}\n\nMore about one: edge-agent models FAMILY"
-
-
-def _one(family: Family) -> str:
-    measured = next((variant.quality for variant in family.variants if variant.quality is not None), None)
-    return "\n".join(
-        (
-            f"{family.name}: {family.title}",
-            f"task     {family.task}",
-            f"licence  {family.licence}",
-            f"source   {family.source}",
-            "",
-            render(
-                ("", "name", "type", "shape"),
-                [*_ports("input", family.inputs), *_ports("output", family.outputs)],
-            ),
-            "",
-            render(
-                ("variant", "size", "quality", "what speaks for it", "digest"),
-                [_variant(variant) for variant in family.variants],
-                right=(1, 2),
-            ),
-            "",
-            "Nobody has measured the quality."
-            if measured is None
-            else f"Quality is {measured.metric} on {measured.dataset}, {measured.n} samples.",
-            "Each agent measures them on its own machine and serves the one that fits best.",
-        )
-    )
-
-
-def _quality(quality: Quality | None) -> str:
-    return "unknown" if quality is None else f"{quality.value:.2%}"
-
-
-def _best(family: Family) -> str:
-    known = [variant.quality for variant in family.variants if variant.quality is not None]
-    return _quality(
-        max(known, key=lambda quality: quality.value * (1 if quality.higher_is_better else -1), default=None)
-    )
-
-
-def _ports(what: str, ports: Iterable[Port]) -> list[tuple[str, str, str, str]]:
-    return [(what, port.name, port.datatype, "[" + ", ".join(str(size) for size in port.shape) + "]") for port in ports]
-
-
-def _variant(variant: Variant) -> tuple[str, str, str, str, str]:
-    why = _FORMATS[variant.format]
-    if variant.reproducible:
-        why += "; same bits on every machine, so strangers can check each other"
-    return (
-        variant.name,
-        _size(variant.size_bytes),
-        _quality(variant.quality),
-        why,
-        variant.digest[:12],
-    )
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
+    """Do what the verb says."""
+    module = getattr(args, "module", "show")
+    status: int = import_module(f"edge_agent.cli.models_{module}").run(args)
+    return status

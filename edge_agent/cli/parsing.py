@@ -63,6 +63,24 @@ def new_command(
     )
 
 
+def new_verb(  # noqa: PLR0913 - the texts of a help page
+    verbs: Subparsers, name: str, *, module: str, summary: str, description: str, examples: Sequence[str]
+) -> Parser:
+    """Add a verb to a command that has several, and return its parser.
+
+    Args:
+        verbs: the command's.
+        name: of the verb.
+        module: does it: the last part of the module's name; the command finds it in the arguments.
+        summary: as for `new_command`.
+        description: as for `new_command`.
+        examples: as for `new_command`.
+    """
+    parser = new_command(verbs, name, summary=summary, description=description, examples=examples)
+    parser.set_defaults(module=module)
+    return parser
+
+
 def add_json_flag(parser: Parser, what: str) -> None:
     """Add `--json`.
 
