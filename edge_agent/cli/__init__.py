@@ -30,7 +30,6 @@ COMMANDS: tuple[str, ...] = (
     "submit",
     "verify",
     "models",
-    "catalogue",
     "profile",
     "keygen",
     "config",
