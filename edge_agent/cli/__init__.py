@@ -30,6 +30,7 @@ COMMANDS: tuple[str, ...] = (
     "submit",
     "verify",
     "models",
+    "catalogue",
     "profile",
     "keygen",
     "config",

@@ -186,7 +186,7 @@ class SigningKey:
         pem = _read(file, secret=True)
         if b"PUBLIC KEY-----" in pem:
             raise KeyFileError(f"{file} holds a public key where the secret one is needed.")
-        encrypted = is_encrypted(pem)
+        encrypted = _is_encrypted(pem)
         if encrypted and passphrase is None:
             raise KeyFileError(
                 f"{file} is encrypted with a password, which nobody could type in for a daemon.",
@@ -228,9 +228,17 @@ class SigningKey:
         return f"SigningKey(public id {self.public.id})"
 
 
-def is_encrypted(pem: bytes) -> bool:
-    """Whether a PEM secret key needs a passphrase; also says so of the older form that OpenSSL wrote."""
-    return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem
+def file_is_encrypted(path: str | os.PathLike[str]) -> bool:
+    """Whether a secret key's file needs a passphrase.
+
+    Raises:
+        KeyFileError: it is missing, not a file, or readable by others.
+    """
+    return _is_encrypted(_read(Path(path), secret=True))
+
+
+def _is_encrypted(pem: bytes) -> bool:
+    return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem  # the latter by old OpenSSL
 
 
 def _read(path: Path, *, secret: bool) -> bytes:

@@ -209,6 +209,12 @@ class Repository:
             hint="Sign a fresh copy of the file in pending/: it changes when the draft or the keys change.",
         )
 
+    def key_ids(self, role: Role) -> tuple[str, ...]:
+        """Return the ids of the keys that a role has now, or will have once a waiting root is published."""
+        waits = self.documents.pending_root
+        root = waits.signed if waits is not None else self.documents.root
+        return tuple(root.roles[role].keyids) if root is not None else ()
+
     def propose(
         self,
         role: Role,

@@ -24,7 +24,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
 # These are helpers of the commands, not commands.
-HELPERS = {"models_show", "models_files", "__init__", "__main__", "child", "parsing", "parts", "table"}
+HELPERS = {
+    "__init__",
+    "__main__",
+    "catalogue_actions",
+    "child",
+    "models_files",
+    "models_show",
+    "parsing",
+    "parts",
+    "passphrases",
+    "table",
+}
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
