@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.cli import catalogue_add
 from edge_agent.cli.parsing import Parser, add_json_flag, add_settings, new_command
 from edge_agent.cli.parts import add_ready_file
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "the timestamp expires (30 days), best once a day from a timer.",
         examples=(
             "edge-agent catalogue init ~/catalogue",
+            "edge-agent catalogue add model.onnx --family mine --calibrate samples.npz --repository ~/catalogue",
             "edge-agent catalogue add family.json --file model.onnx --repository ~/catalogue",
             "edge-agent catalogue publish --repository ~/catalogue",
             "edge-agent catalogue serve --repository ~/catalogue --http 127.0.0.1:8430",
@@ -108,9 +110,12 @@ def _add_init(actions: Subparsers) -> None:
 
 
 def _add_add(actions: Subparsers) -> None:
-    parser = _action(actions, "add", "put a family into the draft")
+    parser = _action(actions, "add", "put a family into the draft: a model whose variants are made, or a description")
     parser.add_argument(
-        "file", metavar="FILE", type=Path, help="a family's description: JSON as `models FAMILY --json`"
+        "file",
+        metavar="FILE",
+        type=Path,
+        help="a float model, .onnx; or a family's description: JSON as `models FAMILY --json`",
     )
     parser.add_argument(
         "--file",
@@ -119,8 +124,9 @@ def _add_add(actions: Subparsers) -> None:
         type=Path,
         action="append",
         default=[],
-        help="a model or golden file of it, recognised by its digest; may be given several times",
+        help="with a description: a model or golden file of it, recognised by its digest; may be given several times",
     )
+    catalogue_add.add_arguments(parser)
 
 
 def _add_rotate(actions: Subparsers) -> None:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.cli import catalogue_add
 from edge_agent.cli.parsing import effective
 from edge_agent.cli.parts import ready_file, set_up_log, write_ready_file
 from edge_agent.cli.passphrases import asker, first_line, new_passphrase
@@ -67,7 +68,9 @@ def init(args: argparse.Namespace) -> int:
 
 
 def add(args: argparse.Namespace) -> int:
-    """Put a described family into the draft."""
+    """Put a described family, or one made from a model, into the draft."""
+    if args.file.suffix == ".onnx":
+        return catalogue_add.run(args)
     repository = Repository(args.repository)
     family = read_family(args.file)
     with take(args.repository):

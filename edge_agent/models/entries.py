@@ -91,6 +91,7 @@ METRICS: dict[str, Literal["higher", "lower"]] = {
     "psnr": "higher",
     "ssim": "higher",
     "cosine": "higher",
+    "agreement": "higher",
     "top1-error": "lower",
     "top5-error": "lower",
     "error-rate": "lower",

@@ -20,6 +20,8 @@ import onnxruntime as ort
 Array: TypeAlias = npt.NDArray[Any]
 Feed: TypeAlias = Mapping[str, Array]
 
+VERSION: str = ort.__version__
+"""Of the onnxruntime that measures."""
 OFF = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 BASIC = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
 ALL = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -68,7 +70,7 @@ class Runner:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise InputError(
-                f"onnxruntime {ort.__version__} refuses the model: {reason(error)}",
+                f"onnxruntime {VERSION} refuses the model: {reason(error)}",
                 hint="Check the model with `python -m onnx.checker`, or export it again.",
             ) from error
         self.inputs = tuple(node.name for node in self._session.get_inputs())
