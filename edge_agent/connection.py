@@ -26,6 +26,7 @@ def link_options(settings: Settings, client_id: str) -> LinkOptions:
         client_key=broker.client_key_file,
         protocol=broker.protocol,
         keepalive_seconds=broker.keepalive_seconds,
+        backoff_max_seconds=broker.retry_max_seconds,
         max_packet_bytes=settings.limits.max_inline_bytes + MQTT_OVERHEAD_BYTES,
         inbox_messages=settings.limits.inbox_messages,
         outbox_messages=settings.limits.outbox_messages,

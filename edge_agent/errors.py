@@ -174,7 +174,16 @@ class TransportError(EdgeAgentError):
     """The network or the broker does not let us through."""
 
     code = "transport"
-    codes = ("not-connected", "outbox-full", "broker-refused", "tls", "timeout", "unreachable", "download-failed")
+    codes = (
+        "not-connected",
+        "outbox-full",
+        "broker-refused",
+        "tls",
+        "timeout",
+        "unreachable",
+        "stopping",
+        "download-failed",
+    )
     exit_status = 69
     default_hint = "Check that the broker and the coordinator run and that the address is right."
 

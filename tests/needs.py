@@ -14,7 +14,8 @@ REQUIRE_ALL = "EDGE_AGENT_REQUIRE_ALL"
 REFERENCE_DATA = "EDGE_AGENT_REFERENCE_DATA"
 
 
-def _absent(reason: str) -> NoReturn:
+def absent(reason: str) -> NoReturn:
+    """Skip for this reason, or fail where everything is required."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason} ({REQUIRE_ALL}=1 turns this skip into a failure)")
     pytest.skip(reason, allow_module_level=True)
@@ -36,11 +37,11 @@ def tool(name: str) -> str:
     """Return the path of the program `name`, or skip."""
     path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin:/sbin")
     if path is None:
-        _absent(f"the program {name} is not installed")
+        absent(f"the program {name} is not installed")
     return path
 
 
 def module(name: str) -> None:
     """Skip unless the Python module `name` can be imported."""
     if importlib.util.find_spec(name) is None:
-        _absent(f"the Python module {name} is not installed")
+        absent(f"the Python module {name} is not installed")

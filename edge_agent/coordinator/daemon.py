@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edge_agent.clock import system_now
+from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import (
     AgentsChanged,
@@ -43,7 +44,7 @@ from edge_agent.coordinator.service import Accepted
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, StoredAgent, StoredJob
 from edge_agent.coordinator.writer import Writer
-from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, StateError, TransportError
+from edge_agent.errors import EdgeAgentError, StateError, TransportError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message
 from edge_agent.notes import Journal, Note
@@ -56,6 +57,8 @@ log = logging.getLogger("edge_agent.coordinator")
 ADMISSION_POLL_SECONDS = 1.0
 RETENTION_SWEEP_SECONDS = 60.0
 LINK_STOP_SECONDS = 2.0
+ANSWER_SECONDS = 2.0
+"""When we are told to stop, jobs that clients wait for may end so long; then the clients are told to come again."""
 WRITER_STOP_SECONDS = 10.0
 
 
@@ -96,8 +99,7 @@ class Coordinator:
             registry=Registry(admit_anyone=options.admit_anyone),
             rules=options.rules,
         )
-        self._submitted: dict[bytes, asyncio.Future[Accepted]] = {}
-        self._waiting: dict[bytes, list[asyncio.Future[Outcome]]] = {}
+        self._clients = Clients()
         self._timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
 
@@ -138,7 +140,9 @@ class Coordinator:
             await self._stop.wait()
         finally:
             sweeps.cancel()
+            patience = self._loop.call_later(0.0 if self.failure else ANSWER_SECONDS, self._clients.turn_away)
             await asyncio.wait([http])
+            patience.cancel()
             await asyncio.to_thread(self._link.stop, LINK_STOP_SECONDS)
             await asyncio.to_thread(self._writer.stop, WRITER_STOP_SECONDS)
             self._store.close()
@@ -242,13 +246,12 @@ class Coordinator:
                 case Note():
                     self._journal.write(command, system_now().monotonic)
                 case JobStored():
-                    self._resolve(command.ticket, Accepted(command.job_id, command.repeated))
+                    self._clients.accept(command.ticket, Accepted(command.job_id, command.repeated))
                 case SubmitRefused():
-                    self._reject(command)
+                    self._journal.counters[f"submit-refused:{command.code}"] += 1
+                    self._clients.refuse(command)
                 case Outcome():
-                    for future in self._waiting.pop(command.job_id, []):
-                        if not future.done():
-                            future.set_result(command)
+                    self._clients.tell(command)
                     self._journal.counters[f"jobs-{command.state}"] += 1
 
     def _publish(self, command: Publish) -> None:
@@ -272,27 +275,6 @@ class Coordinator:
         )
         with suppress(RuntimeError):  # as above
             self._loop.call_soon_threadsafe(self._give_up, reason)
-
-    def _resolve(self, ticket: bytes, accepted: Accepted) -> None:
-        future = self._submitted.pop(ticket, None)
-        if future is not None and not future.done():
-            future.set_result(accepted)
-
-    def _reject(self, refused: SubmitRefused) -> None:
-        future = self._submitted.pop(refused.ticket, None)
-        self._journal.counters[f"submit-refused:{refused.code}"] += 1
-        if future is None or future.done():
-            return
-        error: EdgeAgentError
-        match refused.code:
-            case "queue-full":
-                error = ResourceError(refused.message, code="queue-full")
-            case "no-agent":
-                error = JobFailedError(refused.message, code="no-agent")
-            case _:
-                hint = "Use a new idempotency key for a new request."
-                error = InputError(refused.message, hint=hint, code="idempotency-conflict")
-        future.set_exception(error)
 
     # -- service for the gateway ------------------------------------------------------------------------------------
 
@@ -330,8 +312,7 @@ class Coordinator:
             if known is not None:
                 self._core.requests.remember(idempotency_key, *known)
         job_id = secrets.token_bytes(16)
-        future: asyncio.Future[Accepted] = self._loop.create_future()
-        self._submitted[job_id] = future
+        accepted = self._clients.expect(job_id)
         longest = self._options.job_deadline_seconds
         self._apply(
             Submit(
@@ -347,26 +328,19 @@ class Coordinator:
                 deadline_seconds=longest if deadline_seconds is None else min(deadline_seconds, longest),
             )
         )
-        return await future
+        return await accepted
 
     async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
         """Wait for a job's end."""
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting.setdefault(job_id, []).append(future)
-        try:
+        with self._clients.listen(job_id) as ending:
             if job_id not in self._core.leasing.jobs:  # ended: stored, or just about to be
                 stored = await self.job(job_id)
                 if stored is None or stored.state.final:
                     return _outcome(stored) if stored else None
-            return await asyncio.wait_for(future, timeout_seconds)
-        except TimeoutError:
-            return None
-        finally:
-            waiting = self._waiting.get(job_id, [])
-            if future in waiting:
-                waiting.remove(future)
-            if not waiting:
-                self._waiting.pop(job_id, None)
+            try:
+                return await asyncio.wait_for(ending, timeout_seconds)
+            except TimeoutError:
+                return None
 
     async def job(self, job_id: bytes) -> StoredJob | None:
         """Look a job up."""

@@ -121,6 +121,10 @@ class Broker(_Section):
     keepalive_seconds: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=30, description="A link that is silent for about twice this long counts as dead."
     )
+    retry_max_seconds: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False)] = Field(
+        default=3.0,
+        description="Longest wait before the broker is tried again; many agents on one broker may want more.",
+    )
 
     def read_password(self) -> str | None:
         """Return the password from the environment or else from `password_file`, or None if neither is set.

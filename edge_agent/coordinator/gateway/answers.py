@@ -23,12 +23,13 @@ STATUS_OF_CODE = {
     "too-large": 413,
     "queue-full": 429,
     "no-agent": 503,
+    "stopping": 503,
     "deadline": 504,
 }
 """Whatever is not here is 500."""
 
-RETRY_CODES = frozenset({"queue-full", "no-agent", "deadline", "job-failed"})
-RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2}
+RETRY_CODES = frozenset({"queue-full", "no-agent", "stopping", "deadline", "job-failed"})
+RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
 
 
 def json_answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 JSON is any

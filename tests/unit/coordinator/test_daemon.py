@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 import sqlalchemy as sa
 
 from edge_agent.clock import Now
+from edge_agent.coordinator import daemon
 from edge_agent.coordinator.daemon import Coordinator, Options
 from edge_agent.coordinator.events import Event, MessageReceived, Tick
 from edge_agent.coordinator.leasing import Rules
 from edge_agent.coordinator.store import Store
-from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.errors import EdgeAgentError, StateError, TransportError
 from edge_agent.models.catalogue import builtin
 from edge_agent.mqtt import BrokerAddress, Connected, LinkOptions
 from edge_agent.wire.keys import SigningKey
@@ -88,3 +90,28 @@ def test_database_that_cannot_be_written_at_a_reconnect_ends_it(coordinator: Coo
 
     with pytest.raises(StateError, match="no such table"):
         run(coordinator, script)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["told to stop", "database lost"])
+def test_clients_that_wait_when_it_stops_are_told_to_come_again(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, *, failed: bool
+) -> None:
+    """Neither an answer that says the job failed nor a broken connection: its end is not known yet."""
+    monkeypatch.setattr(daemon, "ANSWER_SECONDS", 0.0)
+    job_id = b"j" * 16
+    monkeypatch.setitem(coordinator._core.leasing.jobs, job_id, None)  # type: ignore[arg-type] # only looked up
+    told: list[BaseException | object] = []
+
+    async def gateway(stop: asyncio.Event) -> None:
+        waiting = asyncio.create_task(coordinator.outcome(job_id, 60.0))
+        await asyncio.sleep(0)
+        if failed:
+            coordinator._on_write_failed(OSError(28, "No space left on device"))
+        else:
+            stop.set()
+        told.extend(await asyncio.gather(waiting, return_exceptions=True))
+        told.extend(await asyncio.gather(coordinator.outcome(job_id, 60.0), return_exceptions=True))
+
+    with pytest.raises(StateError) if failed else contextlib.nullcontext():
+        asyncio.run(coordinator.run(lambda stop: asyncio.ensure_future(gateway(stop))))
+    assert [error.error_code for error in told if isinstance(error, TransportError)] == ["stopping", "stopping"]

@@ -1,0 +1,40 @@
+"""A few seconds of each class of faults against real processes: nothing lost, nothing twice, nothing stuck.
+
+The long form is `benchmarks/chaos.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import needs
+import pytest
+from harness.cleanup import clean_stale
+from harness.faults import CLASSES
+from harness.namespaces import PREFIX
+from harness.run import Plan, classes_of, run
+
+SECONDS = {"kill": 9.0, "partition": 9.0, "proxy": 10.0, "broker": 6.0}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", CLASSES)
+def test_faults_lose_double_and_block_nothing(tmp_path: Path, name: str) -> None:
+    """Faults of one class, then an account of every number: client, database and agents' logs agree."""
+    reason = CLASSES[name].missing()
+    if reason is not None:
+        if os.geteuid() != 0 and CLASSES[name].root:
+            pytest.skip(reason)  # a choice of whoever runs the tests, not a broken machine
+        needs.absent(reason)
+    clean_stale()
+    folder = tmp_path / f"{PREFIX}-{os.getpid()}-{name}"
+    folder.mkdir()
+    plan = Plan(
+        classes_of([name]), SECONDS.get(name, 7.0), rate=3.0, seed=5, agents=2, gap_seconds=(0.3, 1.0), stretch=0.25
+    )
+    report = run(plan, folder)
+    assert report.violations == [], "\n".join(str(violation) for violation in report.violations)
+    assert len(report.faults) >= 2
+    assert report.jobs >= 10
+    assert report.succeeded >= 0.9 * report.jobs, report.ended
