@@ -1,0 +1,225 @@
+"""Both cores in a simulated network: thousands of scripts of faults, and the promises checked after each.
+
+The big run is `benchmarks/simulator.py`; a script that fails here prints its smallest form and how to play it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from chaos.simulator.database import Database
+from chaos.simulator.generate import PROFILES, generate
+from chaos.simulator.oracle import Violation
+from chaos.simulator.report import explain, play, play_all
+from chaos.simulator.script import COORDINATOR, Kind, Script, Step
+from chaos.simulator.shrink import shrink
+from chaos.simulator.simulation import Simulation
+from chaos.simulator.wire import TokenWire, token_wire
+from chaos.simulator.world import Promise
+
+from edge_agent.coordinator.events import Commit, Record
+from edge_agent.coordinator.jobs import Job, JobState
+from edge_agent.coordinator.store import Store
+from edge_agent.coordinator.writer import apply
+
+SCRIPTS_EACH = 60
+"""Of each profile; the number, not the time, is fixed: every machine runs the same ones."""
+FIRST_SEED = 1_000_000
+"""Far from the seeds of the big run."""
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[TokenWire]:
+    """Let statements travel as tokens, so that there is time for many scripts."""
+    with token_wire() as double:
+        yield double
+
+
+def _passes(script: Script, wire: TokenWire | None) -> None:
+    violations = play(script, wire)[1]
+    assert not violations, explain(script, violations, wire)
+
+
+def _requests(*, deadline: float = 60.0) -> list[Step]:
+    """Ask for one job of each kind, one of them twice, and cancel one."""
+    return [
+        Step(1.0, Kind.SUBMIT, seconds=deadline, count=1, text="one"),
+        Step(1.1, Kind.SUBMIT, seconds=deadline, count=2, text="two", sync=True),
+        Step(1.2, Kind.SUBMIT, seconds=deadline, count=3),
+        Step(1.3, Kind.SUBMIT, seconds=deadline, count=1, text="one"),
+        Step(1.4, Kind.SUBMIT, seconds=deadline, count=4, text="four"),
+        Step(1.5, Kind.CANCEL, count=4),
+    ]
+
+
+def _base(*more: Step, agents: int = 2) -> Script:
+    steps = sorted([*_requests(), *more], key=lambda step: step.at)
+    return Script(7, "base", agents, tuple(steps), agent_room=1)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_script_keeps_every_promise(wire: TokenWire, profile: str) -> None:
+    """Whatever is lost, late, repeated, killed, hung, cut, full or off by hours: what was promised holds at the end."""
+    tally = play_all(range(FIRST_SEED, FIRST_SEED + SCRIPTS_EACH), wire, profile)
+    assert not tally.failures, "\n\n".join(tally.failures)
+    assert tally.runs == SCRIPTS_EACH
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 16))
+def test_scripts_keep_their_promises_with_real_signatures(seed: int) -> None:
+    """The double at the wire hides nothing: the same rules with every message signed, encoded and checked."""
+    _passes(generate(seed), None)
+
+
+@pytest.mark.parametrize("who", [COORDINATOR, 0, 1])
+def test_a_process_may_be_killed_before_every_single_command(wire: TokenWire, who: int) -> None:
+    """In the middle of any list of commands, wherever in the life of five jobs: nothing is lost and nothing doubled."""
+    whole = Simulation(_base()).run()
+    process = whole.coordinator if who == COORDINATOR else whole.agents[who]
+    assert process.commands > 20
+    for command in range(process.commands):
+        _passes(_base(Step(0.0, Kind.CRASH, who, 0.7, command)), wire)
+
+
+def test_a_worker_may_be_killed_before_every_single_command_of_its_agent(wire: TokenWire) -> None:
+    """While it starts, measures, loads, computes or does nothing."""
+    whole = Simulation(_base(agents=1)).run()
+    for command in range(whole.agents[0].commands):
+        _passes(_base(Step(0.0, Kind.KILL_WORKER, 0, count=command), agents=1), wire)
+
+
+@pytest.mark.parametrize("channel", ["birth", "offers", "jobs", "results", "settled", "control", "coordinator"])
+@pytest.mark.parametrize("kind", [Kind.LOSE, Kind.REPEAT, Kind.DELAY])
+def test_any_single_message_may_be_lost_repeated_or_late(wire: TokenWire, channel: str, kind: Kind) -> None:
+    """No single message is needed, once only, or in its place."""
+    who = COORDINATOR if channel == "coordinator" else 0
+    for count in range(1, 7):
+        _passes(_base(Step(0.0, kind, who, 7.0, count, channel)), wire)
+
+
+def test_without_faults_every_job_succeeds_at_the_first_attempt(wire: TokenWire) -> None:
+    """Where everything does what it should, nothing is done twice."""
+    steps = tuple(Step(1.0 + number / 10, Kind.SUBMIT, seconds=60.0, count=number) for number in range(1, 21))
+    simulation, violations = play(Script(1, "base", 3, steps), wire)
+    assert violations == []
+    rows = simulation.coordinator.database.tables.jobs.values()
+    assert {(row.state, row.epoch) for row in rows} == {(JobState.SUCCEEDED, 1)}
+
+
+def test_the_same_seed_gives_the_same_run(wire: TokenWire) -> None:
+    """A script that fails can be played again, here or from its JSON."""
+
+    def record(script: Script) -> list[str] | None:
+        wire.clear()
+        return Simulation(script, log=True).run().world.log
+
+    for seed in (FIRST_SEED, FIRST_SEED + 1, FIRST_SEED + 5):
+        script = generate(seed)
+        assert record(script) == record(generate(seed))
+        assert record(script) == record(Script.from_json(script.to_json()))
+
+
+def test_a_failing_script_is_made_as_small_as_can_be() -> None:
+    """What is left is what the failure needs, in round numbers."""
+    script = generate(FIRST_SEED, "everything")
+    needed = Step(5.123, Kind.CLOCK, COORDINATOR, 3600.0)
+    script = Script(script.seed, script.profile, 4, tuple(sorted([*script.steps, needed], key=lambda step: step.at)))
+    smallest = shrink(script, lambda found: any(step.kind is Kind.CLOCK and step.seconds > 60 for step in found.steps))
+    assert smallest.steps == (Step(5.1, Kind.CLOCK, COORDINATOR, 3600.0),)
+    assert smallest.agents == 1
+
+
+def test_a_failure_says_its_smallest_script_and_how_to_play_it_again(
+    wire: TokenWire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People get sentences, and a command line."""
+    monkeypatch.setattr("chaos.simulator.oracle.RULES", [_forbids_cancelling])
+    script = _base(Step(0.5, Kind.WEATHER, seconds=2.0, count=30), Step(1.35, Kind.CRASH, 1, 1.0, 3))
+    text = explain(script, play(script, wire)[1], wire)
+    assert "promise 1 (ends_once): something was cancelled" in text
+    assert "s  a client cancels its job with number" in text
+    assert "is killed" not in text
+    replay = text.split("--script '")[1].split("'\n")[0]
+    assert play(Script.from_json(replay), wire)[1]
+
+
+def _forbids_cancelling(simulation: Simulation) -> Iterator[tuple[Promise, str]]:
+    states = {row.state for row in simulation.coordinator.database.tables.jobs.values()}
+    if JobState.CANCELLED in states:
+        yield Promise.ENDS_ONCE, "something was cancelled"
+
+
+def test_every_kind_of_fault_is_drawn(wire: TokenWire) -> None:
+    """A kind that no script has would be a promise that nothing tests."""
+    tally = play_all(range(FIRST_SEED, FIRST_SEED + 60), wire, "everything")
+    missing = {kind for kind in Kind if not tally.counts[kind]}
+    assert not missing
+
+
+def _facts(job: Job) -> tuple[object, ...]:
+    attempt = job.attempt
+    held = attempt and (attempt.epoch, attempt.agent_id, attempt.variant, attempt.agent_session, attempt.lease_until)
+    return (job.id, job.inputs, job.salt, job.deadline, job.max_attempts, job.state, job.epoch, held)
+
+
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 12))
+def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
+    wire: TokenWire, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every transaction of a script, written to both: the model hides nothing either."""
+    groups: list[list[Commit]] = []
+    write = Database.write
+
+    def watched(self: Database, group: list[Commit]) -> None:
+        groups.append(list(group))
+        write(self, group)
+
+    monkeypatch.setattr(Database, "write", watched)
+    steps = tuple(s for s in generate(seed, "kills").steps if s.kind is not Kind.POWER_CUT)
+    simulation = Simulation(Script(seed, "kills", 3, steps)).run()
+    assert groups
+    model = Database()
+    store = Store(tmp_path / "coordinator.sqlite")
+    moment = {"monotonic": 50.0, "wall_ms": 1_800_000_020_000, "lease_seconds": 6.0}
+    for group in tuple(groups):
+        model.write(group)
+        _write(store, [record for commit in group for record in commit.records])
+        assert sorted(map(_facts, store.open_jobs(**moment))) == sorted(map(_facts, model.open_jobs(**moment)))
+    assert sorted(store.requests(1000)) == sorted(model.requests())
+    assert store.served_families() == model.served()
+    for job_id, row in simulation.coordinator.database.tables.jobs.items():
+        stored = store.job(job_id)
+        assert stored is not None
+        assert row.outcome is not None
+        told = (row.outcome.state, row.outcome.outputs, row.outcome.receipt, row.outcome.error)
+        assert (stored.state, stored.outputs, stored.receipt, stored.error) == told
+    store.close()
+
+
+def _write(store: Store, records: Sequence[Record]) -> None:
+    with store.engine.begin() as connection:
+        for record in records:
+            apply(connection, record)
+
+
+def test_the_real_database_refuses_what_the_model_refuses(wire: TokenWire, tmp_path: Path) -> None:
+    """A job that would end twice, or one key for two jobs, ends the coordinator rather than the promise."""
+    simulation = Simulation(_base()).run()
+    rows = simulation.coordinator.database.tables.jobs
+    first, second = list(rows.values())[:2]
+    store = Store(tmp_path / "coordinator.sqlite")
+    for records in (
+        [first.inserted, first.inserted],
+        [first.inserted, type(second.inserted)(first.inserted.submit, 1, 2, 3)],
+    ):
+        with pytest.raises(sa.exc.IntegrityError, match="UNIQUE"):
+            _write(store, records)
+    store.close()
+
+
+def test_a_violation_reads_as_a_sentence() -> None:
+    """With the number of the promise in docs/reliability.md."""
+    assert str(Violation(Promise.TIME, "it went on")) == "promise 4 (time): it went on"
