@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from edge_agent.mqtt import BrokerAddress, LinkOptions
 from edge_agent.settings import Settings
+from edge_agent.settings.model import Limits
 
+READ_BYTES: int = Limits.model_fields["max_inline_bytes"].default
+"""Packets up to this size are read also where the limit is set lower: what is too large is then answered. Larger ones
+a broker keeps back (MQTT 5), or they end the connection."""
 MQTT_OVERHEAD_BYTES = 64 * 1024
 """A packet is larger than its message by its header, topic and properties."""
 
@@ -27,7 +31,8 @@ def link_options(settings: Settings, client_id: str) -> LinkOptions:
         protocol=broker.protocol,
         keepalive_seconds=broker.keepalive_seconds,
         backoff_max_seconds=broker.retry_max_seconds,
-        max_packet_bytes=settings.limits.max_inline_bytes + MQTT_OVERHEAD_BYTES,
+        max_packet_bytes=max(settings.limits.max_inline_bytes, READ_BYTES) + MQTT_OVERHEAD_BYTES,
         inbox_messages=settings.limits.inbox_messages,
         outbox_messages=settings.limits.outbox_messages,
+        outbox_bytes=settings.limits.outbox_bytes,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -45,7 +47,7 @@ def take(folder: Path, patience_seconds: float | None = None) -> IO[str]:
     """
     make_private(folder)
     try:
-        lock = (folder / LOCK_FILE).open("w")
+        lock = _open_lock(folder)
     except OSError as error:
         raise StateError(
             f"the folder {folder} cannot be written to: {error.strerror}", hint="Choose another one with --state DIR."
@@ -67,16 +69,51 @@ def take(folder: Path, patience_seconds: float | None = None) -> IO[str]:
         return lock
 
 
+def _open_lock(folder: Path) -> IO[str]:
+    path = folder / LOCK_FILE
+    try:
+        return path.open("w")
+    except OSError as error:
+        # Cards that wear out turn read-only. The lock needs no writing, and a file that is there is enough.
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return path.open()
+
+
 def write_atomically(path: Path, content: str) -> None:
     """Replace a file so that a reader sees the old or the new content, never a part.
 
     Raises:
         OSError: it cannot be written; the old content stays, and nothing else.
     """
+    _replace(path, content, durable=False)
+
+
+def write_durably(path: Path, content: str) -> None:
+    """Replace a file as `write_atomically` does, and return only when it would survive a loss of power.
+
+    Raises:
+        OSError: it cannot be written; the old content stays, and nothing else.
+    """
+    _replace(path, content, durable=True)
+
+
+def _replace(path: Path, content: str, *, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(content)
+        with temporary.open("w") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only disk there is nothing to remove
+            temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

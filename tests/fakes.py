@@ -273,6 +273,7 @@ class FakeAgent:
             message="The worker was killed.",
             blame=blame,  # type: ignore[arg-type] # checked by the model
             retry=retry,
+            retry_after_ms=0,
         )
         found: coordinator_events.MessageReceived = self._said("results", statement)
         return found

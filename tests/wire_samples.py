@@ -131,6 +131,7 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
                 message="The worker was killed.",
                 blame="agent",
                 retry=True,
+                retry_after_ms=0,
             ),
             (),
         ),

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from edge_agent.agent.attempts import Held
+from edge_agent.agent.events import Spooled
+from edge_agent.agent.unsettled import Key
 from edge_agent.clock import Now
+from edge_agent.errors import PeerError, RefusedError
 from edge_agent.inference.events import RunDone
-from edge_agent.wire.envelope import seal
+from edge_agent.wire.envelope import attach, open_envelope, seal
 from edge_agent.wire.keys import SigningKey
-from edge_agent.wire.messages import Failure, Job, Result, TensorDigest, VariantClass
+from edge_agent.wire.messages import Failure, Result, TensorDigest, VariantClass
 from edge_agent.wire.topics import Topics
 
 MAX_MESSAGE_CHARS = 500
@@ -49,20 +52,52 @@ class Answers:
         )
         return seal(self._key, result, [tensor.data for tensor in done.outputs])
 
-    def failure(self, job: Job, code: str, message: str, blame: Blame, now: Now, *, retry: bool) -> bytes:  # noqa: PLR0913 the fields of the statement
-        """Say that there is no result and why; `retry` says whether another attempt makes sense."""
+    def failure(  # noqa: PLR0913 the fields of the statement
+        self,
+        key: Key,
+        code: str,
+        message: str,
+        blame: Blame,
+        now: Now,
+        *,
+        retry: bool,
+        retry_after_seconds: float = 0.0,
+    ) -> bytes:
+        """Say that there is no result of (job, epoch) and why, whether another attempt makes sense, and when here."""
+        job, epoch = key
         failure = Failure(
             network=self._network,
             issued_ms=now.wall_ms,
-            job=job.job,
-            epoch=job.epoch,
+            job=job,
+            epoch=epoch,
             agent_id=self._key.public.id,
             code=code,
             message=_plain(message),
             blame=blame,
             retry=retry,
+            retry_after_ms=int(retry_after_seconds * 1000),
         )
         return seal(self._key, failure)
+
+    def why_not_ours(self, spooled: Spooled) -> str | None:
+        """Check what the disk gave back as if a stranger had sent it: our signature, this attempt, whole tensors.
+
+        Returns:
+            Why it is not to be sent, or None if it is as we made it.
+        """
+        kinds: tuple[type[Result | Failure], ...] = (Result, Failure)
+        try:
+            opened = open_envelope(
+                spooled.payload, self._key.public, kinds, network=self._network, max_bytes=len(spooled.payload)
+            )
+            statement = opened.statement
+            if (statement.job, statement.epoch) != (spooled.job, spooled.epoch):
+                raise RefusedError("it is the answer to another attempt", code="wrong-job")
+            if isinstance(statement, Result):
+                attach(statement.outputs, opened.attachments)
+        except PeerError as error:
+            return error.message
+        return None
 
 
 def _plain(message: str) -> str:

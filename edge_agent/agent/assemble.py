@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_agent.agent.core import Rules
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
 from edge_agent.agent.policy import Policy
+from edge_agent.agent.rules import Rules
 from edge_agent.folders import make_private
 from edge_agent.models.catalogue import builtin
 from edge_agent.models.fit import MachineFacts
@@ -36,11 +36,17 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
             max_in_flight=own.max_in_flight,
             max_message_bytes=settings.limits.max_inline_bytes,
             worker_idle_seconds=own.worker_idle_seconds,
+            max_held_bytes=own.max_held_bytes,
+            spool_seconds=own.spool_seconds,
+            spool_bytes=own.spool_bytes,
+            spool_results=own.spool_results,
+            unsettled_seconds=own.unsettled_hours * 3600,
         ),
         policy=Policy(own.families, own.max_in_flight, own.memory_share),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
+        inbox_bytes=settings.limits.inbox_bytes,
     )
     return Agent(options, key, coordinator_key, builtin(), Store(), summarise(machine, own.labels))
 

@@ -1,33 +1,40 @@
 """The agent's rules without sockets, clocks, threads or processes: (state, event, now) to commands.
 
-The agent is crash-only: nothing here is needed after a restart, because the coordinator leases again what a new
-birth does not list. A finished answer is sent again until the coordinator settles it.
+The agent is crash-only: the coordinator leases again what a new birth does not list. An answer is sent again until
+the coordinator settles it (`delivery`); the few that were expensive survive a restart on disk. All rules go by the
+monotonic clock: the wall clock is only written into statements, for people.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TypeVar
 
-from edge_agent.agent.answers import Answers, Blame
-from edge_agent.agent.attempts import REDELIVER_MAX_SECONDS, Attempts, Held, Stage
+from edge_agent.agent.answers import Answers
+from edge_agent.agent.attempts import Attempts, renew_seconds
+from edge_agent.agent.delivery import Delivery, attempt_note
 from edge_agent.agent.events import (
     Command,
     Event,
     Exit,
+    JobTurnedAway,
     LinkDown,
     LinkUp,
     MessageReceived,
     PlanRequested,
-    Publish,
     RunModel,
+    SpoolFailed,
+    SpoolLoaded,
     StopRequested,
     StopWorker,
     Tick,
 )
+from edge_agent.agent.intake import Intake
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.rules import Rules
+from edge_agent.agent.unsettled import no_jitter
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.inference.events import (
@@ -42,9 +49,11 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.notes import Note
-from edge_agent.wire.envelope import attach, open_envelope
+from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.keys import PublicKey
-from edge_agent.wire.messages import Control, Hello, Job, Settled
+from edge_agent.wire.messages import Control, Hello, Settled
+
+__all__ = ["PIPELINE_RUNS", "PRESENT_AGAIN_SECONDS", "Core", "Rules"]
 
 PIPELINE_RUNS = 2
 """Runs handed to the worker at once: one computes, the next is there already."""
@@ -57,15 +66,6 @@ PRESENT_AGAIN_SECONDS = 60.0
 _Small = TypeVar("_Small", Settled, Control, Hello)
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that the core goes by; units are in the names."""
-
-    max_in_flight: int = 8
-    max_message_bytes: int = 17 * 1024 * 1024
-    worker_idle_seconds: float = 0.0
-
-
 class Core:
     """The state of an agent and the rules that change it.
 
@@ -74,16 +74,27 @@ class Core:
         coordinator_key: the pinned key; nothing signed by another one is obeyed.
         planner: decides what is offered, by measuring.
         rules: limits and times.
+        draw: gives random numbers from 0 to 1, for the jitter of redelivery.
     """
 
-    def __init__(self, *, presence: Presence, coordinator_key: PublicKey, planner: Planner, rules: Rules) -> None:
-        self.attempts = Attempts()
+    def __init__(
+        self,
+        *,
+        presence: Presence,
+        coordinator_key: PublicKey,
+        planner: Planner,
+        rules: Rules,
+        draw: Callable[[], float] = no_jitter,
+    ) -> None:
+        self.attempts = Attempts(rules.unsettled_seconds, draw)
         self.session: int | None = None
         self.coordinator_session: int | None = None
         self.stopping = False
         self._presence = presence
         self._answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
+        self._delivery = Delivery(self.attempts, self._answers, self._topics.results(presence.agent_id), rules)
+        self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
         self._coordinator_key = coordinator_key
         self._planner = planner
         self._rules = rules
@@ -94,10 +105,10 @@ class Core:
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: C901 one branch an event
+    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: C901, PLR0912 one branch an event
         """Apply one event and say what is to be done, in order."""
         match event:
-            case MessageReceived():
+            case MessageReceived() | JobTurnedAway():
                 commands = self._on_message(event, now)
             case RunDone():
                 commands = self._on_run_done(event, now)
@@ -107,10 +118,14 @@ class Core:
                 commands = self._on_worker_died(event, now)
             case LinkUp():
                 self.session = event.session
-                commands = self._announce(now)
+                commands = [*self._delivery.on_link_up(event.max_message_bytes, now), *self._announce(now)]
             case LinkDown():
                 self.session = None
                 commands = [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
+            case SpoolLoaded():
+                commands = [*self._delivery.on_spool_loaded(event, now), *self._announce(now)]
+            case SpoolFailed():
+                commands = self._delivery.on_spool_failed(event)
             case StopRequested():
                 commands = self._on_stop(event, now)
             case Tick():
@@ -120,29 +135,33 @@ class Core:
             case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
                 commands = self._on_plan(event, now)
         commands += self._pump(now)
+        commands += self._delivery.forget_on_disk()
         if self.stopping:
             commands += self._finish_stop(now)
         return commands
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
-        due = [self.attempts.next_deadline(), self._planner.next_deadline(), self._idle_deadline()]
+        connected = self.session is not None
+        due = [self.attempts.next_deadline(connected=connected), self._planner.next_deadline(), self._idle_deadline()]
         if self.stopping:
             due.append(self._stop_at)
-        if self.session is not None:
+        if connected:
             due.append(self._present_at)
         return min((moment for moment in due if moment is not None), default=None)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
-    def _on_message(self, event: MessageReceived, now: Now) -> list[Command]:  # noqa: PLR0911 one branch a channel
+    def _on_message(self, event: MessageReceived | JobTurnedAway, now: Now) -> list[Command]:  # noqa: PLR0911 one branch a channel
         try:
             agent_id, channel = self._topics.parse(event.topic)
             if agent_id not in {None, self._presence.agent_id}:  # amqtt gives away what others subscribed to
                 return [Note(logging.DEBUG, f"Ignored {event.topic}, which is not for us", "not-for-us")]
+            if isinstance(event, JobTurnedAway):
+                return self._intake.turn_away(event.signed, self.session, now)
             match channel:
                 case "jobs":
-                    return self._on_job(event.payload, now)
+                    return self._intake.take(event.payload, self.session, now, stopping=self.stopping)
                 case "settled":
                     return self._on_settled(self._open_small(event.payload, Settled))
                 case "control":
@@ -197,45 +216,10 @@ class Core:
                 commands.append(Note(logging.WARNING, text, "answer-refused", fields))
             if dropped:
                 text = f"The coordinator settled an attempt as {attempt.outcome}"
-                commands.append(_attempt_note(text, f"attempt-{attempt.outcome}", attempt.job, attempt.epoch))
+                commands.append(attempt_note(text, f"attempt-{attempt.outcome}", (attempt.job, attempt.epoch)))
         return commands
 
     # -- one attempt ----------------------------------------------------------------------------------------------
-
-    def _on_job(self, payload: bytes, now: Now) -> list[Command]:
-        opened = open_envelope(
-            payload,
-            self._coordinator_key,
-            Job,
-            network=self._topics.network,
-            max_bytes=self._rules.max_message_bytes,
-        )
-        job = opened.statement
-        if job.agent_id != self._presence.agent_id:
-            raise RefusedError("the job is for another agent", code="wrong-agent")
-        if job.session != self.session:  # it was sent before we reconnected, and is leased again by now
-            raise RefusedError(f"the job is for session {job.session} of this agent", code="stale-session")
-        key = (job.job, job.epoch)
-        if (known := self.attempts.get(key)) is not None:
-            return [self._deliver(known)] if known.stage is Stage.FINISHED else []
-        if job.epoch < self.attempts.newest_epoch(job.job):  # it came late
-            raise RefusedError("a newer attempt of this job is held already", code="stale-epoch")
-        try:
-            inputs = tuple(attach(job.inputs, opened.attachments, job.salt))
-        except PeerError as error:
-            text = f"Refused the inputs of a job: {error.message}"
-            note = Note(logging.WARNING, text, "refused", (("code", error.error_code), ("job_id", job.job.hex())))
-            return [note, self._refuse(job, error.error_code, error.message, now)]
-        if self.stopping:
-            return [self._refuse(job, "handed-back", "the agent is stopping", now)]
-        if self._planner.offered(job.variant) is None:
-            return [self._refuse(job, "wrong-model", "this variant is not offered here", now)]
-        self.attempts.drop_older(job.job, job.epoch)
-        if self.attempts.unfinished() >= self._rules.max_in_flight:
-            return [self._refuse(job, "queue-full", "the agent's queue is full", now)]
-        self.attempts.add(job, inputs, now)
-        self._idle_since = None
-        return [_attempt_note("Took an attempt on", "attempt-taken", job.job, job.epoch)]
 
     def _pump(self, now: Now) -> list[Command]:
         """Give the worker what it has room for; start one if there is work and none runs."""
@@ -250,7 +234,9 @@ class Core:
                 break
             job = held.job
             commands.append(RunModel(held.token, job.variant, held.inputs, tuple(job.outputs), job.max_output_bytes))
-        if self._idle_since is None and self.attempts.active() == 0:
+        if self.attempts.active():
+            self._idle_since = None
+        elif self._idle_since is None:
             self._idle_since = now.monotonic
         return commands
 
@@ -262,9 +248,9 @@ class Core:
         job = held.job
         klass = self._planner.offered(job.variant)
         if klass is None:
-            return [self._fail(held, "wrong-model", "the variant was withdrawn", "agent", now)]
-        self.attempts.finish(held, self._answers.result(held, klass, event, now), now)
-        return [_attempt_note("Finished an attempt", "attempt-finished", job.job, job.epoch), self._deliver(held)]
+            return self._delivery.fail(held, "wrong-model", "the variant was withdrawn", "agent", now, retry=True)
+        signed = self._answers.result(held, klass, event, now)
+        return self._delivery.result(held, signed, event.run_us / 1e6, now)
 
     def _on_run_failed(self, event: RunFailed, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
@@ -272,7 +258,7 @@ class Core:
         if held is None:
             return []
         retry = event.blame == "agent"
-        return [self._fail(held, event.code, event.message, event.blame, now, retry=retry)]
+        return self._delivery.fail(held, event.code, event.message, event.blame, now, retry=retry)
 
     def _on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
         """Report the attempt that was being computed; those behind it never began and run in the next worker."""
@@ -283,22 +269,10 @@ class Core:
             self.attempts.forget_run(tokens[0], now)
             self.attempts.back_to_waiting(tokens[1:])
             if first is not None:
-                commands.append(self._fail(first, event.code, event.message, "agent", now, retry=True))
+                commands += self._delivery.fail(first, event.code, event.message, "agent", now, retry=True)
         before = self._planner.offers()
         commands += self._planner.on_worker_died(event, now)
         return [*commands, *self._offer(now)] if self._planner.offers() != before else commands
-
-    def _refuse(self, job: Job, code: str, message: str, now: Now) -> Publish:
-        """Answer a job that is not taken on; not kept: when it is lost, the lease runs out."""
-        refusal = self._answers.failure(job, code, message, "agent", now, retry=True)
-        return Publish(self._topics.results(self._presence.agent_id), refusal)
-
-    def _fail(self, held: Held, code: str, message: str, blame: Blame, now: Now, *, retry: bool = True) -> Publish:  # noqa: PLR0913 the fields of the statement
-        self.attempts.finish(held, self._answers.failure(held.job, code, message, blame, now, retry=retry), now)
-        return self._deliver(held)
-
-    def _deliver(self, held: Held) -> Publish:
-        return Publish(self._topics.results(self._presence.agent_id), held.answer)
 
     # -- presence -------------------------------------------------------------------------------------------------
 
@@ -306,7 +280,7 @@ class Core:
         """Birth, offers, and every answer that is not settled."""
         if self.session is None:
             return []
-        return [*self._present(now), *(self._deliver(held) for held in self.attempts.unsettled())]
+        return [*self._present(now), *self._delivery.say_all_again(now)]
 
     def _present(self, now: Now) -> list[Command]:
         if self.session is None:
@@ -332,22 +306,15 @@ class Core:
 
     def _on_tick(self, now: Now) -> list[Command]:
         commands: list[Command] = [*self._planner.on_tick(now)]
-        for held in self.attempts.unsettled():
-            if held.redeliver_at <= now.monotonic:
-                held.redeliver_after_seconds = min(2 * held.redeliver_after_seconds, REDELIVER_MAX_SECONDS)
-                held.redeliver_at = now.monotonic + held.redeliver_after_seconds
-                commands.append(self._deliver(held))
+        commands += self._delivery.on_tick(now, connected=self.session is not None)
         working_on = self.attempts.renewable()
         if any(held.renew_at <= now.monotonic for held in working_on):
             for held in working_on:
-                held.renew_at = now.monotonic + held.job.lease_ms / 3000
+                held.renew_at = now.monotonic + renew_seconds(held.job)
             if self.session is not None:
-                held_keys = [(held.job.job, held.job.epoch) for held in working_on]
-                commands.append(self._presence.progress(self.session, held_keys, now))
-        first = self.attempts.first_running()
-        if first is not None and first.lease_until <= now.monotonic:
-            first.lease_until = now.monotonic + first.job.lease_ms / 1000
-            text = f"A run took longer than its lease of {first.job.lease_ms} ms; ending the worker"
+                commands.append(self._presence.progress(self.session, [held.key for held in working_on], now))
+        if (seconds := self.attempts.overdue_run(now)) is not None:
+            text = f"A run took longer than its lease of {seconds:g} s; ending the worker"
             commands += [Note(logging.WARNING, text, "run-timeout"), StopWorker(hung=True)]
         idle = self._idle_deadline()
         if idle is not None and idle <= now.monotonic:
@@ -365,26 +332,30 @@ class Core:
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _on_stop(self, event: StopRequested, now: Now) -> list[Command]:
+        """Take nothing on any more; a second request neither hurries nor delays the first."""
+        if self.stopping:
+            self._stop_at = min(self._stop_at, now.monotonic + event.within_seconds)
+            return []
         self.stopping = True
         self._stop_at = now.monotonic + event.within_seconds
         commands: list[Command] = [Note(logging.INFO, "Stopping: no new work is taken on", "stopping")]
         commands += self._offer(now)
-        commands += [
-            self._fail(held, "handed-back", "the agent is stopping", "agent", now) for held in self.attempts.waiting()
-        ]
+        for held in self.attempts.waiting():
+            commands += self._delivery.fail(held, "handed-back", "the agent is stopping", "agent", now, retry=True)
         return commands
 
     def _finish_stop(self, now: Now) -> list[Command]:
-        due = now.monotonic >= self._stop_at
-        if len(self.attempts) and self.session is not None and not due:
+        """Leave when nothing is held, or the time is over: what is not listed in the last birth is handed back.
+
+        Without a broker, what is on disk need not be waited for; the rest may still get through if the broker
+        comes back in time.
+        """
+        on_disk = self._delivery.on_disk()
+        wait_for = len(self.attempts) - (len(on_disk) if self.session is None else 0)
+        if wait_for and now.monotonic < self._stop_at:
             return []
         commands: list[Command] = []
-        if self.session is not None:  # what is still held is handed back by not being listed
-            commands.append(self._presence.birth("stopped", self.session, self.coordinator_session, (), now))
+        if self.session is not None:
+            commands.append(self._presence.birth("stopped", self.session, self.coordinator_session, on_disk, now))
         self.stopping = False
         return [*commands, StopWorker(), Exit(0)]
-
-
-def _attempt_note(sentence: str, action: str, job: bytes, epoch: int) -> Note:
-    """Make a line for the log at its most talkative: with it, every attempt can be followed to its end."""
-    return Note(logging.DEBUG, sentence, action, (("job_id", job.hex()), ("epoch", epoch)))

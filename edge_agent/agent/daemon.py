@@ -8,39 +8,43 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import random
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_agent.agent.core import Core, Rules
+from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     Command,
     Event,
     Exit,
+    ForgetSpooled,
     LinkDown,
     LinkUp,
     LoadModel,
-    MessageReceived,
     PlanRequested,
     Publish,
     RunCanary,
     RunModel,
+    SpoolResult,
     StartWorker,
     StopRequested,
     StopWorker,
     Tick,
 )
+from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.rules import Rules
+from edge_agent.agent.sessions import Sessions
+from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import write_status
 from edge_agent.clock import system_now
 from edge_agent.errors import EdgeAgentError, StateError
-from edge_agent.folders import write_atomically
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied
 from edge_agent.inference.handle import Worker
 from edge_agent.models.catalogue import Catalogue, Variant
@@ -57,7 +61,8 @@ log = logging.getLogger("edge_agent.agent")
 CANARY_SECONDS = 0.05
 WORKER_STOP_SECONDS = 2.0
 LINK_STOP_SECONDS = 2.0
-SESSION_FILE = "session"
+MQTT_OVERHEAD_BYTES = 1024
+"""A packet is larger than its message by its header, topic and properties."""
 NO_PID = -1
 
 
@@ -66,9 +71,11 @@ class Options:
     """What an agent runs with; made from the settings by the command line.
 
     Attributes:
-        state_dir: holds the session number and the status.
+        state_dir: holds the session number, the status and the spool.
         threads: for one inference.
         stop_seconds: a clean stop takes at most this long.
+        inbox_messages: from the broker that may wait to be handled.
+        inbox_bytes: of them together.
     """
 
     network: str
@@ -79,6 +86,7 @@ class Options:
     threads: int
     stop_seconds: float
     inbox_messages: int
+    inbox_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +146,20 @@ class Agent:
             coordinator_key=coordinator_key,
             planner=self._planner,
             rules=options.rules,
+            draw=random.Random(os.urandom(16)).random,  # noqa: S311 jitter, not a secret
         )
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # put is safe in a signal handler
+        self._inbox = Inbox(options.inbox_messages, options.inbox_bytes, self._topics.jobs(self._presence.agent_id))
+        self._sessions = Sessions(options.state_dir)
         self._session = 0
+        self._spooling = Spooling(
+            options.state_dir / SPOOL_FILE,
+            options.rules.spool_bytes,
+            self._inbox.put,
+            stamp=lambda: time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
+        )
         self._exit_status: int | None = None
         self._worker = Worker(
-            self._events.put,
+            self._inbox.put,
             threads=options.threads,
             memory_limit_bytes=options.policy.memory_bytes(machine.budget_bytes),
             log=logging.getLogger("edge_agent.worker"),
@@ -154,6 +170,9 @@ class Agent:
 
         Args:
             on_online: called once, when the first birth has been given to the broker.
+
+        Raises:
+            StateError: `newer-schema`: a newer version's spool is not touched.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -175,53 +194,58 @@ class Agent:
         self._link = link
         fields = {"action": "starting", "agent_id": agent_id, "network": self._options.network}
         log.info("This is agent %s on %s", agent_id, self._machine.text, extra=fields)
+        self._inbox.put(self._spooling.load())  # before the first birth, which lists it
         link.start()
-        self._events.put(PlanRequested())
+        self._inbox.put(PlanRequested())
         try:
             while self._exit_status is None:
                 event = self._next_event()
                 self._execute(self._core.handle(event, system_now()))
+                self._tell_dropped()
                 if isinstance(event, LinkUp) and on_online is not None:
                     on_online()
                     on_online = None
         finally:
             self._worker.stop(WORKER_STOP_SECONDS)
             link.stop(LINK_STOP_SECONDS)
+            if not self._spooling.stop():
+                log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
         return self._exit_status
 
     # -- events in ------------------------------------------------------------------------------------------------
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        self._events.put(StopRequested(self._options.stop_seconds))
+        self._inbox.put(StopRequested(self._options.stop_seconds))
 
     def _sink(self, event: LinkEvent) -> None:
-        """Enqueue; called on the network thread. Messages above the bound are dropped: their senders repeat them."""
+        """Enqueue; called on the network thread."""
         match event:
             case Message():
-                if self._events.qsize() >= self._options.inbox_messages:
-                    self._journal.counters["inbox-full"] += 1
-                    return
-                self._events.put(MessageReceived(event.topic, bytes(event.payload)))
+                self._inbox.put_message(event.topic, event.payload)
             case Connected():
-                self._events.put(LinkUp(self._session))
+                self._inbox.put(LinkUp(self._session, event.max_packet_bytes - MQTT_OVERHEAD_BYTES))
             case Disconnected():
-                self._events.put(LinkDown(event.reason))
+                self._inbox.put(LinkDown(event.reason))
             case _:  # the link itself logs what else happens to it
                 pass
 
     def _next_event(self) -> Event:
         deadline = self._core.next_deadline()
-        if deadline is None:
-            return self._events.get()
-        try:
-            return self._events.get(timeout=max(0.0, deadline - system_now().monotonic))
-        except queue.Empty:
-            return Tick()
+        timeout = None if deadline is None else max(0.0, deadline - system_now().monotonic)
+        return self._inbox.get(timeout) or Tick()
+
+    def _tell_dropped(self) -> None:
+        if dropped := self._inbox.take_dropped():
+            text = f"Dropped {dropped} messages, because too many wait; their senders repeat them"
+            self._journal.write(Note(logging.WARNING, text, "inbox-full"), system_now().monotonic)
 
     def _will(self) -> Will:
         """Begin a new session; called on the network thread before each connect."""
         now = system_now()
-        self._session = next_session(self._options.state_dir, now.wall_ms)
+        self._session, problem = self._sessions.next(now.wall_ms)
+        if problem is not None:
+            extra = {"action": "session-not-kept", "session": self._session}
+            log.warning("Could not write the session's number, going on without: %s", problem, extra=extra)
         gone = self._presence.gone(self._session, now)
         return Will(gone.topic, gone.payload, retain=True)
 
@@ -248,6 +272,8 @@ class Agent:
                     self._run_canary(command.variant)
                 case LoadModel():
                     self._load(command.variant)
+                case SpoolResult() | ForgetSpooled():
+                    self._spooling.do(command)
                 case Exit():
                     self._exit_status = command.status
 
@@ -256,8 +282,9 @@ class Agent:
             self._link.publish(command.topic, command.payload, retain=command.retain)
         except EdgeAgentError as error:
             # Births after a reconnect and redelivery make up for it.
-            self._journal.counters[f"publish-{error.error_code}"] += 1
-            log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
+            level = logging.DEBUG if error.error_code == "not-connected" else logging.WARNING
+            note = Note(level, f"Not published: {error.message}", "not-published", (("code", error.error_code),))
+            self._journal.write(note, system_now().monotonic)
         if command.topic == self._topics.offers(self._presence.agent_id):
             self._write_status()
 
@@ -265,14 +292,14 @@ class Agent:
         try:
             self._worker.start()
         except EdgeAgentError as error:  # the planner tries again, later and later
-            self._events.put(WorkerDied(NO_PID, "worker-died", error.message, ()))
+            self._inbox.put(WorkerDied(NO_PID, "worker-died", error.message, ()))
         self._write_status()
 
     def _run_model(self, command: RunModel) -> None:
         try:
             self._worker.run(command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes)
         except EdgeAgentError as error:
-            self._events.put(RunFailed(command.token, error.error_code, error.message, "agent"))
+            self._inbox.put(RunFailed(command.token, error.error_code, error.message, "agent"))
 
     def _run_canary(self, variant: Variant) -> None:
         try:
@@ -282,13 +309,13 @@ class Agent:
             descriptor = self._store.open_variant(variant)
             self._worker.canary(variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden)
         except EdgeAgentError as error:
-            self._events.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
+            self._inbox.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
 
     def _load(self, variant: Variant) -> None:
         try:
             self._worker.load(variant.digest_bytes, self._store.open_variant(variant))
         except EdgeAgentError as error:
-            self._events.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
+            self._inbox.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
 
     # -- status ---------------------------------------------------------------------------------------------------
 
@@ -296,7 +323,8 @@ class Agent:
         try:
             write_status(self._options.state_dir, self._status())
         except OSError as error:
-            log.warning("Could not write the status: %s", error, extra={"action": "status"})
+            note = Note(logging.WARNING, f"Could not write the status: {error}", "status-not-written")
+            self._journal.write(note, system_now().monotonic)
 
     def _status(self) -> dict[str, Any]:
         families = []
@@ -321,22 +349,3 @@ class Agent:
             "offers": [offer.family for offer in self._planner.offers()],
             "families": families,
         }
-
-
-def next_session(state_dir: Path, wall_ms: int) -> int:
-    """Return a session number that is larger than any before, also when the clock went back, and remember it.
-
-    Raises:
-        StateError: the state directory cannot be written.
-    """
-    path = state_dir / SESSION_FILE
-    try:
-        last = int(path.read_text())
-    except (OSError, ValueError):
-        last = 0
-    session = max(last + 1, wall_ms)
-    try:
-        write_atomically(path, f"{session}\n")
-    except OSError as error:
-        raise StateError(f"cannot write {path}: {error.strerror}") from error
-    return session

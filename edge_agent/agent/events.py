@@ -21,9 +21,11 @@ class LinkUp:
 
     Attributes:
         session: of this connection; larger than any before, and the one that its will carries.
+        max_message_bytes: the largest message that the broker takes; None where that is not known.
     """
 
     session: int
+    max_message_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,48 @@ class MessageReceived:
 
     topic: str
     payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class JobTurnedAway:
+    """Foreign bytes on our topic for jobs, for which the inbox had no room: only the signed part was kept."""
+
+    topic: str
+    signed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """An answer as the disk had it; nothing about it has been checked.
+
+    Attributes:
+        age_seconds: how long it has been kept while an agent ran.
+    """
+
+    job: bytes
+    epoch: int
+    payload: bytes
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolLoaded:
+    """What an earlier process of this agent left on disk, oldest first. To be told before the first `LinkUp`."""
+
+    answers: tuple[Spooled, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolFailed:
+    """The disk does not take answers now; these are not on it.
+
+    Attributes:
+        keys: (job, epoch) of each.
+        reason: a sentence for people.
+    """
+
+    keys: tuple[tuple[bytes, int], ...]
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +102,18 @@ class Tick:
     """Time has passed: `next_deadline` is reached."""
 
 
-Event = LinkUp | LinkDown | MessageReceived | PlanRequested | StopRequested | Tick | WorkerEvent
+Event = (
+    LinkUp
+    | LinkDown
+    | MessageReceived
+    | JobTurnedAway
+    | SpoolLoaded
+    | SpoolFailed
+    | PlanRequested
+    | StopRequested
+    | Tick
+    | WorkerEvent
+)
 
 # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -117,10 +172,28 @@ class RunModel:
 
 
 @dataclass(frozen=True, slots=True)
+class SpoolResult:
+    """Keep an answer on disk until it is forgotten. `SpoolFailed` follows if that cannot be done."""
+
+    job: bytes
+    epoch: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetSpooled:
+    """These answers, (job, epoch) each, are no longer needed on disk."""
+
+    keys: tuple[tuple[bytes, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Everything is done: leave with this status."""
 
     status: int
 
 
-Command = Publish | StartWorker | StopWorker | RunCanary | LoadModel | RunModel | Note | Exit
+Command = (
+    Publish | StartWorker | StopWorker | RunCanary | LoadModel | RunModel | SpoolResult | ForgetSpooled | Note | Exit
+)

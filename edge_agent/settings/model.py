@@ -196,6 +196,24 @@ class Agent(_Section):
         default=10.0,
         description="How long running attempts may take to finish when the agent is told to stop.",
     )
+    max_held_bytes: Annotated[int, Field(ge=MIB, le=2**40)] = Field(
+        default=256 * MIB,
+        description="Inputs and unsettled answers in memory; above it jobs are answered with `queue-full`.",
+    )
+    spool_seconds: SecondsOrNever = Field(
+        default=1.0,
+        description="Results that took so long to compute are kept on disk, too, until they are settled.",
+    )
+    spool_bytes: Annotated[int, Field(ge=0, le=2**40)] = Field(
+        default=64 * MIB, description="Results on disk, together; the oldest make room. 0 keeps none there."
+    )
+    spool_results: Annotated[int, Field(ge=1, le=512)] = Field(
+        default=256, description="Most results on disk; the oldest make room."
+    )
+    unsettled_hours: Annotated[float, Field(gt=0, le=24 * 365, allow_inf_nan=False)] = Field(
+        default=24.0,
+        description="An answer that no coordinator settled for so long is given up; counted while the agent runs.",
+    )
 
 
 class Coordinator(_Section):
@@ -283,8 +301,14 @@ class Limits(_Section):
     inbox_messages: Annotated[int, Field(ge=1, le=65_535)] = Field(
         default=1000, description="Messages from the broker that may wait to be handled."
     )
+    inbox_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = Field(
+        default=64 * MIB, description="Their bytes together; a single larger message is taken when none waits."
+    )
     outbox_messages: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=1000, description="Messages to the broker that may wait to be sent."
+    )
+    outbox_bytes: Annotated[int, Field(ge=65_536, le=2**40)] = Field(
+        default=64 * MIB, description="Their bytes together; a single larger message is taken when none waits."
     )
 
     @model_validator(mode="after")

@@ -184,6 +184,22 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
     return Opened(statement, attachments, bytes(view[:end]), key)
 
 
+def signed_part(data: bytes | memoryview, max_statement_bytes: int) -> bytes:
+    """Return a message without its tensors, as evidence of what was said; nothing about it is verified.
+
+    Args:
+        data: the whole message as it came.
+        max_statement_bytes: the longest acceptable statement.
+
+    Raises:
+        TooLargeError: `too-large`.
+        MalformedError: `malformed`.
+    """
+    view = memoryview(data)
+    _, end = _split(view, max_statement_bytes + cose.MAX_OVERHEAD_BYTES)
+    return bytes(view[:end])
+
+
 def attach(specs: Sequence[TensorDigest], attachments: Sequence[bytes | memoryview], salt: bytes = b"") -> list[Tensor]:
     """Return the tensors that a statement names, made of the bytes that came beside it.
 

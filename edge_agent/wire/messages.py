@@ -273,7 +273,11 @@ class Result(Statement):
 
 
 class Failure(Statement):
-    """The attempt ended without a result, for this reason."""
+    """The attempt ended without a result, for this reason.
+
+    `retry` says whether another attempt makes sense, and `retry_after_ms` how long to wait before this agent is
+    given one: 0 where time changes nothing.
+    """
 
     kind: Literal["failure"] = "failure"
     job: Bytes16
@@ -283,6 +287,7 @@ class Failure(Statement):
     message: Explanation
     blame: Literal["agent", "model", "requester"]
     retry: bool
+    retry_after_ms: Count
 
 
 # -- what the coordinator says -------------------------------------------------------------------------------

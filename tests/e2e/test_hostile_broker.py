@@ -108,6 +108,7 @@ def test_altered_foreign_and_replayed_results(network: Network, tmp_path: Path) 
             message="no",
             blame="model",
             retry=False,
+            retry_after_ms=0,
         )
         publish(seal(stranger, failure))  # another key under the agent's topic
         publish(seal(stranger, failure), topics.results(stranger.public.id))  # an agent that nobody admitted

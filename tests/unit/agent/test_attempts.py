@@ -8,7 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from edge_agent.agent.attempts import REDELIVER_FIRST_SECONDS, Attempts, Held, Stage
+from edge_agent.agent.attempts import MIN_RENEW_SECONDS, MIN_RUN_SECONDS, Attempts, Held, Stage, renew_seconds
+from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS
 from edge_agent.wire.messages import Job, TensorDigest
 
 AGENT_ID = key("agent").public.id
@@ -67,11 +68,13 @@ def test_a_finished_attempt_gives_its_inputs_back_and_keeps_its_answer(bench: Be
     """Memory is for work; the answer stays until it is settled."""
     held = bench.add(1)
     bench.start()
-    bench.table.finish(held, b"answer", bench.clock.now)
-    assert (held.stage, held.inputs, held.answer) == (Stage.FINISHED, (), b"answer")
-    assert held.redeliver_at == bench.clock.monotonic + REDELIVER_FIRST_SECONDS
-    assert bench.table.unsettled() == [held]
+    assert bench.table.held_bytes == len(scan(1).data)
+    answer = bench.table.finish(held, b"answer", bench.clock.now)
+    assert (answer.key, answer.payload) == ((job_id(1), 1), b"answer")
+    assert list(bench.table.unsettled) == [answer]
+    assert bench.table.held_bytes == len(b"answer")
     assert (bench.table.active(), bench.table.unfinished(), len(bench.table)) == (0, 0, 1)
+    assert (job_id(1), 1) in bench.table
     assert bench.table.drop((job_id(1), 1))
     assert not bench.table.drop((job_id(1), 1))
     assert len(bench.table) == 0
@@ -118,8 +121,32 @@ def test_a_run_has_its_whole_time_from_when_the_one_before_it_is_over(bench: Ben
     bench.clock.advance(29.0)
     bench.table.finish(first, b"answer", bench.clock.now)
     bench.table.forget_run(first.token, bench.clock.now)
-    assert bench.table.first_running() is second
-    assert second.lease_until == bench.clock.monotonic + 30.0
+    bench.clock.advance(29.9)
+    assert bench.table.overdue_run(bench.clock.now) is None
+    bench.clock.advance(0.2)
+    assert bench.table.overdue_run(bench.clock.now) == 30.0
+    assert bench.table.overdue_run(bench.clock.now) is None
+    assert bench.table.running_tokens() == [second.token]
+
+
+def test_a_run_that_was_dropped_is_watched_like_any_other(bench: Bench) -> None:
+    """A cancelled run that hangs would take the worker from everybody behind it."""
+    bench.add(1)
+    bench.start()
+    bench.table.drop((job_id(1), 1))
+    assert bench.table.next_deadline() == bench.clock.monotonic + 30.0
+    bench.clock.advance(30.0)
+    assert bench.table.overdue_run(bench.clock.now) == 30.0
+
+
+def test_absurdly_short_leases_busy_nobody(bench: Bench) -> None:
+    """A lease of a millisecond neither makes us spin nor ends the worker at once."""
+    job = _job(1, lease_ms=1)
+    assert renew_seconds(job) == MIN_RENEW_SECONDS
+    bench.table.add(job, (scan(1),), bench.clock.now)
+    bench.start()
+    assert bench.table.overdue_run(bench.clock.advance(MIN_RUN_SECONDS - 0.01)) is None
+    assert bench.table.overdue_run(bench.clock.advance(0.02)) == MIN_RUN_SECONDS
 
 
 def test_older_epochs_are_dropped_and_the_newest_is_known(bench: Bench) -> None:
@@ -156,6 +183,7 @@ class Table(RuleBasedStateMachine):
     def add(self, number: int, epoch: int) -> None:
         """Take in what is not held."""
         if self.bench.table.get((job_id(number), epoch)) is None:
+            self.bench.table.drop((job_id(number), epoch))
             self.bench.add(number, epoch)
 
     @rule()
@@ -177,7 +205,7 @@ class Table(RuleBasedStateMachine):
     def finish(self, number: int, epoch: int) -> None:
         """Answer one that waits or runs."""
         held = self.bench.table.get((job_id(number), epoch))
-        if held is not None and held.stage is not Stage.FINISHED:
+        if held is not None:
             self.bench.table.finish(held, b"answer", self.bench.clock.now)
 
     @rule()
@@ -202,18 +230,18 @@ class Table(RuleBasedStateMachine):
     def every_attempt_is_in_exactly_one_place(self) -> None:
         """Waiting, running or finished; and every number follows from that."""
         table = self.bench.table
-        keys = table.keys()
-        held = [table.get(key) for key in keys]
-        stages = [attempt.stage for attempt in held if attempt is not None]
+        held = table.renewable()
+        stages = [attempt.stage for attempt in held]
         running = [attempt for token in table.running_tokens() if (attempt := table.running(token)) is not None]
-        assert len(stages) == len(table)
+        assert table.keys() == [*table.unsettled.keys(), *(attempt.key for attempt in held)]
+        assert len(set(table.keys())) == len(table)
         assert len(table.waiting()) == stages.count(Stage.WAITING)
         assert len({id(attempt) for attempt in table.waiting()}) == len(table.waiting())
         assert len(running) == stages.count(Stage.RUNNING)
-        assert len(table.unsettled()) == stages.count(Stage.FINISHED)
-        assert table.unfinished() == len(table.waiting()) + len(running) == len(table.renewable())
+        assert table.unfinished() == len(table.waiting()) + len(running) == len(held)
+        assert table.held_bytes == sum(len(scan(0).data) for _ in held) + len(b"answer") * len(table.unsettled)
         assert table.active() == len(table.waiting()) + len(table.running_tokens())
-        assert (table.next_deadline() is None) == (len(table) == 0)
+        assert (table.next_deadline() is None) == (not len(table) and not table.running_tokens())
 
 
 TestTable = Table.TestCase

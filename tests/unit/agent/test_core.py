@@ -19,7 +19,6 @@ from fakes import (
     scan,
 )
 
-from edge_agent.agent.attempts import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SECONDS
 from edge_agent.agent.core import PIPELINE_RUNS, PRESENT_AGAIN_SECONDS, Rules
 from edge_agent.agent.events import (
     Command,
@@ -34,6 +33,7 @@ from edge_agent.agent.events import (
     StopRequested,
     StopWorker,
 )
+from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SECONDS
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import attach
@@ -464,14 +464,54 @@ def test_a_clean_stop_does_not_wait_longer_than_it_may(agent: AgentScript) -> No
     assert agent.said(commands, Birth)[0].statement.state == "stopped"
 
 
-def test_without_work_or_without_a_broker_a_stop_is_immediate(agent: AgentScript) -> None:
-    """There is nothing to wait for."""
-    offline = AgentScript()
+def test_without_work_a_stop_is_immediate(agent: AgentScript) -> None:
+    """There is nothing to wait for, with a broker and without, while models are measured and before the first word."""
+    early, offline = AgentScript(), AgentScript()
     offline.ready()
-    offline.tell(offline.coordinator.job(1), LinkDown("the cable"))
-    for script in (agent, offline):
+    offline.tell(LinkDown("the cable"))
+    measuring = AgentScript()
+    measuring.tell(LinkUp(1), PlanRequested())
+    for script in (agent, early, offline, measuring):
         commands = script.tell(StopRequested(10.0))
-        assert len(of_type(commands, Exit)) == 1
+        assert [exit_.status for exit_ in of_type(commands, Exit)] == [0]
+
+
+def test_a_stop_without_a_broker_waits_for_it_as_long_as_work_is_held(agent: AgentScript) -> None:
+    """The broker may be back in time to take the answers; if not, the stop is as clean as it can be."""
+    for number in (1, 2):
+        agent.tell(agent.coordinator.job(number))
+    (run,) = _runs(agent.tell(agent.coordinator.job(3)))[:1] or [None]
+    assert run is None
+    agent.tell(LinkDown("the cable"))
+    assert of_type(agent.tell(StopRequested(10.0)), Exit) == []
+    agent.tick_until(5.0)
+    back = agent.tell(LinkUp(2))
+    assert _failures(agent, back) == [(job_id(3), 1, "handed-back")]
+    last = agent.tick_until(5.1)
+    (birth,) = agent.said(last, Birth)
+    assert (birth.statement.state, birth.statement.session) == ("stopped", 2)
+    assert [exit_.status for exit_ in of_type(last, Exit)] == [0]
+
+
+def test_a_broker_that_stays_away_ends_the_wait(agent: AgentScript) -> None:
+    """The time is over all the same."""
+    agent.tell(agent.coordinator.job(1), LinkDown("the cable"))
+    agent.tell(StopRequested(10.0))
+    assert of_type(agent.tick_until(9.9), Exit) == []
+    assert [exit_.status for exit_ in of_type(agent.tick_until(0.2), Exit)] == [0]
+
+
+def test_a_second_signal_neither_hurries_nor_delays_the_stop(agent: AgentScript) -> None:
+    """Ctrl-C reaches the agent from the terminal and from its supervisor."""
+    (run,) = _runs(agent.tell(agent.coordinator.job(1)))
+    agent.tell(StopRequested(10.0))
+    agent.tick_until(6.0)
+    assert agent.tell(StopRequested(10.0)) == []
+    commands = agent.run_done(run)
+    assert len(agent.said(commands, Result)) == 1
+    assert of_type(commands, Exit) == []
+    assert of_type(agent.tick_until(3.9), Exit) == []
+    assert len(of_type(agent.tick_until(0.2), Exit)) == 1
 
 
 # -- nonsense -----------------------------------------------------------------------------------------------------

@@ -70,7 +70,18 @@ def test_the_example_is_valid(tmp_path: Path) -> None:
 
 def test_numbers_carry_their_unit() -> None:
     """A number's name ends in what it counts."""
-    units = ("_seconds", "_hours", "_bytes", "_messages", "_jobs", "_attempts", "_in_flight", "_share", "threads")
+    units = (
+        "_seconds",
+        "_hours",
+        "_bytes",
+        "_messages",
+        "_jobs",
+        "_attempts",
+        "_results",
+        "_in_flight",
+        "_share",
+        "threads",
+    )
     for key in KEYS.values():
         if key.is_a(int) or key.is_a(float):
             assert key.name.endswith(units), key.dotted

@@ -1,0 +1,90 @@
+"""From the threads of link, worker and spool to the agent's loop: one queue, in order, bounded for foreign messages."""
+
+from __future__ import annotations
+
+import queue
+import threading
+
+from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived
+from edge_agent.errors import PeerError
+from edge_agent.wire.envelope import signed_part
+from edge_agent.wire.messages import Job
+
+TURNED_AWAY_SHARE = 0.25
+"""Above the bounds, signed parts of jobs may take up this share more, so that their sender is answered."""
+
+
+class Inbox:
+    """The queue. What our own threads say is never refused; it is bounded by what they were asked.
+
+    A message from the broker above the bounds is a job, of which only the signed part is kept so that it can be
+    answered with `queue-full`, or something that its sender repeats, which is dropped and counted.
+
+    Args:
+        max_messages: from the broker that may wait.
+        max_bytes: of their payloads together; a single larger one is taken when nothing waits.
+        jobs_topic: where our jobs come.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int, jobs_topic: str) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._jobs_topic = jobs_topic
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # put is safe in a signal handler
+        self._lock = threading.Lock()  # of the numbers below
+        self._messages = 0
+        self._bytes = 0
+        self._dropped = 0
+
+    def put(self, event: Event) -> None:
+        """Enqueue what one of our own threads, or a signal handler, says."""
+        self._events.put(event)
+
+    def put_message(self, topic: str, payload: bytes) -> None:
+        """Enqueue foreign bytes, or as much of them as there is room for."""
+        if self._admit(len(payload), 1.0):
+            self._events.put(MessageReceived(topic, payload))
+            return
+        if topic == self._jobs_topic:
+            try:
+                signed = signed_part(payload, Job.max_statement_bytes)
+            except PeerError:
+                signed = b""
+            if signed and self._admit(len(signed), 1.0 + TURNED_AWAY_SHARE):
+                self._events.put(JobTurnedAway(topic, signed))
+                return
+        with self._lock:
+            self._dropped += 1
+
+    def get(self, timeout_seconds: float | None) -> Event | None:
+        """Take the next event, or None if there is none within this time; None waits for ever."""
+        try:
+            event = self._events.get(timeout=timeout_seconds)
+        except queue.Empty:
+            return None
+        match event:
+            case MessageReceived():
+                self._give_back(len(event.payload))
+            case JobTurnedAway():
+                self._give_back(len(event.signed))
+        return event
+
+    def take_dropped(self) -> int:
+        """Return how many messages were dropped since the last call."""
+        with self._lock:
+            dropped, self._dropped = self._dropped, 0
+            return dropped
+
+    def _admit(self, size: int, share: float) -> bool:
+        with self._lock:
+            full = self._messages >= share * self._max_messages or self._bytes + size > share * self._max_bytes
+            if full and self._messages:
+                return False
+            self._messages += 1
+            self._bytes += size
+            return True
+
+    def _give_back(self, size: int) -> None:
+        with self._lock:
+            self._messages -= 1
+            self._bytes -= size

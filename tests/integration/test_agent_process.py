@@ -1,0 +1,278 @@
+"""The agent as a process: what it keeps through SIGKILL, how it leaves, and that no trouble with the disk ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import needs
+import pytest
+from agents import Agent, Coordinator, running_agent
+from brokers import Cable, mosquitto
+from fakes import job_id
+
+from edge_agent.agent.spooling import SPOOL_FILE
+from edge_agent.wire.messages import Birth, Failure, Result
+
+KEEP_ALL = {"AGENT_SPOOL_SECONDS": "0"}
+LEAVE_SECONDS = 20.0
+"""Far more than the stop may take, and far less than waiting for ever."""
+
+
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    """Run a Mosquitto."""
+    with mosquitto(tmp_path, "allow_anonymous true") as found:
+        yield found
+
+
+def spooled(agent: Agent) -> list[tuple[bytes, int]]:
+    """Return (job, epoch) of what is on an agent's disk, as another process sees it."""
+    path = agent.state / SPOOL_FILE
+    if not path.exists():
+        return []
+    database = sqlite3.connect(path)
+    try:
+        return database.execute("SELECT job, epoch FROM results ORDER BY number").fetchall()
+    except sqlite3.Error:  # it is being made
+        return []
+    finally:
+        database.close()
+
+
+def test_expensive_result_survives_kill_9_and_is_delivered_until_settled(tmp_path: Path, port: int) -> None:
+    """The next process lists it in its first birth and sends the same bytes; the disk forgets it once it is settled."""
+    with running_agent(tmp_path, port, **KEEP_ALL) as agent, Coordinator(agent, port) as coordinator:
+        birth = coordinator.wait_for_offers()
+        coordinator.job(1, birth)
+        first = coordinator.hear(Result)
+        agent.wait_until(lambda: spooled(agent) == [(job_id(1), 1)])
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+        agent.start()
+        reborn = coordinator.hear(Birth, lambda b: b.session > birth.session)
+        assert [(held.job, held.epoch) for held in reborn.statement.held] == [(job_id(1), 1)]
+        again = coordinator.hear(Result)
+        assert again.signed == first.signed
+        coordinator.settled(1)
+        agent.wait_until(lambda: spooled(agent) == [])
+        agent.signal(signal.SIGTERM)
+        assert agent.wait() == 0
+        stopped = coordinator.hear(Birth, lambda b: b.state == "stopped")
+        assert stopped.statement.held == ()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "cut", "torn"])
+def test_damaged_spool_is_set_aside_and_the_agent_works_on(tmp_path: Path, port: int, damage: str) -> None:
+    """It is told in the log, the next result goes to a new file, and the damaged one is kept for its owner."""
+    with running_agent(tmp_path, port, **KEEP_ALL) as agent, Coordinator(agent, port) as coordinator:
+        birth = coordinator.wait_for_offers()
+        coordinator.job(1, birth)
+        coordinator.hear(Result)
+        agent.wait_until(lambda: spooled(agent) == [(job_id(1), 1)])
+        agent.signal(signal.SIGKILL)
+        agent.wait()
+        path = agent.state / SPOOL_FILE
+        whole = path.read_bytes()
+        bad = {
+            "garbage": b"\xa5" * 5000,
+            "cut": whole[: len(whole) // 2],
+            "torn": whole[:4096] + bytes(len(whole) - 4096),
+        }
+        path.write_bytes(bad[damage])
+        coordinator.hello()
+        agent.start()
+        birth = coordinator.wait_for_offers()
+        assert birth.held == ()
+        assert agent.log.count("action=spool-failed") == 1
+        coordinator.job(2, birth)
+        coordinator.hear(Result)
+        agent.wait_until(lambda: spooled(agent) == [(job_id(2), 1)])
+        (aside,) = agent.state.glob(f"{SPOOL_FILE}.damaged-*")
+        assert aside.read_bytes() == bad[damage]
+
+
+def test_newer_spool_is_refused_with_a_clear_error_and_left_as_it_is(tmp_path: Path, port: int) -> None:
+    """An older version after an upgrade: status 74, what to do, and nothing changed."""
+    agent = Agent(tmp_path, port)
+    path = agent.state / SPOOL_FILE
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version=99")
+    database.execute("CREATE TABLE of_the_future (x)")
+    database.close()
+    before = path.read_bytes()
+    agent.start()
+    try:
+        assert agent.wait() == 74
+    finally:
+        agent.end()
+    assert "has schema 99; this version knows 1" in agent.log
+    assert "hint: Run the newer version again" in agent.log
+    assert path.read_bytes() == before
+
+
+def test_too_large_a_job_is_answered(tmp_path: Path, port: int) -> None:
+    """Above the owner's limit, but within what is read: the coordinator hears it at once."""
+    with (
+        running_agent(tmp_path, port, LIMITS_MAX_INLINE_BYTES="65536", LIMITS_MAX_OUTPUT_BYTES="65536") as agent,
+        Coordinator(agent, port) as coordinator,
+    ):
+        birth = coordinator.wait_for_offers()
+        coordinator.job(1, birth, data=bytes(100_000))
+        failure = coordinator.hear(Failure).statement
+        assert (failure.job, failure.code, failure.retry) == (job_id(1), "too-large", True)
+        coordinator.job(2, birth)
+        assert coordinator.hear(Result).statement.job == job_id(2)
+
+
+# -- the end ----------------------------------------------------------------------------------------------------------
+
+
+def hang_worker(agent: Agent) -> None:
+    """Hold the worker: it neither answers nor ends when asked to."""
+    agent.wait_until(lambda: (agent.state / "status.json").exists() and bool(agent.status["worker_pid"]))
+    os.kill(agent.status["worker_pid"], signal.SIGSTOP)
+
+
+def hang_working_worker(agent: Agent, coordinator: Coordinator) -> Birth:
+    """Hold the worker once it has proved to work; return the agent's birth."""
+    birth = coordinator.wait_for_offers()
+    coordinator.job(9, birth)
+    coordinator.hear(Result)
+    coordinator.settled(9)
+    hang_worker(agent)
+    return birth
+
+
+def test_stop_with_a_hung_worker_hands_everything_back(tmp_path: Path, port: int) -> None:
+    """What waits is handed back at once, what hangs by the last birth; two signals are one, and the status is 0."""
+    with running_agent(tmp_path, port, AGENT_STOP_SECONDS="2") as agent, Coordinator(agent, port) as coordinator:
+        birth = hang_working_worker(agent, coordinator)
+        for number in range(5):
+            coordinator.job(number, birth)
+        coordinator.hello()  # answered after the jobs were taken on, in the order of the queue
+        held = coordinator.hear(Birth, lambda b: len(b.held) == 5).statement.held
+        agent.signal(signal.SIGTERM)
+        agent.signal(signal.SIGINT)
+        handed_back = {coordinator.hear(Failure).statement.job for _ in range(3)}
+        stopped = coordinator.hear(Birth, lambda b: b.state == "stopped").statement
+        assert agent.wait(LEAVE_SECONDS) == 0
+        assert handed_back == {attempt.job for attempt in held} - {job_id(0), job_id(1)}
+        assert stopped.held == ()
+        assert agent.log.count("action=stopping") == 1
+
+
+def test_stop_while_models_are_measured(tmp_path: Path, port: int) -> None:
+    """Nothing is held, so nothing is waited for but the worker's last two seconds."""
+    with running_agent(tmp_path, port) as agent, Coordinator(agent, port) as coordinator:
+        hang_worker(agent)
+        coordinator.hear(Birth)
+        agent.signal(signal.SIGTERM)
+        assert agent.wait(LEAVE_SECONDS) == 0
+        assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.held == ()
+
+
+@pytest.mark.parametrize("kind", ["refuses", "answers nothing"])
+def test_stop_before_the_first_connection(tmp_path: Path, kind: str) -> None:
+    """A broker that is not there, or that is a black hole, keeps nobody from leaving."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        agent = Agent(tmp_path, 1)
+        agent.start("mqtt://127.0.0.1:1" if kind == "refuses" else f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
+        try:
+            agent.wait_for_log("action=starting")
+            agent.signal(signal.SIGTERM)
+            assert agent.wait(LEAVE_SECONDS) == 0
+        finally:
+            agent.end()
+
+
+def test_stop_with_a_broker_that_swallows_everything(tmp_path: Path, port: int) -> None:
+    """The answer cannot get through; the time is over all the same, and the status is 0."""
+    with Cable(port) as cable:
+        agent = Agent(tmp_path, cable.port, AGENT_STOP_SECONDS="1")
+        agent.start()
+        try:
+            with Coordinator(agent, port) as coordinator:
+                birth = hang_working_worker(agent, coordinator)
+                coordinator.job(1, birth)
+                coordinator.hello()
+                coordinator.hear(Birth, lambda b: len(b.held) == 1)
+                cable.clog()
+                agent.signal(signal.SIGTERM)
+                assert agent.wait(LEAVE_SECONDS) == 0
+        finally:
+            agent.end()
+
+
+def test_stop_while_the_broker_is_away_waits_for_it_and_hands_back_when_it_returns(tmp_path: Path, port: int) -> None:
+    """The connection is cut at the moment of the signal; the next one takes the answers."""
+    with Cable(port) as cable:
+        agent = Agent(tmp_path, cable.port, AGENT_STOP_SECONDS="6")
+        agent.start()
+        try:
+            with Coordinator(agent, port) as coordinator:
+                birth = hang_working_worker(agent, coordinator)
+                for number in range(3):
+                    coordinator.job(number, birth)
+                coordinator.hello()
+                coordinator.hear(Birth, lambda b: len(b.held) == 3)
+                cable.cut()
+                agent.signal(signal.SIGTERM)
+                assert coordinator.hear(Failure).statement.job == job_id(2)
+                assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.session > birth.session
+                assert agent.wait(LEAVE_SECONDS) == 0
+        finally:
+            agent.end()
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def small_disk(agent: Agent, then: str) -> list[str]:
+    """Return the command that runs another one with the state directory on a disk of its own, 256 KiB large."""
+    unshare = needs.tool("unshare")
+    able = subprocess.run([unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    if able.returncode:
+        needs.absent(f"mounting in a namespace of its own is not allowed here: {able.stderr.decode().strip()}")
+    state = agent.state
+    script = (
+        f"set -e; cp -a {state} {state}.keys; mount -t tmpfs -o size=256k,mode=700 none {state}; "
+        f'cp -a {state}.keys/. {state}; {then}; exec "$@"'
+    )
+    return [unshare, "-rm", "sh", "-c", script, "sh"]
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("head -c 1000000 /dev/zero > STATE/filler || true", "No space left on device"),
+        ("touch STATE/lock; mount -o remount,ro STATE", "Read-only file system"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_agent_works_on_a_disk_that_takes_nothing(tmp_path: Path, port: int, then: str, told: str) -> None:
+    """Session, status and spool are not written; jobs are done, the reasons are told, and a stop ends with 0."""
+    agent = Agent(tmp_path, port, **KEEP_ALL)
+    agent.start(inside=small_disk(agent, then.replace("STATE", str(agent.state))))
+    try:
+        with Coordinator(agent, port) as coordinator:
+            birth = coordinator.wait_for_offers()
+            for number in range(3):
+                coordinator.job(number, birth)
+                assert coordinator.hear(Result).statement.job == job_id(number)
+            agent.wait_for_log("action=spool-failed")
+            for number in range(3):
+                coordinator.settled(number)
+            assert told in agent.log
+            assert "action=session-not-kept" in agent.log
+            assert "action=status-not-written" in agent.log
+            agent.signal(signal.SIGTERM)
+            assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.session == birth.session
+            assert agent.wait(LEAVE_SECONDS) == 0
+    finally:
+        agent.end()
