@@ -1,21 +1,9 @@
 """Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
 
+from edge_agent.settings.fields import Flag, parse_host_port
+from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
-from edge_agent.settings.model import (
-    HIDDEN,
-    KEYS,
-    Agent,
-    Broker,
-    Coordinator,
-    Flag,
-    Key,
-    Limits,
-    Log,
-    Network,
-    Settings,
-    parse_host_port,
-    plain,
-)
+from edge_agent.settings.model import Agent, Broker, Coordinator, Limits, Log, Network, Settings
 
 __all__ = [
     "CONFIG_VARIABLE",

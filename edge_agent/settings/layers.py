@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr, ValidationError
 
 from edge_agent.errors import SettingsError
-from edge_agent.settings.model import ENVIRONMENT_PREFIX, HIDDEN, KEYS, MIB, Key, Settings, plain
+from edge_agent.settings.fields import MIB
+from edge_agent.settings.keys import ENVIRONMENT_PREFIX, HIDDEN, KEYS, Key, plain
+from edge_agent.settings.model import Settings
 from edge_agent.spelling import closest
 
 if TYPE_CHECKING:

@@ -6,83 +6,27 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self, get_args, get_origin
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from edge_agent.errors import SettingsError
+from edge_agent.settings.fields import (
+    MIB,
+    Derived,
+    FamilyPattern,
+    Flag,
+    Label,
+    MessageBytes,
+    Seconds,
+    SecondsOrNever,
+    broker_url,
+    http_address,
+)
+from edge_agent.settings.fields import Section as _Section
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pydantic.fields import FieldInfo
-
-MIB = 1024 * 1024
-ENVIRONMENT_PREFIX = "EDGE_AGENT_"
 MAX_PASSWORD_BYTES = 4096
-HIDDEN = "(set)"
-"""What is shown in place of a secret."""
-
-
-@dataclass(frozen=True)
-class Flag:
-    """The command-line flag that sets a field, on the commands that have it.
-
-    Attributes:
-        name: with its dashes.
-        metavar: what stands for the value in `--help`.
-    """
-
-    name: str
-    metavar: str
-
-
-@dataclass(frozen=True)
-class Derived:
-    """How the default of a field is found when it depends on the machine or on another field, in words."""
-
-    text: str
-
-
-def parse_host_port(text: str) -> tuple[str, int]:
-    """Split `HOST:PORT` or `[IPV6]:PORT`; port 0 means any free one.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
-    if match is None or int(match[3]) > 65535:
-        raise ValueError("must be HOST:PORT, for example 127.0.0.1:8420 or [::1]:8420")
-    return match[1] or match[2], int(match[3])
-
-
-def _http(text: str) -> str:
-    parse_host_port(text)
-    return text
-
-
-def _broker_url(text: str) -> str:
-    # Addresses end up in logs and on screens, so a password must never be part of one.
-    if "@" in text:
-        raise ValueError("must not carry a user or password: use broker.username and broker.password_file")
-    if not re.fullmatch(r"mqtts?://[^\s/?#]+/?", text):
-        raise ValueError("must be mqtt://HOST[:PORT] or mqtts://HOST[:PORT]")
-    return text
-
-
-Seconds = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
-SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
-MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]
-Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._=-]{0,63}$")]
-FamilyPattern = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}$")]
-
-
-class _Section(BaseModel):
-    """What all sections are: frozen, strict, and without unknown keys."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Network(_Section):
@@ -96,7 +40,7 @@ class Network(_Section):
 class Broker(_Section):
     """How the broker is reached."""
 
-    url: Annotated[str, AfterValidator(_broker_url), Flag("--broker", "URL")] = Field(
+    url: Annotated[str, AfterValidator(broker_url), Flag("--broker", "URL")] = Field(
         default="mqtt://127.0.0.1:1883",
         description="Address of the broker: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.",
     )
@@ -219,7 +163,7 @@ class Agent(_Section):
 class Coordinator(_Section):
     """The coordinator: its address, its files, and its rules for jobs."""
 
-    http: Annotated[str, AfterValidator(_http), Flag("--http", "HOST:PORT")] = Field(
+    http: Annotated[str, AfterValidator(http_address), Flag("--http", "HOST:PORT")] = Field(
         default="127.0.0.1:8420", description="`HOST:PORT` of the HTTP interface; port 0 takes a free one."
     )
     state_dir: Annotated[
@@ -339,66 +283,3 @@ class Settings(_Section):
     models: Models
     limits: Limits
     log: Log
-
-
-class Key(NamedTuple):
-    """One setting: its section, its name there, and its field."""
-
-    section: str
-    name: str
-    field: FieldInfo
-
-    @property
-    def dotted(self) -> str:
-        """`section.name`, as people write it."""
-        return f"{self.section}.{self.name}"
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that sets it."""
-        return f"{ENVIRONMENT_PREFIX}{self.section}_{self.name}".upper()
-
-    @property
-    def flag(self) -> Flag | None:
-        """The flag that sets it, on commands that have it."""
-        return next((part for part in self.field.metadata if isinstance(part, Flag)), None)
-
-    @property
-    def default_text(self) -> str:
-        """The default, as `docs/settings.md` and `--help` show it."""
-        derived = next((part.text for part in self.field.metadata if isinstance(part, Derived)), None)
-        return derived if derived is not None else plain(self.field.default)
-
-    def is_a(self, kind: type) -> bool:
-        """Whether values of this setting are of `kind`, None aside."""
-        annotation = self.field.annotation
-        return any(part is kind or get_origin(part) is kind for part in (annotation, *get_args(annotation)))
-
-
-def keys() -> Iterator[Key]:
-    """Give every setting there is, section by section."""
-    for section, outer in Settings.model_fields.items():
-        model = outer.annotation
-        if not (isinstance(model, type) and issubclass(model, _Section)):  # pragma: no cover
-            raise TypeError(f"the section {section} is no model")
-        for name, field in model.model_fields.items():
-            yield Key(section, name, field)
-
-
-KEYS = {key.dotted: key for key in keys()}
-"""Every setting by its `section.name`."""
-
-
-def plain(value: object) -> str:
-    """Return a value as people would write it in the file; "not set" for None and for no items."""
-    match value:
-        case None | ():
-            return "not set"
-        case SecretStr():
-            return HIDDEN
-        case float() if value.is_integer():
-            return str(int(value))
-        case tuple():
-            return ", ".join(str(item) for item in value)
-        case _:
-            return str(value)
