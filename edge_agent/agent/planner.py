@@ -142,7 +142,7 @@ class Planner:
             if refused is not None:
                 self.plans.append(Plan(family, deque(), [Lost(v, refused) for v in family.variants], [], why=refused))
                 continue
-            fits = {variant.digest: predict(variant, self._machine) for variant in family.variants if variant.costs}
+            fits = {v.digest: predict(v.costs, self._machine) for v in family.variants if v.costs}
             pruned = prune(family, fits, self._budget)
             why = "" if pruned.candidates else "no variant fits this machine"
             self.plans.append(Plan(family, deque(pruned.candidates), list(pruned.rejected), [], why=why))

@@ -161,7 +161,7 @@ def _without_hopeless(
         if "/" in name:
             continue
         family = catalogue.family(name)
-        fits = {variant.digest: predict(variant, machine.facts) for variant in family.variants if variant.costs}
+        fits = {variant.digest: predict(variant.costs, machine.facts) for variant in family.variants if variant.costs}
         for lost in prune(family, fits, machine.budget_bytes).rejected:
             # Of a graph that nobody has counted, only the size is known.
             if lost.variant.costs is None and lost.variant.size_bytes <= usable_bytes(machine.budget_bytes):

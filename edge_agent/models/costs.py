@@ -1,146 +1,98 @@
 """What a graph costs, counted from the graph: constants, the peak of living intermediate tensors, and work.
 
-Counted for a batch of one: every symbol in a shape is taken as 1. QuantizeLinear and DequantizeLinear nodes
-count as nothing, because onnxruntime fuses them into the operators around them; a tensor between such a
-pair counts with its 8 bits. Graphs without control flow only.
+Any ONNX file can be counted. What its graph does not say (a shape that depends on data, which branch runs) is
+guessed, and the costs say so in words. Nothing is loaded into onnxruntime and nothing runs.
 
-Train-time only: imports onnx.
+Imports onnx: for who publishes models or looks at a file, not for the daemon.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import onnx
-from onnx import TensorProto, helper, shape_inference
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from edge_agent.models.catalogue import Costs
+from edge_agent.errors import WorkerError
+from edge_agent.models.counting import fusion, memory, quantized, shapes, work
+from edge_agent.models.counting.graph import walk
+from edge_agent.models.entries import MAX_MODEL_BYTES, Costs, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
+    from pathlib import Path
 
-_FREE = {"QuantizeLinear", "DequantizeLinear"}
-Shapes = dict[str, tuple[int, ...]]
+    from edge_agent.models.counting.graph import Graph
+
+_MAX_WORK = 200
+_MAX_GUESS_CHARACTERS = 500
 
 
-def count(model: onnx.ModelProto) -> Costs:
-    """Return the costs of `model` for one sample.
+def count_file(path: Path | str, extents: Mapping[str, int] | None = None) -> Costs:
+    """Return the costs of the ONNX file at `path` for one sample.
+
+    Args:
+        path: of any size; it is read, not loaded into onnxruntime.
+        extents: the usual extent of each symbol in the shapes; a symbol that is not given is 1.
 
     Raises:
-        ValueError: the graph has sub-graphs, or a tensor whose shape cannot be inferred.
+        WorkerError: "model-load": the file is no ONNX model.
+        OSError: it cannot be read.
     """
-    fixed = _with_batch_of_one(model)
-    graph = fixed.graph
-    if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for n in graph.node for a in n.attribute):
-        raise ValueError("graphs with control flow cannot be counted")
-    constants = {item.name: _bytes_of(item.data_type, item.dims) for item in graph.initializer}
-    shapes, sizes = _tensors(graph)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, RecursionError) as error:
+        raise WorkerError(
+            f"{path} is no ONNX model: {error or 'it cannot be decoded'}.",
+            code="model-load",
+            hint="Give a file in the ONNX format (protobuf).",
+        ) from error
+    if not model.graph.node and not model.graph.output:
+        raise WorkerError(f"{path} is no ONNX model: it has no graph.", code="model-load")
+    return count(model, extents)
+
+
+def count(model: onnx.ModelProto, extents: Mapping[str, int] | None = None) -> Costs:
+    """Return the costs of `model` for one sample; `extents` as for `count_file`."""
+    graph = shapes.read(model, extents)
+    in_file = [size for place in _graphs(graph) for size in (*place.constants.values(), *place.overridable.values())]
+    file_nodes = sum(1 for _ in walk(graph))
+    fusion.simplify(graph)
+    quantized.fuse(graph)
+    fusion.fuse(graph)
+    held, alive = memory.weights(graph), memory.living(graph)
+    loads, macs = work.count(graph)
     return Costs(
-        initializer_bytes=sum(constants.values()),
-        largest_initializer_bytes=max(constants.values(), default=0),
-        conv_fp32_initializer_bytes=_conv_fp32_bytes(graph),
-        activation_peak_bytes=_activation_peak(graph, sizes, set(constants)),
-        macs=sum(_macs(node, shapes) for node in graph.node),
-        nodes=sum(node.op_type not in _FREE for node in graph.node),
+        initializer_bytes=_capped(sum(in_file)),
+        largest_initializer_bytes=_capped(max(in_file, default=0)),
+        conv_fp32_initializer_bytes=_capped(held.repacked_together),
+        activation_peak_bytes=_capped(alive.peak),
+        macs=macs,
+        nodes=sum(1 for _ in walk(graph)),
+        held_bytes=_capped(held.held + held.widened),
+        packed_initializer_bytes=_capped(held.packed_singly),
+        largest_packed_bytes=_capped(held.largest_packed),
+        widened_bytes=_capped(held.widened),
+        activation_total_bytes=_capped(alive.total),
+        input_bytes=_capped(alive.inputs),
+        output_bytes=_capped(alive.outputs),
+        file_nodes=file_nodes,
+        work=tuple(
+            Work(
+                kind=load.kind,
+                nodes=max(1, round(load.nodes)),
+                amount=round(load.amount),
+                moved_bytes=round(load.moved_bytes),
+            )
+            for load in loads[:_MAX_WORK]
+        ),
+        guesses=tuple(f"{note[:_MAX_GUESS_CHARACTERS]}" for note in graph.notes),
     )
 
 
-def _with_batch_of_one(model: onnx.ModelProto) -> onnx.ModelProto:
-    fixed = onnx.ModelProto()
-    fixed.CopyFrom(model)
-    for value in (*fixed.graph.input, *fixed.graph.output):
-        for dimension in value.type.tensor_type.shape.dim:
-            if not dimension.HasField("dim_value"):
-                dimension.dim_value = 1
-    return shape_inference.infer_shapes(fixed, strict_mode=True, data_prop=True)
+def _graphs(graph: Graph) -> list[Graph]:
+    return [graph, *[place for node in graph.nodes for inner in node.inside for place in _graphs(inner)]]
 
 
-def _bytes_of(data_type: int, shape: Iterable[int]) -> int:
-    return int(helper.tensor_dtype_to_np_dtype(data_type).itemsize) * math.prod(shape)
-
-
-def _tensors(graph: onnx.GraphProto) -> tuple[Shapes, dict[str, int]]:
-    """Return the shape and the bytes of every tensor of the graph."""
-    shapes: Shapes = {item.name: tuple(item.dims) for item in graph.initializer}
-    sizes = {item.name: _bytes_of(item.data_type, item.dims) for item in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        if not all(dimension.HasField("dim_value") for dimension in tensor.shape.dim):
-            raise ValueError(f"the shape of {value.name!r} cannot be inferred")
-        shape = tuple(dimension.dim_value for dimension in tensor.shape.dim)
-        shapes[value.name] = shape
-        sizes[value.name] = _bytes_of(tensor.elem_type, shape)
-    return shapes, sizes
-
-
-def _conv_fp32_bytes(graph: onnx.GraphProto) -> int:
-    floats = {
-        item.name: _bytes_of(item.data_type, item.dims)
-        for item in graph.initializer
-        if item.data_type == TensorProto.FLOAT
-    }
-    return sum(floats.get(node.input[1], 0) for node in graph.node if node.op_type == "Conv")
-
-
-def _activation_peak(graph: onnx.GraphProto, sizes: dict[str, int], constants: set[str]) -> int:
-    """Return the largest sum of bytes of intermediate tensors that are needed at the same time."""
-    stands_for = _merged(graph, sizes)
-    last_use: dict[str, int] = {}
-    born: dict[str, int] = {value.name: 0 for value in graph.input}
-    for index, node in enumerate(graph.node):
-        for name in node.input:
-            if name and name not in constants:
-                last_use[stands_for.get(name, name)] = index
-        for name in node.output:
-            if name:
-                born.setdefault(stands_for.get(name, name), index)
-    for value in graph.output:
-        last_use[stands_for.get(value.name, value.name)] = len(graph.node)
-    # What descends from constants alone (dequantized weights) is folded away at load and is no activation.
-    fixed = _constant_descendants(graph, constants)
-    peak = 0
-    for index in range(len(graph.node)):
-        alive = (
-            name for name, start in born.items() if name not in fixed and start <= index <= last_use.get(name, start)
-        )
-        peak = max(peak, sum(sizes[name] for name in alive))
-    return peak
-
-
-def _merged(graph: onnx.GraphProto, sizes: dict[str, int]) -> dict[str, str]:
-    """Map each side of a Q or DQ node to the smaller, the 8-bit tensor: after fusion only that one exists."""
-    merged: dict[str, str] = {}
-    for node in graph.node:
-        if node.op_type in _FREE:
-            source = merged.get(node.input[0], node.input[0])
-            target = node.output[0]
-            keep, drop = (source, target) if sizes[source] <= sizes[target] else (target, source)
-            merged[drop] = keep
-            for name, kept in merged.items():
-                if kept == drop:
-                    merged[name] = keep
-    return merged
-
-
-def _constant_descendants(graph: onnx.GraphProto, constants: set[str]) -> set[str]:
-    fixed = set(constants)
-    for node in graph.node:
-        if node.input and all(name in fixed for name in node.input if name):
-            fixed.update(node.output)
-    return fixed
-
-
-def _macs(node: onnx.NodeProto, shapes: Shapes) -> int:
-    """Return the multiply-accumulates of one node; 0 for all but convolutions and matrix products."""
-    kind = node.op_type
-    if kind in ("Conv", "ConvInteger"):
-        kernel = shapes[node.input[1]]
-        return math.prod(shapes[node.output[0]]) * math.prod(kernel[1:])
-    if kind == "Gemm":
-        transposed = any(item.name == "transA" and item.i for item in node.attribute)
-        inner = shapes[node.input[0]][0 if transposed else 1]
-        return math.prod(shapes[node.output[0]]) * inner
-    if kind in ("MatMul", "MatMulInteger"):
-        return math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-1]
-    return 0
+def _capped(size: int) -> int:
+    return min(size, MAX_MODEL_BYTES)

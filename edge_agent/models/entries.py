@@ -174,20 +174,51 @@ class Usual(Entry):
     extent: Extent
 
 
+class Work(Entry):
+    """What nodes of one kind and about one size have to do in one run, added up over those nodes."""
+
+    kind: str = Field(pattern=r"^[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,31})?$")
+    """What kernels differ in, such as `conv1x1.u8s8` or `softmax` (see `models.counting.work`)."""
+    nodes: int = Field(ge=0)
+    amount: int = Field(ge=0)
+    """Multiply-accumulates of products, elements of everything else."""
+    moved_bytes: int = Field(ge=0)
+    """Tensors read and written, constants included."""
+
+
 class Costs(Entry):
-    """What the graph says about memory and work, for one sample (a batch of one)."""
+    """What the graph says about memory and work, for one sample: symbols at their usual extents, others 1.
+
+    Counted on the graph as onnxruntime rewrites it: constants folded, Q/DQ nodes fused where it fuses them.
+    """
 
     initializer_bytes: ByteCount
     """All constants of the graph, as they lie in the file."""
     largest_initializer_bytes: ByteCount
     conv_fp32_initializer_bytes: ByteCount
-    """Weights of float convolutions: onnxruntime packs them again while loading."""
+    """Weights of float convolutions: onnxruntime packs them again while loading, all before it frees the old ones."""
     activation_peak_bytes: ByteCount
-    """The most that intermediate tensors take at once, Q/DQ nodes left out: onnxruntime fuses them away."""
+    """The most that intermediate tensors take at once, and what operators take for themselves meanwhile."""
     macs: int = Field(ge=0)
-    """Multiply-accumulates of convolutions and matrix products."""
+    """Multiply-accumulates of products."""
     nodes: int = Field(ge=0)
-    """Operators that run, Q/DQ nodes left out."""
+    """Operators that run."""
+    held_bytes: ByteCount = 0
+    """Constants as a session keeps them: folded, and 16-bit floats widened to 32 bits."""
+    packed_initializer_bytes: ByteCount = 0
+    """Weights that are packed again one after the other."""
+    largest_packed_bytes: ByteCount = 0
+    widened_bytes: ByteCount = 0
+    """What 16-bit floats grow by."""
+    activation_total_bytes: ByteCount = 0
+    """All intermediate tensors of one run together."""
+    input_bytes: ByteCount = 0
+    output_bytes: ByteCount = 0
+    file_nodes: int = Field(default=0, ge=0)
+    """Operators as they stand in the file, those in sub-graphs included."""
+    work: tuple[Work, ...] = Field(default=(), max_length=200)
+    guesses: tuple[Text, ...] = Field(default=(), max_length=20)
+    """What the graph does not say and was guessed; predictions from it are less sure."""
 
 
 class Golden(Entry):

@@ -1,9 +1,9 @@
 """What a variant will cost on a machine, predicted before it is ever loaded. Pure: numbers in, intervals out.
 
-Memory is in bytes above an idle worker (onnxruntime imported, no session yet), for one sample at a time and
-with onnxruntime's arena as it is by default. The constants are from measurements of onnxruntime on CPUs;
-the width of an interval is how far its measurements lay apart. A prediction decides only what is worth
-trying: what is offered has been measured.
+Memory is in bytes above an idle worker (onnxruntime imported, no session yet), resident pages of all kinds, for one
+sample at a time and with onnxruntime's arena as it is by default. The constants are from measurements of onnxruntime
+on CPUs (docs/fit.md); the width of an interval is how far measurements lay apart. A prediction decides only what is
+worth trying: what is offered has been measured.
 """
 
 from __future__ import annotations
@@ -11,48 +11,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_agent.models.rates import assumed_us
+
 if TYPE_CHECKING:
-    from edge_agent.models.catalogue import Costs, Variant
+    from edge_agent.models.entries import Costs
+    from edge_agent.models.rates import Rates
 
 MIB = 1024 * 1024
 
-# Expected values: load = 14 MB + W + max(1.25 · Wconv, largest), steady = 3 MB + 1.02 · W, run = 9 MB +
-# 1.02 · W + 0.8 · L with W all constants, Wconv weights of float convolutions (packed anew), L the peak of
-# living intermediates.
-LOAD_BASE_BYTES = 14 * MIB
-STEADY_BASE_BYTES = 3 * MIB
-RUN_BASE_BYTES = 9 * MIB
-FIRST_SESSION_BYTES = 10 * MIB
-"""What the first session of a process takes on top, whatever the model: thread pool, kernel registry,
-arena.
-"""
-MISS_BYTES = 6 * MIB
-"""How far above the expected value a model unknown to the predictor has been seen."""
+SESSION_BYTES = 10.5 * MIB
+"""What the first session of a process takes, whatever the model: thread pool, kernel registry, pages of the library."""
+FIRST_RUN_BYTES = 1.2 * MIB
+"""What the first run takes, whatever the model: the arena's first piece."""
+NODE_BYTES = 3_500
+"""What a session keeps for an operator."""
+FILE_NODE_BYTES = 1_500
+"""What an operator of the file takes while it is loaded, besides."""
 AT_LEAST = 0.9
 """Of the constants, this share is in memory whatever else is saved."""
 CONV_PACKING = 1.25
-STEADY_FACTOR = 1.02
-LIVENESS_FACTOR = 0.8
-LIVENESS_WORST = 2.25
+ARENA_FACTOR = 1.15
+ARENA_WORST = 2.25
 """The arena grows by powers of two and layouts are changed through copies: large images took 2.1 times
 their liveness.
 """
+MISS_BYTES = 6 * MIB
+"""How far above the expected value a model unknown to the predictor has been seen."""
 
-RUN_OVERHEAD_US = (3.0, 8.0, 50.0)
-NODE_OVERHEAD_US = (0.3, 1.5, 15.0)
-GMACS_PER_CPU = (0.3, 4.0, 100.0)
+NODE_US = (0.3, 1.0, 8.0)
+RUN_US = (3.0, 20.0, 100.0)
+GMACS_PER_CPU = (0.3, 6.0, 150.0)
 """Milliards of float multiply-accumulates a second of one CPU, from an in-order board to a server with
 AVX-512.
 """
 MEMORY_GB_PER_SECOND = (1.0, 4.0, 40.0)
-MEASURED_SPREAD = (0.5, 1.0, 2.0)
-"""What a kernel reaches of a measured rate, as factors."""
-EIGHT_BIT_SPEED = (0.1, 1.3, 4.0)
-"""8-bit against float kernels: the same model in 8 bits was seen up to 4 times as fast, and far slower than
-in floats.
-"""
-
-_EIGHT_BIT = frozenset({"qdq", "qoperator", "dynamic"})
+GUESS_SPREAD = (0.3, 3.0)
+"""Where only the rate of float products is measured, other kinds of work lie within these factors."""
+CURVE_SPREAD = (0.6, 1.9)
+"""Where every kind of work was measured, whole models lay within these factors of the sum."""
+QUOTA_PERIOD_MS = 100.0
+"""The kernel hands out a CPU quota by the tenth of a second, unless somebody changed that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +83,20 @@ class MachineFacts:
     gmacs_per_second: float | None = None
     """Measured float multiply-accumulates of all those CPUs together, in milliards a second."""
     memory_gb_per_second: float | None = None
+    rates: Rates | None = None
+    """Each kind of work, measured with onnxruntime on this machine."""
+    quota_cpus: float | None = None
+    """What a control group allows, in CPUs; None without such a limit."""
 
     def __post_init__(self) -> None:
-        for value in (self.cpus, self.gmacs_per_second, self.memory_gb_per_second):
+        for value in (self.cpus, self.gmacs_per_second, self.memory_gb_per_second, self.quota_cpus):
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"a machine's facts are above 0, not {value}")
+
+    @property
+    def threads(self) -> int:
+        """The threads that a run gets if nobody says otherwise: whole CPUs, at least one."""
+        return max(1, int(self.cpus))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,80 +116,152 @@ class Fit:
         return Interval(max(load.low, run.low), max(load.expected, run.expected), max(load.high, run.high))
 
 
-def predict(variant: Variant, machine: MachineFacts) -> Fit:
-    """Return what `variant` is expected to cost on `machine`, and why in words.
+def predict(costs: Costs, machine: MachineFacts, threads: int | None = None) -> Fit:
+    """Return what a graph with these costs is expected to take on `machine`, and why in words.
 
-    Raises:
-        ValueError: nobody has counted the costs of its graph.
+    Args:
+        costs: counted by `models.costs`.
+        machine: what is known about it.
+        threads: inside an operator; None for as many as the machine has whole CPUs.
     """
-    if variant.costs is None:
-        raise ValueError(f"the costs of {variant.name} are not known")
-    load, load_reason = _load_peak(variant.costs)
-    steady, run, run_reason = _resident(variant.costs)
-    latency, latency_reasons = _latency(variant, variant.costs, machine)
-    return Fit(load, steady, run, latency, (load_reason, run_reason, *latency_reasons))
+    load, load_reason = _load_peak(costs)
+    steady, run, run_reason = _resident(costs)
+    latency, latency_reasons = _latency(costs, machine, threads or machine.threads)
+    guessed = tuple(f"the graph does not say all: {guess}" for guess in costs.guesses[:3])
+    return Fit(load, steady, run, latency, (load_reason, run_reason, *latency_reasons, *guessed))
+
+
+def _held(costs: Costs) -> float:
+    return max(costs.held_bytes, costs.initializer_bytes)
 
 
 def _load_peak(costs: Costs) -> tuple[Interval, str]:
-    weights = costs.initializer_bytes
-    packed = CONV_PACKING * costs.conv_fp32_initializer_bytes
-    extra = max(packed, costs.largest_initializer_bytes)
-    expected = LOAD_BASE_BYTES + weights + extra
-    why = "its convolutions' weights packed anew" if packed >= extra else "a second copy of its largest constant"
+    held = _held(costs)
+    extras = {
+        "its convolutions' weights packed anew": CONV_PACKING * costs.conv_fp32_initializer_bytes,
+        "a second copy of its largest constant": float(
+            max(costs.largest_packed_bytes, costs.largest_initializer_bytes)
+        ),
+        "16-bit floats beside their 32-bit copies": 1.0 * costs.widened_bytes,
+    }
+    why, extra = max(extras.items(), key=lambda item: item[1])
+    nodes = NODE_BYTES * costs.nodes + FILE_NODE_BYTES * costs.file_nodes
+    expected = SESSION_BYTES + nodes + held + extra
     reason = (
-        f"loading takes about {_mb(expected)}: {_mb(weights)} of constants, {_mb(extra)} for {why}, "
-        f"{_mb(LOAD_BASE_BYTES)} for a session"
+        f"loading takes about {_mb(expected)}: {_mb(held)} of constants, {_mb(extra)} for {why}, "
+        f"{_mb(SESSION_BYTES + nodes)} for a session of {costs.nodes} operators"
     )
-    return Interval(AT_LEAST * weights, expected, 1.05 * expected + MISS_BYTES), reason
+    return Interval(AT_LEAST * min(held, costs.initializer_bytes), expected, 1.05 * expected + MISS_BYTES), reason
 
 
 def _resident(costs: Costs) -> tuple[Interval, Interval, str]:
-    weights, alive = costs.initializer_bytes, costs.activation_peak_bytes
-    held = STEADY_FACTOR * weights
-    steady = Interval(
-        AT_LEAST * weights, STEADY_BASE_BYTES + held, STEADY_BASE_BYTES + 1.05 * held + FIRST_SESSION_BYTES
-    )
-    run_expected = RUN_BASE_BYTES + held + LIVENESS_FACTOR * alive
-    run_high = RUN_BASE_BYTES + 1.05 * held + LIVENESS_WORST * alive + MISS_BYTES
+    held = _held(costs)
+    alive = costs.activation_peak_bytes + costs.input_bytes + costs.output_bytes
+    session = SESSION_BYTES + NODE_BYTES * costs.nodes
+    least = AT_LEAST * min(held, costs.initializer_bytes)
+    steady = Interval(least, session + held, 1.05 * (session + held) + MISS_BYTES)
+    arena = ARENA_FACTOR * alive
+    expected = session + FIRST_RUN_BYTES + held + arena
+    high = 1.05 * (session + FIRST_RUN_BYTES + held) + ARENA_WORST * alive + MISS_BYTES
     reason = (
-        f"running takes about {_mb(run_expected)}: {_mb(held)} of weights, {_mb(LIVENESS_FACTOR * alive)} "
-        f"between the layers, {_mb(RUN_BASE_BYTES)} for the session and its arena"
+        f"running takes about {_mb(expected)}: {_mb(held)} of weights, {_mb(arena)} "
+        f"between the layers, {_mb(session + FIRST_RUN_BYTES)} for the session and its arena"
     )
-    return steady, Interval(AT_LEAST * weights, run_expected, run_high), reason
+    return steady, Interval(least, expected, high), reason
 
 
-def _latency(variant: Variant, costs: Costs, machine: MachineFacts) -> tuple[Interval, list[str]]:
+# -- time --------------------------------------------------------------------------------------------------------
+
+
+def _latency(costs: Costs, machine: MachineFacts, threads: int) -> tuple[Interval, list[str]]:
     """Return the time of one run: the slower of computing and moving bytes, and what every node costs."""
+    if machine.rates is not None and costs.work:
+        times, reasons = _measured_ms(costs, machine.rates, threads)
+    else:
+        times, reasons = _assumed_ms(costs, machine, threads)
+    low, expected, high = times
+    quota = machine.quota_cpus
+    if quota is not None and quota < threads:
+        low, expected, high = (_under_quota(value, threads, quota) for value in (low, expected, high))
+        reasons.append(f"a quota of {quota:g} CPUs stops it for part of the time")
+    latency = Interval(low, max(low, expected), max(low, expected, high))
+    many = "s" if threads > 1 else ""
+    reasons.append(f"one sample takes about {latency.expected:.3g} ms with {threads} thread{many}")
+    return latency, reasons
+
+
+def _measured_ms(costs: Costs, rates: Rates, threads: int) -> tuple[tuple[float, float, float], list[str]]:
+    total = rates.run_us.get(rates.threads_for(threads) or 0, RUN_US[1])
+    by_kind: dict[str, float] = {}
+    unsure = 0.0
+    gmacs = _rate_of_products(rates, threads)
+    for entry in costs.work:
+        per_node = entry.amount / entry.nodes if entry.nodes else 0.0
+        us = rates.node_us(entry.kind, per_node, threads)
+        if us is None:
+            us = assumed_us(entry.kind, per_node, gmacs) + NODE_US[1]
+            unsure += us * entry.nodes
+        by_kind[entry.kind] = by_kind.get(entry.kind, 0.0) + us * entry.nodes
+    total += sum(by_kind.values())
+    low, high = CURVE_SPREAD
+    least = low * (total - unsure) + GUESS_SPREAD[0] * unsure
+    most = high * (total - unsure) + GUESS_SPREAD[1] * unsure
+    reasons = []
+    if by_kind:
+        kind, most_of_it = max(by_kind.items(), key=lambda item: item[1])
+        reasons.append(f"{most_of_it / total:.0%} of the time goes into {kind}")
+    if unsure > total / 10:
+        reasons.append("some of its operators were not measured here, so that its latency is less sure")
+    if rates.share < 0.9:
+        reasons.append(f"other programs take {1 - rates.share:.0%} of the CPU")
+    return (least / 1e3, total / rates.share / 1e3, most / rates.share / 1e3), reasons
+
+
+def _rate_of_products(rates: Rates, threads: int) -> float:
+    us = rates.node_us("matmul.f32", 1e7, threads)
+    return GMACS_PER_CPU[1] if us is None else max(1e-3, 1e7 / us / 1e3)
+
+
+def _assumed_ms(costs: Costs, machine: MachineFacts, threads: int) -> tuple[tuple[float, float, float], list[str]]:
     reasons = []
     if machine.gmacs_per_second is None:
-        rates = tuple(rate * machine.cpus for rate in GMACS_PER_CPU)
+        slow, usual, fast = (rate * min(threads, machine.cpus) for rate in GMACS_PER_CPU)
         reasons.append("how fast this machine multiplies is not measured, so that its latency is a wide guess")
     else:
-        rates = tuple(machine.gmacs_per_second * factor for factor in MEASURED_SPREAD)
+        usual = machine.gmacs_per_second * min(1.0, threads / machine.threads)
+        slow, fast = usual * GUESS_SPREAD[0], usual * GUESS_SPREAD[1]
     if machine.memory_gb_per_second is None:
         speeds = MEMORY_GB_PER_SECOND
     else:
-        speeds = (
-            machine.memory_gb_per_second * MEASURED_SPREAD[0],
-            machine.memory_gb_per_second,
-            machine.memory_gb_per_second * MEASURED_SPREAD[2],
-        )
-    if variant.format in _EIGHT_BIT:
-        rates = tuple(rate * factor for rate, factor in zip(rates, EIGHT_BIT_SPEED, strict=True))
-        reasons.append("8-bit kernels may be faster or much slower than float ones here: only a measurement tells")
+        speeds = (machine.memory_gb_per_second * 0.5, machine.memory_gb_per_second, machine.memory_gb_per_second * 2)
     moved = costs.initializer_bytes + 2 * costs.activation_peak_bytes
-    slow, usual, fast = (
+
+    def total(rate: float, speed: float, run_us: float, node_us: float) -> float:
+        if costs.work:
+            compute = sum(
+                entry.nodes * assumed_us(entry.kind, entry.amount / max(1, entry.nodes), rate) for entry in costs.work
+            )
+        else:
+            compute = costs.macs / (rate * 1e3)
         # 1e9 a second is 1e6 a millisecond.
-        max(costs.macs / (rate * 1e6), moved / (speed * 1e6))
-        for rate, speed in zip(rates, speeds, strict=True)
-    )
-    least, overhead, most = (
-        (run + node * costs.nodes) / 1e3 for run, node in zip(RUN_OVERHEAD_US, NODE_OVERHEAD_US, strict=True)
-    )
-    latency = Interval(fast + least, usual + overhead, slow + most)
-    bound = "fixed costs of its nodes" if overhead > usual else "arithmetic and memory"
-    reasons.append(f"one sample takes about {latency.expected:.3g} ms, mostly {bound}")
-    return latency, reasons
+        return max(compute / 1e3, moved / (speed * 1e6)) + (run_us + node_us * costs.nodes) / 1e3
+
+    low = total(fast, speeds[2], RUN_US[0], NODE_US[0])
+    expected = total(usual, speeds[1], RUN_US[1], NODE_US[1])
+    high = total(slow, speeds[0], RUN_US[2], NODE_US[2])
+    return (low, expected, high), reasons
+
+
+def _under_quota(milliseconds: float, threads: int, quota: float) -> float:
+    """Return how long a run takes whose group is stopped when it has used up its share of a period.
+
+    In each period of 100 ms all threads together may run for `quota` periods. A run that needs more than that waits
+    for the next period, as often as it takes; half of the runs that are shorter than half of it do not wait at all,
+    so that the median does not.
+    """
+    burst = QUOTA_PERIOD_MS * quota / threads  # wall time until the group is stopped
+    waits = round(milliseconds / burst)
+    return milliseconds + waits * (QUOTA_PERIOD_MS - burst)
 
 
 def _mb(size_bytes: float) -> str:

@@ -23,7 +23,7 @@ def _variant(name: str = "fp32", *, quality: float = 0.99, n: int = 364, **chang
         "macs": 36_000,
         "nodes": 8,
     }
-    costs.update({key: changes.pop(key) for key in tuple(changes) if key in costs})
+    costs.update({key: changes.pop(key) for key in tuple(changes) if key in Costs.model_fields})
     entry: dict[str, Any] = {
         "name": name,
         "file": f"{name}.onnx",

@@ -1,0 +1,191 @@
+"""How fast a machine does each kind of work, as measured with onnxruntime itself, and what is assumed where it is not.
+
+A rate is a curve: how long one node takes, by its amount of work, at one number of threads. Between two measured
+amounts a straight line in logarithms is taken; beyond the last, time grows with the amount; below the first, the time
+that is fixed a node is the least. Pure: numbers in, microseconds out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """One measurement: a node with so much work (multiply-accumulates or elements) took so many microseconds."""
+
+    amount: float
+    us: float
+
+
+class Kind(NamedTuple):
+    """What is assumed of a kind of work that was not measured.
+
+    `relative` is its rate against float products of matrices, for multiply-accumulates; `ns` is the time an element
+    takes on a CPU that does 20 milliards of multiply-accumulates a second, for everything else.
+    """
+
+    relative: float = 0.0
+    ns: float = 0.0
+    stands_for: str = ""
+    """The kind whose measurement is used in place of its own."""
+    factor: float = 1.0
+
+
+REFERENCE_GMACS = 20.0
+"""The machine that the times of `KINDS` are from: 20 milliards of float multiply-accumulates a second a CPU."""
+
+KINDS: dict[str, Kind] = {
+    "matmul.f32": Kind(1.0),
+    "matmul.f64": Kind(0.4, stands_for="matmul.f32", factor=2.0),
+    "matmul.u8s8": Kind(1.6),
+    "matmul.u8u8": Kind(1.4),
+    "matmul.dynamic_u8s8": Kind(1.5),
+    "matmul.dynamic_u8u8": Kind(1.3),
+    "matvec.f32": Kind(0.2),
+    "matvec.f64": Kind(0.1, stands_for="matvec.f32", factor=2.0),
+    "matvec.u8s8": Kind(0.5),
+    "matvec.u8u8": Kind(0.4, stands_for="matvec.u8s8"),
+    "matvec.dynamic_u8s8": Kind(0.5, stands_for="matvec.u8s8"),
+    "matvec.dynamic_u8u8": Kind(0.4, stands_for="matvec.u8s8"),
+    "nbits4": Kind(0.6),
+    "nbits8": Kind(0.6),
+    "nbits4_vec": Kind(0.5),
+    "nbits8_vec": Kind(0.4),
+    "conv.f32": Kind(0.9),
+    "conv1x1.f32": Kind(0.8),
+    "conv_in.f32": Kind(0.5),
+    "dwconv.f32": Kind(0.2),
+    "conv_plain.f32": Kind(0.6),
+    "convtranspose.f32": Kind(0.5),
+    "conv.u8s8": Kind(1.1),
+    "conv1x1.u8s8": Kind(1.4),
+    "conv_in.u8s8": Kind(0.4),
+    "dwconv.u8s8": Kind(0.2),
+    "conv.u8u8": Kind(1.0),
+    "conv1x1.u8u8": Kind(1.2),
+    "conv_in.u8u8": Kind(0.4, stands_for="conv_in.u8s8"),
+    "dwconv.u8u8": Kind(0.2, stands_for="dwconv.u8s8"),
+    "conv.integer": Kind(0.3),
+    "conv1x1.integer": Kind(0.4),
+    "conv_in.integer": Kind(0.2, stands_for="conv.integer"),
+    "dwconv.integer": Kind(0.02),
+    "lstm.f32": Kind(0.3),
+    "cheap": Kind(ns=0.15),
+    "costly": Kind(ns=1.0),
+    "exp": Kind(ns=0.8),
+    "gelu": Kind(ns=1.2),
+    "softmax": Kind(ns=0.8),
+    "norm": Kind(ns=1.5),
+    "copy": Kind(ns=0.4),
+    "resize": Kind(ns=1.0),
+    "pool": Kind(ns=0.1),
+    "reduce": Kind(ns=0.4),
+    "quant": Kind(ns=0.3),
+    "qelem": Kind(ns=0.3),
+    "qsoftmax": Kind(ns=2.0),
+    "view": Kind(ns=0.0),
+}
+_UNKNOWN = "costly"
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """The measured curves of one machine, by number of threads and kind of work.
+
+    Raises:
+        ValueError: a curve without points, or a point that is not above 0.
+    """
+
+    curves: Mapping[int, Mapping[str, tuple[Point, ...]]]
+    run_us: Mapping[int, float] = field(default_factory=dict)
+    """What one run takes besides its nodes, by number of threads."""
+    share: float = 1.0
+    """Of the time that it wanted a CPU, how much of it the measurement had one: less than 1 on a busy machine."""
+
+    def __post_init__(self) -> None:
+        for kinds in self.curves.values():
+            for points in kinds.values():
+                if not points or any(not (0 < value < math.inf) for point in points for value in point):
+                    raise ValueError("a rate needs points above 0")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"a share of the CPU is above 0 and at most 1, not {self.share}")
+
+    def threads_for(self, threads: int) -> int | None:
+        """Return the measured number of threads that is nearest to `threads`, the lower one of two."""
+        return min(self.curves, key=lambda count: (abs(count - threads), count), default=None)
+
+    def node_us(self, kind: str, amount: float, threads: int) -> float | None:
+        """Return how long a node of this kind and amount takes; None if nothing like it was measured."""
+        count = self.threads_for(threads)
+        if count is None:
+            return None
+        curves = self.curves[count]
+        known = KINDS.get(kind)
+        if kind in curves:
+            return along(curves[kind], amount)
+        if known is not None and known.stands_for in curves:
+            return known.factor * along(curves[known.stands_for], amount)
+        return None
+
+    @classmethod
+    def from_json(cls, data: object) -> Rates:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError: something else.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("rates are an object")  # noqa: TRY004 - one kind of error for all that is wrong
+        try:
+            curves = {
+                int(threads): {
+                    str(kind): tuple(Point(float(amount), float(us)) for amount, us in points)
+                    for kind, points in kinds.items()
+                }
+                for threads, kinds in data["curves"].items()
+            }
+            run_us = {int(threads): float(us) for threads, us in data["run_us"].items()}
+            return cls(curves, run_us, float(data["share"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not rates: {error}") from error
+
+    def to_json(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        return {
+            "curves": {
+                str(threads): {
+                    kind: [[round(p.amount), round(p.us, 3)] for p in points] for kind, points in kinds.items()
+                }
+                for threads, kinds in self.curves.items()
+            },
+            "run_us": {str(threads): round(us, 3) for threads, us in self.run_us.items()},
+            "share": round(self.share, 4),
+        }
+
+
+def along(points: tuple[Point, ...], amount: float) -> float:
+    """Return the time for `amount` on a curve, in microseconds."""
+    ordered = sorted(points)
+    first, last = ordered[0], ordered[-1]
+    if amount <= first.amount:
+        # A small node costs what calling it costs: time falls with the amount, but not to nothing.
+        return max(first.us * amount / first.amount, min(first.us, 1.0))
+    if amount >= last.amount:
+        return last.us * amount / last.amount
+    for low, high in pairwise(ordered):
+        if amount <= high.amount:
+            part = math.log(amount / low.amount) / math.log(high.amount / low.amount)
+            return math.exp(math.log(low.us) + part * (math.log(high.us) - math.log(low.us)))
+    return last.us
+
+
+def assumed_us(kind: str, amount: float, gmacs_per_second: float) -> float:
+    """Return how long a node takes on a machine of which only its rate of float products is known."""
+    known = KINDS.get(kind, KINDS[_UNKNOWN])
+    if known.relative:
+        return amount / (gmacs_per_second * known.relative * 1e3)
+    return amount * known.ns * REFERENCE_GMACS / gmacs_per_second / 1e3
