@@ -11,11 +11,12 @@ from chaos.simulator.script import Script
 from chaos.simulator.world import Process, Promise, World
 from fakes import BUDGET_BYTES, COORDINATOR_KEY, MACHINE, MAX_BYTES, NETWORK, RUNTIME, TOPICS, answer_to, canary_done
 
-from edge_agent.agent.core import Core, Rules
+from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     Command,
     Event,
     Exit,
+    ForgetSpooled,
     LinkDown,
     LinkUp,
     LoadModel,
@@ -24,6 +25,10 @@ from edge_agent.agent.events import (
     Publish,
     RunCanary,
     RunModel,
+    Spooled,
+    SpoolFailed,
+    SpoolLoaded,
+    SpoolResult,
     StartWorker,
     StopRequested,
     StopWorker,
@@ -32,6 +37,7 @@ from edge_agent.agent.events import (
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.rules import Rules
 from edge_agent.inference.events import ModelLoaded, RunDone, WorkerDied, WorkerEvent, WorkerStarted
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.fit import MachineFacts
@@ -44,6 +50,8 @@ STOP_SECONDS = 10.0
 WORKER_START_SECONDS = 0.3
 CANARY_SECONDS = 0.05
 LOAD_SECONDS = 0.05
+SPOOL_SECONDS = 0.02
+"""The longest that a healthy disk takes for one result."""
 RUN_SECONDS = 0.4
 """The longest that a run takes that is not slow."""
 
@@ -115,6 +123,10 @@ class AgentProcess(Process):
         self._stop_asked: float | None = None
         self._back_after = 0.0
         self._last_state = "online"
+        self.spool: dict[tuple[bytes, int], bytes] = {}
+        """What is on disk, whatever happens to the process."""
+        self._spooling: deque[SpoolResult | ForgetSpooled] = deque()
+        self._spool_fails_until = 0.0
         self._presence = Presence(key, TOPICS, MACHINE)
         self.core = self._new_core()
 
@@ -131,6 +143,7 @@ class AgentProcess(Process):
         self.incarnation += 1
         self.core = self._new_core()
         self._stop_asked = None
+        self.give(SpoolLoaded(tuple(Spooled(job, epoch, kept, 1.0) for (job, epoch), kept in self.spool.items())))
         self.give(PlanRequested())
         self._broker.connect_soon(self.number, 0.1)
 
@@ -148,7 +161,12 @@ class AgentProcess(Process):
             presence=self._presence,
             coordinator_key=COORDINATOR_KEY.public,
             planner=planner,
-            rules=Rules(max_in_flight=script.agent_room, worker_idle_seconds=script.worker_idle_seconds),
+            rules=Rules(
+                max_in_flight=script.agent_room,
+                worker_idle_seconds=script.worker_idle_seconds,
+                spool_seconds=0.0 if script.spool else 3600.0,
+            ),
+            draw=lambda: self.world.draw(200 + self.number),
         )
 
     def crash(self, seconds: float, *, power: bool = False) -> None:
@@ -172,6 +190,7 @@ class AgentProcess(Process):
         self.alive = False
         self.incarnation += 1
         self.worker = None
+        self._spooling.clear()
         self.forget_inbox()
 
     # -- the link -----------------------------------------------------------------------------------------------------
@@ -245,10 +264,43 @@ class AgentProcess(Process):
                 case RunModel():
                     seconds = RUN_SECONDS * share(self.world.seed, 6, self.number, command.token)
                     self._do(seconds, RunDone(command.token, answer_to(command.inputs[0]), 300))
+                case SpoolResult() | ForgetSpooled():
+                    self._keep(command)
                 case Exit():
                     self._exit()
                     return
         self.boundary()
+
+    # -- the disk -----------------------------------------------------------------------------------------------------
+
+    def spool_fails(self, seconds: float) -> None:
+        """Let its disk take nothing for a while."""
+        self._spool_fails_until = self.world.now + seconds
+
+    def _keep(self, command: SpoolResult | ForgetSpooled) -> None:
+        self._spooling.append(command)
+        if len(self._spooling) == 1:
+            self._keep_next()
+
+    def _keep_next(self) -> None:
+        incarnation = self.incarnation
+
+        def done() -> None:
+            if incarnation != self.incarnation:
+                return
+            command = self._spooling.popleft()
+            if self.world.now < self._spool_fails_until:
+                keys = ((command.job, command.epoch),) if isinstance(command, SpoolResult) else ()
+                self.give(SpoolFailed(keys, "The disk is full."))
+            elif isinstance(command, SpoolResult):
+                self.spool[command.job, command.epoch] = command.payload
+            else:
+                for key in command.keys:
+                    self.spool.pop(key, None)
+            if self._spooling and incarnation == self.incarnation:
+                self._keep_next()
+
+        self.world.later(SPOOL_SECONDS * self.world.draw(100 + self.number), done)
 
     def _note_state(self, command: Publish) -> None:
         """Remember which birth was said last, for the promise that a stop is said."""
@@ -269,6 +321,12 @@ class AgentProcess(Process):
         else:
             self.stops.append((self._stop_asked, self.world.now, self._link.up))
             self.silent_stops += self._link.up and self._last_state != "stopped"
+        for command in self._spooling:  # the daemon lets the disk finish
+            if isinstance(command, SpoolResult):
+                self.spool[command.job, command.epoch] = command.payload
+            else:
+                for key in command.keys:
+                    self.spool.pop(key, None)
         self._end()
         self._broker.end(self.number, noticed=True, goodbye=True)
         self.world.later(self._back_after, self.start)

@@ -94,6 +94,7 @@ _AGENT_FAULTS: tuple[Draw, ...] = (
     _kill_worker,
     _kill_worker,
     _simple(Kind.HANG_WORKER),
+    _lasting(Kind.SPOOL_FAILS, _agent),
     _clock(_agent),
 )
 _NETWORK_FAULTS: tuple[Draw, ...] = (
@@ -151,6 +152,7 @@ def generate(seed: int, profile: str | None = None) -> Script:
         max_queued_jobs=3 if crowded else 100,
         agent_room=rng.choice((1, 2, 4)),
         worker_idle_seconds=rng.choice((0.0, 0.0, 2.0)),
+        spool=rng.random() < 0.5,
     )
 
 

@@ -146,6 +146,8 @@ def everything_drains(simulation: Simulation) -> Found:
     for agent in simulation.agents:
         if len(agent.core.attempts):
             yield Promise.BROKER, f"{agent} holds {len(agent.core.attempts)} attempts for ever"
+        if agent.spool and not any(fault.step.kind is Kind.SPOOL_FAILS for fault in simulation.faults):
+            yield Promise.BROKER, f"{agent} keeps {len(agent.spool)} results on disk that were settled"
 
 
 def everybody_is_back(simulation: Simulation) -> Found:

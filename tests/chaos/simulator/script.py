@@ -34,6 +34,7 @@ class Kind(StrEnum):
     KILL_WORKER = "kill-worker"
     HANG_WORKER = "hang-worker"
     SLOW_DISK = "slow-disk"
+    SPOOL_FAILS = "spool-fails"
     REVOKE = "revoke"
     APPROVE = "approve"
 
@@ -62,6 +63,7 @@ SENTENCES = {
     Kind.KILL_WORKER: "the worker of {who} is killed before command {count} of {who} from here",
     Kind.HANG_WORKER: "the worker of {who} hangs",
     Kind.SLOW_DISK: "the coordinator's disk takes {seconds:g} s for the next transaction",
+    Kind.SPOOL_FAILS: "the disk of {who} takes nothing for {seconds:g} s",
     Kind.REVOKE: "the operator takes back the admission of {who}",
     Kind.APPROVE: "the operator admits {who}",
 }
@@ -108,6 +110,7 @@ class Script:
         profile: which faults may befall it, for the promises that hold only where others do not interfere.
         agents: how many.
         steps: in the order of their times.
+        spool: every result counts as expensive, so that it is kept on disk.
     """
 
     seed: int
@@ -119,6 +122,7 @@ class Script:
     max_queued_jobs: int = 100
     agent_room: int = 4
     worker_idle_seconds: float = 0.0
+    spool: bool = False
 
     def without(self, dropped: frozenset[int]) -> Script:
         """Return the script without the steps of these positions."""
@@ -149,6 +153,7 @@ class Script:
         head = (
             f"seed {self.seed}, {self.profile}: {self.agents} agents with room for {self.agent_room}, "
             f"lease {self.lease_seconds:g} s, at most {self.max_attempts} attempts, "
-            f"queue of {self.max_queued_jobs}, workers sleep after {self.worker_idle_seconds:g} s"
+            f"queue of {self.max_queued_jobs}, workers sleep after {self.worker_idle_seconds:g} s, "
+            f"{'every result is' if self.spool else 'no result is'} kept on disk"
         )
         return "\n".join([head, *map(str, self.steps)])

@@ -179,6 +179,8 @@ class Simulation:
                 agent.hang_worker()
             case Kind.SLOW_DISK:
                 self.coordinator.slow_disk_seconds = step.seconds
+            case Kind.SPOOL_FAILS if agent is not None:
+                agent.spool_fails(step.seconds)
             case Kind.REVOKE if agent is not None:
                 self.coordinator.change_approved(self.coordinator.approved - {agent.id})
             case Kind.APPROVE if agent is not None:
