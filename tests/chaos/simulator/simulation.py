@@ -133,7 +133,7 @@ class Simulation:
 
     # -- the steps ----------------------------------------------------------------------------------------------------
 
-    def _do(self, step: Step) -> None:  # noqa: C901, PLR0912 one branch a kind
+    def _do(self, step: Step) -> None:  # noqa: C901, PLR0912, PLR0915 one branch a kind
         self.world.counts[step.kind] += 1
         self.world.say(str(step)[11:])
         if step.kind not in REQUESTS:
