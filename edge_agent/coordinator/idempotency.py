@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-MAX_KNOWN = 100_000
-"""So many keys are kept in memory, about 40 MB; older ones are in the database alone."""
+MAX_KNOWN = 1_000
+"""So many keys are kept in memory, about 0.4 MB; older ones are in the database alone. A client that repeats itself
+does so within seconds, and a coordinator's memory should not grow with each job for days."""
 
 
 class KnownRequests:
