@@ -20,13 +20,14 @@ from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "chaos"))
 
-from chaos.simulator.generate import PROFILES, generate
-from chaos.simulator.oracle import check
-from chaos.simulator.report import Tally, explain, play, play_all
-from chaos.simulator.script import REQUESTS, Kind, Script
-from chaos.simulator.simulation import Simulation
-from chaos.simulator.wire import token_wire
+from simulator.generate import PROFILES, generate
+from simulator.oracle import check
+from simulator.report import Tally, explain, play, play_all
+from simulator.script import REQUESTS, Kind, Script
+from simulator.simulation import Simulation
+from simulator.wire import token_wire
 
 CHUNK = 200
 MAX_FAILURES = 5

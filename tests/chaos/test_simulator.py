@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from chaos.simulator.database import Database
-from chaos.simulator.generate import PROFILES, generate
-from chaos.simulator.oracle import Violation
-from chaos.simulator.report import explain, play, play_all
-from chaos.simulator.script import COORDINATOR, Kind, Script, Step
-from chaos.simulator.shrink import shrink
-from chaos.simulator.simulation import Simulation
-from chaos.simulator.wire import TokenWire, token_wire
-from chaos.simulator.world import Promise
+from simulator.database import Database
+from simulator.generate import PROFILES, generate
+from simulator.oracle import Violation
+from simulator.report import explain, play, play_all
+from simulator.script import COORDINATOR, Kind, Script, Step
+from simulator.shrink import shrink
+from simulator.simulation import Simulation
+from simulator.wire import TokenWire, token_wire
+from simulator.world import Promise
 
 from edge_agent.coordinator.events import Commit, Record
 from edge_agent.coordinator.jobs import Job, JobState
@@ -136,7 +136,7 @@ def test_a_failure_says_its_smallest_script_and_how_to_play_it_again(
     wire: TokenWire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """People get sentences, and a command line."""
-    monkeypatch.setattr("chaos.simulator.oracle.RULES", [_forbids_cancelling])
+    monkeypatch.setattr("simulator.oracle.RULES", [_forbids_cancelling])
     script = _base(Step(0.5, Kind.WEATHER, seconds=2.0, count=30), Step(1.35, Kind.CRASH, 1, 1.0, 3))
     text = explain(script, play(script, wire)[1], wire)
     assert "promise 1 (ends_once): something was cancelled" in text

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from chaos.simulator.broker import Broker, Link
-from chaos.simulator.chance import share
-from chaos.simulator.script import Script
-from chaos.simulator.world import Process, Promise, World
 from fakes import BUDGET_BYTES, COORDINATOR_KEY, MACHINE, MAX_BYTES, NETWORK, RUNTIME, TOPICS, answer_to, canary_done
 
 from edge_agent.agent.core import Core
@@ -45,6 +41,10 @@ from edge_agent.notes import Note
 from edge_agent.wire import envelope
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Birth
+from simulator.broker import Broker, Link
+from simulator.chance import share
+from simulator.script import Script
+from simulator.world import Process, Promise, World
 
 STOP_SECONDS = 10.0
 WORKER_START_SECONDS = 0.3

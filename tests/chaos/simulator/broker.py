@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from chaos.simulator.chance import mix
-from chaos.simulator.script import COORDINATOR, Kind, Step
-from chaos.simulator.world import World
-
 from edge_agent.wire.topics import CHANNELS, UP_CHANNELS, Topics
+from simulator.chance import mix
+from simulator.script import COORDINATOR, Kind, Step
+from simulator.world import World
 
 KEEPALIVE_LEASES = 1.5
 """A dead connection is noticed after so many leases: 45 s where the lease has 30."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from chaos.simulator.coordinator import Answer, CoordinatorProcess
-from chaos.simulator.script import Step
-from chaos.simulator.world import Promise, World
 from fakes import scan
 
 from edge_agent.coordinator.events import JobStored, Outcome, Submit, SubmitRefused
 from edge_agent.coordinator.requests import request_digest
+from simulator.coordinator import Answer, CoordinatorProcess
+from simulator.script import Step
+from simulator.world import Promise, World
 
 FAMILY = "digits"
 PATIENCE_SECONDS = 60.0

@@ -6,10 +6,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from chaos.simulator.broker import Broker, Link
-from chaos.simulator.database import BrokenRuleError, Database
-from chaos.simulator.script import COORDINATOR, Script
-from chaos.simulator.world import Process, Promise, World
 from fakes import COORDINATOR_KEY, TOPICS
 
 from edge_agent.coordinator.core import Core
@@ -39,6 +35,10 @@ from edge_agent.coordinator.writer import GROUP_COMMITS, LINGER_SECONDS
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.keys import PublicKey
+from simulator.broker import Broker, Link
+from simulator.database import BrokenRuleError, Database
+from simulator.script import COORDINATOR, Script
+from simulator.world import Process, Promise, World
 
 TRANSACTION_SECONDS = 0.012
 """The longest that a transaction takes on a healthy disk."""

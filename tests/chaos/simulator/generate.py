@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from chaos.simulator.script import COORDINATOR, Kind, Script, Step
-
 from edge_agent.wire.topics import CHANNELS, UP_CHANNELS
+from simulator.script import COORDINATOR, Kind, Script, Step
 
 READY_SECONDS = 1.0
 """By then everybody is connected and has offered, if nothing befalls them before."""

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from chaos.simulator.script import COORDINATOR, Kind
-from chaos.simulator.simulation import PROBE, Simulation
-from chaos.simulator.world import Promise
 from fakes import answer_to
 
 from edge_agent.coordinator.jobs import FINAL_STATES, Blame, JobState
 from edge_agent.coordinator.registry import Presence
+from simulator.script import COORDINATOR, Kind
+from simulator.simulation import PROBE, Simulation
+from simulator.world import Promise
 
 LIVENESS_SECONDS = 150.0
 """A job that has so much time left once everything is well succeeds: a rebirth, a lease and a few retries fit in."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from chaos.simulator.generate import generate
-from chaos.simulator.oracle import Violation, check
-from chaos.simulator.script import Script
-from chaos.simulator.shrink import shrink
-from chaos.simulator.simulation import Simulation
-from chaos.simulator.wire import TokenWire
+from simulator.generate import generate
+from simulator.oracle import Violation, check
+from simulator.script import Script
+from simulator.shrink import shrink
+from simulator.simulation import Simulation
+from simulator.wire import TokenWire
 
 REPLAY = "python benchmarks/simulator.py --script"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from chaos.simulator.oracle import Violation, check
-from chaos.simulator.script import REQUESTS, Kind, Script
-from chaos.simulator.simulation import Simulation
+from simulator.oracle import Violation, check
+from simulator.script import REQUESTS, Kind, Script
+from simulator.simulation import Simulation
 
 MAX_RUNS = 2000
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 
-from chaos.simulator.agent import AgentProcess
-from chaos.simulator.broker import Broker
-from chaos.simulator.clients import Request
-from chaos.simulator.coordinator import CoordinatorProcess
-from chaos.simulator.script import COORDINATOR, REQUESTS, Kind, Script, Step
-from chaos.simulator.world import World
 from fakes import TOPICS, digits, key
 
 from edge_agent.models.catalogue import Catalogue
+from simulator.agent import AgentProcess
+from simulator.broker import Broker
+from simulator.clients import Request
+from simulator.coordinator import CoordinatorProcess
+from simulator.script import COORDINATOR, REQUESTS, Kind, Script, Step
+from simulator.world import World
 
 FATES = frozenset({Kind.LOSE, Kind.REPEAT, Kind.DELAY})
 SETTLE_SECONDS = 1.0

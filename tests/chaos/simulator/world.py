@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from chaos.simulator.chance import share
-
 from edge_agent.clock import Now
+from simulator.chance import share
 
 START_MS = 1_800_000_000_000
 TIMER_LATE_SECONDS = 0.0005
