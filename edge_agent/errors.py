@@ -144,7 +144,7 @@ class ResourceError(EdgeAgentError):
     """The machine, or a limit on it, does not allow this now."""
 
     code = "resource-exhausted"
-    codes = ("queue-full", "does-not-fit", "disk-full")
+    codes = ("queue-full", "does-not-fit", "no-room", "disk-full")
     exit_status = 75
     default_hint = "Try again later, or raise the limit that the message names."
 
@@ -162,7 +162,7 @@ class StateError(EdgeAgentError):
     """Something on disk is not as this version needs it."""
 
     code = "state"
-    codes = ("newer-schema", "state-in-use")
+    codes = ("newer-schema", "older-schema", "state-in-use")
     exit_status = 74
     default_hint = "Look at the state directory that `edge-agent config` names."
 
@@ -192,7 +192,7 @@ class JobFailedError(EdgeAgentError):
     """A job ended without a result; the message says why and who is to blame."""
 
     code = "job-failed"
-    codes = ("deadline", "cancelled", "no-agent")
+    codes = ("deadline", "cancelled", "no-agent", "attempts-exhausted", "poison")
     exit_status = 1
     default_hint = "Read the reason; jobs that failed for want of an agent can simply be sent again."
 

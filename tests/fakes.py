@@ -6,6 +6,7 @@ Everything they say is signed and encoded as on the real wire.
 from __future__ import annotations
 
 import hashlib
+import random
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -19,9 +20,9 @@ from edge_agent.agent.presence import Presence
 from edge_agent.clock import Now
 from edge_agent.coordinator import events as coordinator_events
 from edge_agent.coordinator.core import Core as CoordinatorCore
-from edge_agent.coordinator.leasing import Rules as CoordinatorRules
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.requests import request_digest
+from edge_agent.coordinator.rules import Rules as CoordinatorRules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.inference.events import (
     CanaryDone,
@@ -184,6 +185,7 @@ class FakeAgent:
         answers: int | None = None,
         state: str = "online",
         session: int | None = None,
+        labels: tuple[str, ...] = (),
     ) -> coordinator_events.MessageReceived:
         """Say that we are there, or stopped."""
         statement = Birth(
@@ -196,7 +198,7 @@ class FakeAgent:
             held=tuple(HeldAttempt(job=job, epoch=epoch) for job, epoch in held),
             versions=(1,),
             software="edge-agent/test",
-            machine=MACHINE,
+            machine=MACHINE.model_copy(update={"labels": labels}),
         )
         found: coordinator_events.MessageReceived = self._said("birth", statement)
         return found
@@ -326,6 +328,7 @@ class CoordinatorScript:
         rules: limits and times.
         catalogue: what may be asked for.
         admit_anyone: otherwise agents are admitted by `AgentsChanged`.
+        rng: of the jitter; without it every wait has its full length.
     """
 
     def __init__(
@@ -336,10 +339,12 @@ class CoordinatorScript:
         catalogue: Catalogue | None = None,
         admit_anyone: bool = True,
         session: int = 100,
+        max_agents: int = 1000,
+        rng: random.Random | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
         self.catalogue = catalogue or builtin()
-        self.registry = Registry(admit_anyone=admit_anyone)
+        self.registry = Registry(admit_anyone=admit_anyone, max_agents=max_agents)
         self.session = session
         self.rules = rules or CoordinatorRules()
         self.core = CoordinatorCore(
@@ -347,6 +352,7 @@ class CoordinatorScript:
             catalogue=self.catalogue,
             registry=self.registry,
             rules=self.rules,
+            rng=rng,
         )
         self._jobs = 0
 
@@ -376,6 +382,7 @@ class CoordinatorScript:
         idempotency_key: str | None = None,
         variant: bytes | None = None,
         durable: bool = False,
+        **options: Any,  # noqa: ANN401 any field
     ) -> tuple[bytes, list[coordinator_events.Command]]:
         """Submit a job; return its id and the commands."""
         self._jobs += 1
@@ -392,6 +399,7 @@ class CoordinatorScript:
             request_digest=request_digest(family, variant, (image,), ()),
             durable=durable,
             deadline_seconds=deadline,
+            **options,
         )
         return job_id, self.tell(event)
 

@@ -23,7 +23,7 @@ from edge_agent.agent import events as agent_events
 from edge_agent.agent.presence import Presence
 from edge_agent.coordinator import events as coordinator_events
 from edge_agent.coordinator.jobs import Attempt, Job, JobState
-from edge_agent.coordinator.leasing import Rules
+from edge_agent.coordinator.rules import Rules
 from edge_agent.inference.events import ModelLoaded, RunDone, WorkerDied, WorkerStarted
 
 COMMIT_SECONDS = 0.01
@@ -82,7 +82,7 @@ class Pair:
         self._coordinator_session = 100
         self._pids = 4000
         self._jobs = 0
-        self.coordinator = CoordinatorScript(self.clock, rules=self.rules)
+        self.coordinator = CoordinatorScript(self.clock, rules=self.rules, rng=self.rng)
         self.agents = [AgentScript(self.clock, name=f"agent {number}") for number in range(agents)]
         self._wills: dict[str, bytes] = {}
         self._workers = {agent.id: 0 for agent in self.agents}  # pids
@@ -173,7 +173,7 @@ class Pair:
         self._uncommitted.clear()
         jobs = self.coordinator._jobs
         known = {agent.id: agent for agent in self.coordinator.registry.agents.values()}
-        self.coordinator = CoordinatorScript(self.clock, rules=self.rules)
+        self.coordinator = CoordinatorScript(self.clock, rules=self.rules, rng=self.rng)
         self.coordinator._jobs = jobs
         for identifier, agent in known.items():
             self.coordinator.registry.restore(
@@ -215,10 +215,12 @@ class Pair:
             case coordinator_events.InsertJob():
                 self._database[record.submit.job_id] = _Stored(record, self.clock.monotonic)
             case coordinator_events.InsertAttempt():
-                self._database[record.job_id].attempt = record
+                self._database[record.job_id].attempts[record.epoch] = record
                 self._database[record.job_id].epoch = record.epoch
+                self._database[record.job_id].state = record.state
             case coordinator_events.EndAttempt():
-                self._database[record.job_id].attempt = None
+                del self._database[record.job_id].attempts[record.epoch]
+                self._database[record.job_id].state = record.state or self._database[record.job_id].state
             case coordinator_events.EndJob():
                 stored = self._database[record.outcome.job_id]
                 if stored.ended:
@@ -308,14 +310,15 @@ class _Stored:
     def __init__(self, inserted: coordinator_events.InsertJob, monotonic: float) -> None:
         self.inserted = inserted
         self.deadline = monotonic + inserted.submit.deadline_seconds
-        self.attempt: coordinator_events.InsertAttempt | None = None
+        self.attempts: dict[int, coordinator_events.InsertAttempt] = {}
+        self.state = JobState.QUEUED
         self.epoch = 0
         self.ended = False
 
     def job(self, monotonic: float, lease_seconds: float) -> Job:
         """Make the job anew, as the store does."""
         submit = self.inserted.submit
-        job = Job(
+        return Job(
             id=submit.job_id,
             family=submit.family,
             inputs=submit.inputs,
@@ -324,16 +327,18 @@ class _Stored:
             submitted_ms=self.inserted.submitted_ms,
             deadline=self.deadline,
             max_attempts=self.inserted.max_attempts,
-            state=JobState.LEASED if self.attempt else JobState.QUEUED,
+            state=self.state,
             epoch=self.epoch,
+            attempts=[
+                Attempt(
+                    attempt.epoch,
+                    attempt.agent_id,
+                    attempt.variant,
+                    attempt.agent_session,
+                    attempt.coordinator_session,
+                    lease_until=monotonic + lease_seconds,
+                    leased_at=monotonic,
+                )
+                for attempt in self.attempts.values()
+            ],
         )
-        if self.attempt is not None:
-            job.attempt = Attempt(
-                self.attempt.epoch,
-                self.attempt.agent_id,
-                self.attempt.variant,
-                self.attempt.agent_session,
-                self.attempt.coordinator_session,
-                monotonic + lease_seconds,
-            )
-        return job

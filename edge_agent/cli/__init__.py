@@ -28,6 +28,7 @@ COMMANDS: tuple[str, ...] = (
     "coordinator",
     "broker",
     "submit",
+    "jobs",
     "verify",
     "models",
     "catalogue",

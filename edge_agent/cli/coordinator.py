@@ -35,12 +35,13 @@ def add_parser(subparsers: Subparsers) -> None:
         "beside a running coordinator, which notices within a second. Needs the extra [coordinator].",
         examples=(
             "edge-agent coordinator --broker mqtt://127.0.0.1:1883 --http 127.0.0.1:8420",
-            "edge-agent coordinator approve 7xq2lmp4czk3vwtyb5ahd6nfogr2sjue",
+            "edge-agent coordinator approve 7xq2lmp4czk3vwtyb5ahd6nfogr2sjue --owner ada",
             "edge-agent coordinator agents",
         ),
     )
     parser.add_argument("action", nargs="?", default="run", choices=ACTIONS, help="what to do; default: run")
     parser.add_argument("agent_id", nargs="?", help="the agent, for approve and revoke")
+    parser.add_argument("--owner", metavar="NAME", help="with approve: whose agent it is; jobs can ask for an owner")
     parser.add_argument("--json", action="store_true", help="print the agents as JSON")
     add_settings(
         parser,
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         case "agents":
             return _list(settings, as_json=args.json)
         case _:
-            return _admit(settings, args.agent_id, approved=args.action == "approve")
+            return _admit(settings, args.agent_id, approved=args.action == "approve", owner=args.owner)
 
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
@@ -85,7 +86,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.app import make_app  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
-    from edge_agent.coordinator.leasing import Rules  # noqa: PLC0415 as above
+    from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
     from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
@@ -99,17 +100,28 @@ def _serve(settings: Settings, ready: Path | None) -> None:
             lease_seconds=own.lease_seconds,
             max_attempts=own.max_attempts,
             max_queued_jobs=own.max_queued_jobs,
+            max_queued_bytes=own.max_queued_bytes,
+            hedge_share=own.hedge_share,
+            max_clock_skew_seconds=own.max_clock_skew_seconds,
             offer_grace_seconds=own.offer_grace_seconds,
             max_message_bytes=settings.limits.max_inline_bytes,
             max_output_bytes=settings.limits.max_output_bytes,
         ),
         admit_anyone=own.admit == "anyone",
         job_deadline_seconds=own.job_deadline_seconds,
+        max_job_deadline_seconds=own.max_job_deadline_seconds,
+        max_agents=own.max_agents,
+        inbox_bytes=settings.limits.inbox_bytes,
         retention_seconds=own.retention_hours * 3600,
     )
     listener = listen(*parse_host_port(own.http))
-    coordinator = Coordinator(options, key, Store(own.database), builtin())
-    app = make_app(coordinator, max_request_bytes=own.max_request_bytes, wait_seconds=own.job_deadline_seconds)
+    coordinator = Coordinator(options, key, Store(own.database, upgrade=True), builtin())
+    app = make_app(
+        coordinator,
+        max_request_bytes=own.max_request_bytes,
+        wait_seconds=own.job_deadline_seconds,
+        max_intake_bytes=own.max_queued_bytes,
+    )
     public = own.key_file.with_suffix(".pub")
     log = logging.getLogger("edge_agent.coordinator")
 
@@ -125,7 +137,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     asyncio.run(coordinator.run(serve_http))
 
 
-def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:
+def _admit(settings: Settings, agent_id: str | None, *, approved: bool, owner: str | None) -> int:
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
 
     word = "approve" if approved else "revoke"
@@ -134,10 +146,13 @@ def _admit(settings: Settings, agent_id: str | None, *, approved: bool) -> int:
             f"An agent's id is 32 letters and digits, not {(agent_id or 'nothing')[:64]!r}.",
             hint=f"The agent prints its id at its first start: edge-agent coordinator {word} ID",
         )
+    if owner is not None and not (approved and re.fullmatch(r"[ -~]{1,64}", owner)):
+        raise UsageError("--owner goes with approve, and is a text of 1 to 64 printable ASCII characters.")
     _existing(settings)
     with closing(Store(settings.coordinator.database)) as store:
-        store.approve(agent_id, approved=approved)
-    print(f"The agent {agent_id} is {'admitted' if approved else 'no longer admitted'}.")
+        store.approve(agent_id, approved=approved, owner=owner)
+    whose = f" as one of {owner}'s" if owner else ""
+    print(f"The agent {agent_id} is {f'admitted{whose}' if approved else 'no longer admitted'}.")
     return 0
 
 
@@ -164,14 +179,21 @@ def _list(settings: Settings, *, as_json: bool) -> int:
         print(
             json.dumps(
                 [
-                    {"agent_id": a.id, "approved": a.approved, "software": a.software, "seen_ms": a.seen_ms}
+                    {
+                        "agent_id": a.id,
+                        "approved": a.approved,
+                        "owner": a.owner,
+                        "software": a.software,
+                        "seen_ms": a.seen_ms,
+                    }
                     for a in agents
                 ]
             )
         )
         return 0
     for agent in agents:
-        print(f"{agent.id}  {'approved' if agent.approved else 'waiting':8}  {agent.software or 'never seen'}")
+        admission = "approved" if agent.approved else "waiting"
+        print(f"{agent.id}  {admission:8}  {agent.software or 'never seen'}  {agent.owner or ''}".rstrip())
     if not agents:
         print("No agent has asked for admission yet. An agent prints its id when it starts: edge-agent run --help")
     return 0

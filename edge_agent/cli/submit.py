@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
-    from edge_agent.cli.parsing import Subparsers
+    from edge_agent.cli.parsing import Parser, Subparsers
     from edge_agent.errors import EdgeAgentError
+    from edge_agent.wire.job_options import JobOptions
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 
@@ -32,6 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent submit digits --input request.json",
             "edge-agent submit digits --input scan.npy --receipt scan.receipt",
+            "edge-agent submit digits --input scan.npy --labels kitchen --deadline 5 --async",
         ),
     )
     parser.add_argument("family", help="what to run, as `edge-agent models` lists it")
@@ -41,6 +43,38 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--receipt", metavar="FILE", help="write the signed receipt here")
     parser.add_argument("--output", metavar="FILE", help="write the response here instead of printing it")
     parser.add_argument("--async", dest="later", action="store_true", help="do not wait: print the job's id")
+    add_options(parser)
+
+
+def add_options(parser: Parser) -> None:
+    """Add the options of a job."""
+    group = parser.add_argument_group("options of the job")
+    group.add_argument("--deadline", metavar="SECONDS", type=float, help="fail when there is no result by then")
+    group.add_argument("--priority", metavar="N", type=int, default=0, help="among your jobs, -100 to 100: high first")
+    group.add_argument("--max-attempts", metavar="N", type=int, help="fail when so many attempts have failed")
+    group.add_argument("--idempotency-key", metavar="KEY", help="the same request under the same key is one job")
+    group.add_argument("--labels", metavar="NAMES", default="", help="only on agents that have all these labels")
+    group.add_argument("--owner", metavar="NAME", help="only on agents of this owner")
+    group.add_argument("--class", dest="klass", metavar="ID", help="only in this class of machines, as answers name it")
+    group.add_argument("--client", metavar="NAME", help="for whom; machines are shared fairly between clients")
+
+
+def options_of(args: argparse.Namespace) -> JobOptions:
+    """Read the options of a job.
+
+    Raises:
+        InputError: one is out of bounds.
+    """
+    from edge_agent.wire.job_options import JobOptions, Placement, labels_from  # noqa: PLC0415 as below
+
+    return JobOptions(
+        deadline_seconds=args.deadline,
+        priority=args.priority,
+        idempotency_key=args.idempotency_key,
+        max_attempts=args.max_attempts,
+        placement=Placement(labels_from(args.labels), args.owner, args.klass),
+        client=args.client,
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,22 +86,23 @@ def run(args: argparse.Namespace) -> int:
     if args.later and (args.receipt or args.output):
         raise UsageError(
             "--async does not wait, so that there is nothing yet for --receipt and --output.",
-            hint="Look at /api/v1/jobs/ID of the coordinator later; docs/http.md.",
+            hint="Look at it later with: edge-agent jobs show ID --receipt FILE",
         )
     for flag, name in (("--receipt", args.receipt), ("--output", args.output)):
         if name is not None and not (os.access(Path(name).parent, os.W_OK) and not Path(name).is_dir()):
             # Told before a machine works for nothing.
             raise UsageError(f"{flag} {name} cannot be written: give the name of a file in a folder of yours.")
+    options = options_of(args)
     request = read_request(Path(args.input), args.family)
     with Client(args.coordinator, on_retry=_Patience()) as client:
         if args.later:
-            print(client.submit_json(args.family, request, version=args.version))
+            print(client.submit_json(args.family, request, version=args.version, options=options))
             return 0
-        answer = client.infer_json(args.family, request, version=args.version)
+        answer = client.infer_json(args.family, request, version=args.version, options=options)
         if args.receipt:
-            _write(Path(args.receipt), client.receipt(answer.job_id))
+            write_file(Path(args.receipt), client.receipt(answer.job_id))
     if args.output:
-        _write(Path(args.output), answer.body)
+        write_file(Path(args.output), answer.body)
     else:
         print(json.dumps(json.loads(answer.body), indent=1))
     return 0
@@ -85,7 +120,12 @@ class _Patience:
             print(f"… {error.message}; trying again, Ctrl-C gives up", file=sys.stderr, flush=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
+    """Write what came back.
+
+    Raises:
+        StateError: it cannot be written.
+    """
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from edge_agent.client.http import Answer, Client
+from edge_agent.wire.job_options import JobOptions, Placement
 
-__all__ = ["Answer", "Client"]
+__all__ = ["Answer", "Client", "JobOptions", "Placement"]

@@ -7,9 +7,10 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 
@@ -22,6 +23,7 @@ from edge_agent.errors import (
     UnknownFamilyError,
     UsageError,
 )
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
 
@@ -29,6 +31,8 @@ RETRY_STATUSES = frozenset({429, 502, 503, 504})
 RETRY_FIRST_SECONDS = 0.05
 RETRY_MAX_SECONDS = 2.0
 CALL_SECONDS = 90.0
+CONNECT_SECONDS = 5.0
+NO_OPTIONS = JobOptions()
 
 J = TypeVar("J", dict[str, Any], list[Any])
 
@@ -38,6 +42,7 @@ class Answer:
     """What a job gave.
 
     Attributes:
+        klass: id of the class of machines that computed it; to be asked for again with `Placement`.
         body: the response as JSON text, as it came: keep it beside the receipt, which proves its digests.
         seconds: from the first try to the answer, measured here.
         tries: HTTP calls that it took.
@@ -46,6 +51,7 @@ class Answer:
     job_id: str
     outputs: tuple[Tensor, ...]
     variant: str
+    klass: str
     agent_id: str
     run_us: int
     body: bytes
@@ -78,7 +84,7 @@ class Client:
         _check_address(self._base)
         self._on_retry = on_retry
         self._http = httpx.Client(
-            base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=5.0), trust_env=False
+            base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS), trust_env=False
         )
         self._deadline = deadline_seconds
         self._rng = random.Random(seed)  # noqa: S311 jitter, not a secret
@@ -102,11 +108,18 @@ class Client:
         *,
         outputs: Sequence[str] = (),
         version: str | None = None,
-        idempotency_key: str | None = None,
+        options: JobOptions = NO_OPTIONS,
     ) -> Answer:
         """Run a job and wait for its verified result.
 
         Sent again with the same idempotency key when the way there is broken, so that it is done once all the same.
+
+        Args:
+            family: what to run.
+            inputs: one tensor for each input.
+            outputs: names of the wanted ones; none means all.
+            version: insist on this variant.
+            options: deadline, priority, placement and so on; a deadline given here is also how long we try.
 
         Raises:
             InputError: the inputs do not fit the family.
@@ -117,19 +130,17 @@ class Client:
         request: dict[str, Any] = {"inputs": [tensor_to_json(tensor) for tensor in inputs]}
         if outputs:
             request["outputs"] = [{"name": name} for name in outputs]
-        return self.infer_json(family, json.dumps(request).encode(), version=version, idempotency_key=idempotency_key)
+        return self.infer_json(family, json.dumps(request).encode(), version=version, options=options)
 
     def infer_json(
-        self, family: str, request: bytes, *, version: str | None = None, idempotency_key: str | None = None
+        self, family: str, request: bytes, *, version: str | None = None, options: JobOptions = NO_OPTIONS
     ) -> Answer:
         """Do what `infer` does with a request of the Open Inference Protocol that is JSON already."""
         path = f"/v2/models/{family}" + (f"/versions/{version}" if version else "") + "/infer"
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
-        }
+        content, headers = _with_options(request, options)
         started = time.monotonic()
-        response, tries = self._with_retries("POST", path, started + self._deadline, content=request, headers=headers)
+        end = started + self._seconds(options)
+        response, tries = self._with_retries("POST", path, end, content=content, headers=headers)
         body = response.content
         try:
             answer = json.loads(body)
@@ -138,6 +149,7 @@ class Client:
                 job_id=str(about.get("job_id", "")),
                 outputs=tuple(tensor_from_json(output) for output in answer["outputs"]),
                 variant=str(answer.get("model_version", "")),
+                klass=str(about.get("class", "")),
                 agent_id=str(about.get("agent_id", "")),
                 run_us=int(about.get("run_us", 0)),
                 body=body,
@@ -147,21 +159,22 @@ class Client:
         except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise self._no_coordinator(error) from error
 
+    def _seconds(self, options: JobOptions) -> float:
+        """How long to try: a second more than the job has, to hear how it ended."""
+        return self._deadline if options.deadline_seconds is None else options.deadline_seconds + 1.0
+
     def submit_json(
-        self, family: str, request: bytes, *, version: str | None = None, idempotency_key: str | None = None
+        self, family: str, request: bytes, *, version: str | None = None, options: JobOptions = NO_OPTIONS
     ) -> str:
         """Submit a job without waiting; it is stored once this returns its id.
 
         Raises:
             EdgeAgentError: as `infer`.
         """
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": idempotency_key or secrets.token_hex(16),
-        }
+        content, headers = _with_options(request, options)
         end = time.monotonic() + self._deadline
         path = f"/api/v1/models/{family}" + (f"/versions/{version}" if version else "") + "/jobs"
-        response, _ = self._with_retries("POST", path, end, content=request, headers=headers)
+        response, _ = self._with_retries("POST", path, end, content=content, headers=headers)
         try:
             return str(response.json()["job_id"])
         except (ValueError, KeyError, TypeError) as error:
@@ -170,6 +183,17 @@ class Client:
     def job(self, job_id: str) -> dict[str, Any]:
         """Return how a job stands."""
         response, _ = self._with_retries("GET", f"/api/v1/jobs/{job_id}", time.monotonic() + self._deadline)
+        return self._json(response, dict)
+
+    def jobs(self, limit: int = 50, client: str | None = None) -> list[dict[str, Any]]:
+        """Return the jobs that were submitted last, newest first; of one client, or of all."""
+        query = f"?limit={limit}" + (f"&client={quote(client, safe='')}" if client is not None else "")
+        response, _ = self._with_retries("GET", f"/api/v1/jobs{query}", time.monotonic() + self._deadline)
+        return self._json(response, list)
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """End a job that has not ended; return how it stands then."""
+        response, _ = self._with_retries("DELETE", f"/api/v1/jobs/{job_id}", time.monotonic() + self._deadline)
         return self._json(response, dict)
 
     def receipt(self, job_id: str) -> bytes:
@@ -215,7 +239,9 @@ class Client:
             failure: EdgeAgentError
             wait = 0.0
             try:
-                response = self._http.request(method, path, content=content, headers=headers)
+                left = max(1.0, end - time.monotonic())
+                timeout = httpx.Timeout(left, connect=CONNECT_SECONDS)
+                response = self._http.request(method, path, content=content, headers=headers, timeout=timeout)
             except httpx.TransportError as error:
                 text = f"cannot reach the coordinator at {self._base}: {error or type(error).__name__}"
                 failure = TransportError(text, code="unreachable")
@@ -232,6 +258,23 @@ class Client:
                 raise failure
             self._on_retry(failure)
             time.sleep(wait)
+
+
+def _with_options(request: bytes, options: JobOptions) -> tuple[bytes, dict[str, str]]:
+    """Put options into a request; return it with its headers, which always have an idempotency key."""
+    key = options.idempotency_key or secrets.token_hex(16)
+    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+    parameters = replace(options, idempotency_key=None).parameters()
+    if not parameters:
+        return request, headers
+    try:
+        body = json.loads(request)
+    except ValueError as error:
+        raise InputError(f"the request is no JSON: {error}") from error
+    own = body.get("parameters") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(own, dict | None):
+        raise InputError("the request is none of the Open Inference Protocol: options cannot be added to it")
+    return json.dumps({**body, "parameters": {**(own or {}), **parameters}}).encode(), headers
 
 
 def _check_address(base_url: str) -> None:
@@ -271,13 +314,13 @@ def _error_of(response: httpx.Response) -> EdgeAgentError:
     text = str(details.get("error") or f"the coordinator answered {response.status_code}")[:1000]
     hint = details.get("hint")
     code = details.get("code")
+    if code in JobFailedError.codes:
+        return JobFailedError(text, hint=hint, code=code)
     match response.status_code, code:
         case (404, "unknown-family"):
             return UnknownFamilyError(text, hint=hint)
         case (429, _):
             return ResourceError(text, hint=hint, code="queue-full")
-        case (503, "no-agent"):
-            return JobFailedError(text, hint=hint, code="no-agent")
         case (504, _):
             return JobFailedError(text, hint=hint, code="deadline")
         case (status, _) if 400 <= status < 500:

@@ -9,7 +9,14 @@ from typing import Any
 
 from edge_agent.coordinator.events import Outcome, SubmitRefused
 from edge_agent.coordinator.service import Accepted
-from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError, TransportError
+from edge_agent.errors import (
+    EdgeAgentError,
+    InputError,
+    JobFailedError,
+    ResourceError,
+    TooLargeError,
+    TransportError,
+)
 
 
 class Clients:
@@ -93,9 +100,12 @@ def _stopping() -> TransportError:
 def _error(refused: SubmitRefused) -> EdgeAgentError:
     match refused.code:
         case "queue-full":
-            return ResourceError(refused.message, code="queue-full")
+            hint = "Send it again in a second; nothing of it is kept."
+            return ResourceError(refused.message, hint=hint, code="queue-full")
         case "no-agent":
             return JobFailedError(refused.message, code="no-agent")
+        case "too-large":
+            return TooLargeError(refused.message, hint="Send a smaller input, or ask the operator to raise the limit.")
         case _:
             hint = "Use a new idempotency key for a new request."
             return InputError(refused.message, hint=hint, code="idempotency-conflict")

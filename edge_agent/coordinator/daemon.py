@@ -12,11 +12,11 @@ import os
 import random
 import secrets
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from edge_agent.clock import system_now
+from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import (
@@ -31,31 +31,34 @@ from edge_agent.coordinator.events import (
     MessageReceived,
     Outcome,
     Publish,
+    SendFailed,
     Submit,
     SubmitRefused,
     Tick,
 )
-from edge_agent.coordinator.idempotency import MAX_KNOWN
+from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
-from edge_agent.coordinator.leasing import Rules
-from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.registry import MAX_AGENTS, Registry
 from edge_agent.coordinator.requests import check_inputs, ordered, request_digest
-from edge_agent.coordinator.service import Accepted
+from edge_agent.coordinator.rows import StoredJob, outcome_of
+from edge_agent.coordinator.rules import Rules
+from edge_agent.coordinator.sending import Sending
+from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
-from edge_agent.coordinator.store import Store, StoredAgent, StoredJob
+from edge_agent.coordinator.store import Store
+from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.writer import Writer
-from edge_agent.errors import EdgeAgentError, StateError, TransportError
+from edge_agent.errors import EdgeAgentError, InputError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
-from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message
+from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Published, PublishRefused
 from edge_agent.notes import Journal, Note
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.tensors import Tensor
 from edge_agent.wire.topics import Topics
 
 log = logging.getLogger("edge_agent.coordinator")
 
-ADMISSION_POLL_SECONDS = 1.0
-RETENTION_SWEEP_SECONDS = 60.0
 LINK_STOP_SECONDS = 2.0
 ANSWER_SECONDS = 2.0
 """When we are told to stop, jobs that clients wait for may end so long; then the clients are told to come again."""
@@ -64,7 +67,13 @@ WRITER_STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a coordinator runs with; made from the settings by the command line."""
+    """What a coordinator runs with; made from the settings by the command line.
+
+    Attributes:
+        job_deadline_seconds: of jobs that ask for none.
+        max_job_deadline_seconds: the longest that may be asked for.
+        inbox_bytes: of messages that wait to be handled; and of what waits to be written.
+    """
 
     network: str
     link: LinkOptions
@@ -72,6 +81,9 @@ class Options:
     admit_anyone: bool
     job_deadline_seconds: float
     retention_seconds: float
+    max_job_deadline_seconds: float = 86_400.0
+    max_agents: int = MAX_AGENTS
+    inbox_bytes: int = 64 * 1024 * 1024
 
 
 class Coordinator:
@@ -96,9 +108,11 @@ class Coordinator:
         self._core = Core(
             statements=Statements(key, self._topics),
             catalogue=catalogue,
-            registry=Registry(admit_anyone=options.admit_anyone),
+            registry=Registry(admit_anyone=options.admit_anyone, max_agents=options.max_agents),
             rules=options.rules,
+            rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
         )
+        self._boot = boot_number()
         self._clients = Clients()
         self._timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
@@ -119,7 +133,9 @@ class Coordinator:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         await asyncio.to_thread(self._restore)
-        self._writer = Writer(self._store, self._on_committed, self._on_write_failed)
+        self._writer = Writer(
+            self._store, self._on_committed, self._on_write_failed, max_bytes=self._options.inbox_bytes
+        )
         self._writer.start()
         self._schedule()  # the deadlines of restored jobs hold also while there is no broker
         subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
@@ -127,13 +143,15 @@ class Coordinator:
             self._loop,
             self._on_link_event,
             max_messages=self._options.link.inbox_messages,
+            max_bytes=self._options.inbox_bytes,
             dropped=lambda: self._journal.counters.update(["inbox-full"]),
         )
         # No will: agents learn from their leases, not from us, when we are away.
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
         self._link = Link(self._options.link, subscriptions, inbox.put, will=lambda: None, rng=rng, log=log)
+        self._sending = Sending(self._link)
         self._link.start()
-        sweeps = asyncio.create_task(self._sweep())
+        sweeps = asyncio.create_task(self._keep_house().run())
         http = asyncio.ensure_future(serve_http(self._stop))
         http.add_done_callback(lambda _: self._stop.set())
         try:
@@ -152,61 +170,56 @@ class Coordinator:
 
     def _restore(self) -> None:
         """Take over what the database says had not ended."""
-        now = system_now()
-        served = self._store.served_families()
-        registry = self._core.registry
-        for agent in self._store.agents():
-            if agent.public_key is not None:
-                families = served.get(agent.id, set())
-                key = PublicKey.from_bytes(agent.public_key)
-                registry.restore(agent.id, key, agent.session, families, now.monotonic)
-        registry.approved = self._approved(self._store.agents())
-        open_jobs = self._store.open_jobs(
-            monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=self._options.rules.lease_seconds
+        if self._store.older_copy is not None:
+            text = "Brought the database up to date; a copy of the older one is %s"
+            log.warning(text, self._store.older_copy, extra={"action": "upgraded"})
+        lease_seconds = self._options.rules.lease_seconds
+        jobs = take_over(self._core, self._store, system_now(), boot=self._boot, lease_seconds=lease_seconds)
+        if jobs:
+            log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": jobs})
+
+    def _keep_house(self) -> Housekeeping:
+        def found(event: AgentsChanged) -> None:
+            registry = self._core.registry
+            if (event.approved, event.owners) != (registry.approved, registry.owners):
+                self._apply(event)
+
+        def failed(error: Exception) -> None:
+            note = Note(logging.ERROR, f"Could not look after the database: {error}", "sweep-failed")
+            self._journal.write(note, system_now().monotonic)
+
+        return Housekeeping(
+            self._store,
+            clock=system_now,
+            boot=self._boot,
+            retention_seconds=self._options.retention_seconds,
+            found=found,
+            forgot=self._core.requests.forget,
+            failed=failed,
         )
-        for job in open_jobs:
-            self._core.leasing.add(job)
-        for key_text, job_id, digest in self._store.requests(MAX_KNOWN + 1):
-            self._core.requests.remember(key_text, job_id, digest)
-        if open_jobs:
-            log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": len(open_jobs)})
-
-    @staticmethod
-    def _approved(agents: Sequence[StoredAgent]) -> frozenset[str]:
-        return frozenset(agent.id for agent in agents if agent.approved)
-
-    async def _sweep(self) -> None:
-        """Notice what the operator's command changed, and forget what is older than the retention."""
-        next_retention = 0.0
-        while True:
-            try:
-                approved = self._approved(await asyncio.to_thread(self._store.agents))
-                if approved != self._core.registry.approved:
-                    self._apply(AgentsChanged(approved))
-                if self._loop.time() >= next_retention:
-                    next_retention = self._loop.time() + RETENTION_SWEEP_SECONDS
-                    before = system_now().wall_ms - int(self._options.retention_seconds * 1000)
-                    self._core.requests.forget(await asyncio.to_thread(self._store.forget_ended_before, before))
-            except Exception as error:  # noqa: BLE001 it is tried again, and what it looks after must not end silently
-                text = f"Could not look after the database: {error}"
-                self._journal.write(Note(logging.ERROR, text, "sweep-failed"), system_now().monotonic)
-            await asyncio.sleep(ADMISSION_POLL_SECONDS)
 
     # -- events in ------------------------------------------------------------------------------------------------
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
+            case Message() if self._writer.full:  # like one that finds no place in the inbox: it will come again
+                self._journal.counters.update(["writer-full"])
             case Message():
                 self._apply(MessageReceived(event.topic, bytes(event.payload)))
+            case Published():
+                self._sending.acknowledged(event)
+            case PublishRefused():
+                self._apply_all(self._sending.refused(event))
             case Connected():
                 try:
                     session = self._store.next_session(system_now().wall_ms)
                 except StateError as error:
                     self._give_up(error)
                 else:
-                    self._apply(BrokerConnected(session))
+                    self._apply(BrokerConnected(session, event.max_packet_bytes))
             case Disconnected():
                 self._apply(BrokerDisconnected(event.reason))
+                self._apply_all(self._sending.disconnected(event))
             case _:  # the link itself logs what else happens to it
                 pass
 
@@ -219,6 +232,10 @@ class Coordinator:
             if not isinstance(event, MessageReceived):  # which must not let a stranger end us
                 self._give_up(EdgeAgentError(f"something went wrong that should not be able to: {error!r}"))
         self._schedule()
+
+    def _apply_all(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._apply(event)
 
     def _give_up(self, reason: EdgeAgentError) -> None:
         """End the process, because only a fresh start from the database mends this."""
@@ -256,11 +273,14 @@ class Coordinator:
 
     def _publish(self, command: Publish) -> None:
         try:
-            self._link.publish(command.topic, command.payload, retain=command.retain)
-        except (TransportError, EdgeAgentError) as error:
-            # Leases, births and redelivery make up for it.
+            self._sending.publish(command)
+        except EdgeAgentError as error:
+            # Births and redelivery make up for it, but a job need not wait for its lease.
             self._journal.counters[f"publish-{error.error_code}"] += 1
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
+            if command.attempt is not None:
+                failed = SendFailed(*command.attempt, error.error_code, error.message)
+                self._loop.call_soon(self._apply, failed)
 
     def _on_committed(self, group: Sequence[Commit]) -> None:
         then = [command for commit in group for command in commit.then]
@@ -299,21 +319,23 @@ class Coordinator:
         outputs: tuple[str, ...],
         *,
         variant: bytes | None,
-        idempotency_key: str | None,
         durable: bool,
-        deadline_seconds: float | None,
+        options: JobOptions,
     ) -> Accepted:
         """Take a job on; see `service.Service`."""
         entry = self.catalogue.family(family)
         check_inputs(entry, inputs, outputs)
         arranged = ordered(entry, inputs)
-        if idempotency_key is not None and self._core.requests.may_be_stored(idempotency_key):
-            known = await asyncio.to_thread(self._store.request, idempotency_key)
+        seconds = self._deadline_seconds(options)
+        if self._writer.full:
+            raise ResourceError("the database is behind with what waits to be written", code="queue-full")
+        key = options.idempotency_key
+        if key is not None and self._core.requests.may_be_stored(key):
+            known = await asyncio.to_thread(self._store.request, key)
             if known is not None:
-                self._core.requests.remember(idempotency_key, *known)
+                self._core.requests.remember(key, *known)
         job_id = secrets.token_bytes(16)
         accepted = self._clients.expect(job_id)
-        longest = self._options.job_deadline_seconds
         self._apply(
             Submit(
                 job_id=job_id,
@@ -322,13 +344,28 @@ class Coordinator:
                 inputs=arranged,
                 outputs=outputs,
                 variant=variant,
-                idempotency_key=idempotency_key,
+                idempotency_key=key,
                 request_digest=request_digest(family, variant, arranged, outputs),
                 durable=durable,
-                deadline_seconds=longest if deadline_seconds is None else min(deadline_seconds, longest),
+                deadline_seconds=seconds,
+                client=options.client or "",
+                priority=options.priority,
+                max_attempts=options.max_attempts,
+                placement=options.placement,
             )
         )
         return await accepted
+
+    def _deadline_seconds(self, options: JobOptions) -> float:
+        longest = self._options.max_job_deadline_seconds
+        if options.deadline_seconds is None:
+            return min(self._options.job_deadline_seconds, longest)
+        if options.deadline_seconds > longest:
+            raise InputError(
+                f"a deadline of {options.deadline_seconds:g} s is further away than the {longest:g} s that may be",
+                hint="The operator sets the limit with coordinator.max_job_deadline_seconds.",
+            )
+        return options.deadline_seconds
 
     async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
         """Wait for a job's end."""
@@ -336,7 +373,7 @@ class Coordinator:
             if job_id not in self._core.leasing.jobs:  # ended: stored, or just about to be
                 stored = await self.job(job_id)
                 if stored is None or stored.state.final:
-                    return _outcome(stored) if stored else None
+                    return outcome_of(stored) if stored else None
             try:
                 return await asyncio.wait_for(ending, timeout_seconds)
             except TimeoutError:
@@ -350,25 +387,11 @@ class Coordinator:
         """End a job that has not ended."""
         self._apply(CancelJob(job_id))
 
-    async def agents(self) -> list[tuple[StoredAgent, str, tuple[str, ...]]]:
-        """Return every agent with its presence and the families that it offers now."""
+    async def jobs(self, limit: int, client: str | None) -> list[StoredJob]:
+        """Return the newest jobs."""
+        return await asyncio.to_thread(self._store.newest_jobs, limit, client)
+
+    async def agents(self) -> list[AgentView]:
+        """Return every agent that the database knows, with what is known of it now."""
         live = self._core.registry.agents
-        found = []
-        for stored in await asyncio.to_thread(self._store.agents):
-            agent = live.get(stored.id)
-            presence = agent.presence.value if agent else "gone"
-            found.append((stored, presence, tuple(agent.offers) if agent else ()))
-        return found
-
-
-def _outcome(stored: StoredJob) -> Outcome:
-    return Outcome(
-        job_id=stored.id,
-        state=stored.state,
-        outputs=stored.outputs,
-        receipt=stored.receipt,
-        agent_id=stored.agent_id,
-        variant=stored.variant,
-        run_us=stored.run_us,
-        error=stored.error,
-    )
+        return [AgentView(stored, live.get(stored.id)) for stored in await asyncio.to_thread(self._store.agents)]

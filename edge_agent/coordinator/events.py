@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from edge_agent.coordinator.jobs import JobError, JobState
 from edge_agent.notes import Note
+from edge_agent.wire.job_options import ANYWHERE, Placement
 from edge_agent.wire.tensors import Tensor
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -13,9 +15,15 @@ from edge_agent.wire.tensors import Tensor
 
 @dataclass(frozen=True, slots=True)
 class BrokerConnected:
-    """The link is up and subscribed; `session` is larger than any that we used before."""
+    """The link is up and subscribed.
+
+    Attributes:
+        session: larger than any that we used before.
+        max_packet_bytes: what link and broker take at most, where that is known.
+    """
 
     session: int
+    max_packet_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +51,10 @@ class Submit:
         durable: answer only once it is stored (asynchronous submission).
         request_digest: SHA-256 over family, inputs and outputs; tells a repeated request from a different one.
         deadline_seconds: from now.
+        client: whom it is for, as far as fairness goes.
+        priority: among the jobs of that client.
+        max_attempts: None for as many as the rules say.
+        placement: which agents may have it.
     """
 
     job_id: bytes
@@ -55,6 +67,10 @@ class Submit:
     request_digest: bytes
     durable: bool
     deadline_seconds: float
+    client: str = ""
+    priority: int = 0
+    max_attempts: int | None = None
+    placement: Placement = ANYWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +82,24 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class AgentsChanged:
-    """The operator's list of admitted agents, by id, as the database has it now."""
+    """The operator's list of admitted agents, by id, as the database has it now, and whose they are."""
 
     approved: frozenset[str]
+    owners: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SendFailed:
+    """A job did not get to the broker: the link would not take it, or the broker refused it.
+
+    Attributes:
+        code: `too-large` when no other time and no other agent will change that.
+    """
+
+    job_id: bytes
+    epoch: int
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +107,19 @@ class Tick:
     """Time has passed: `next_deadline` is reached."""
 
 
-Event = BrokerConnected | BrokerDisconnected | MessageReceived | Submit | CancelJob | AgentsChanged | Tick
+Event = BrokerConnected | BrokerDisconnected | MessageReceived | Submit | CancelJob | AgentsChanged | SendFailed | Tick
 
 # -- commands -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Send these bytes."""
+    """Send these bytes; if they are a job, `attempt` is its id and epoch, and `SendFailed` says when it fails."""
 
     topic: str
     payload: bytes
     retain: bool = False
+    attempt: tuple[bytes, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +148,7 @@ class Outcome:
     Attributes:
         outputs: of a job that succeeded.
         receipt: the coordinator's COSE_Sign1 over the agent's, with the salt in its unprotected header.
+        klass: id of the class of machines in which it was computed.
     """
 
     job_id: bytes
@@ -124,6 +157,7 @@ class Outcome:
     receipt: bytes | None = None
     agent_id: str | None = None
     variant: bytes | None = None
+    klass: str | None = None
     run_us: int | None = None
     error: JobError | None = None
 
@@ -133,17 +167,24 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class InsertJob:
-    """A new job with its inputs."""
+    """A new job with its inputs.
+
+    Attributes:
+        deadline_ms: Unix milliseconds, for people, and for when the machine was started anew.
+        max_attempts: how many may fail.
+        deadline: monotonic seconds, for when only we were.
+    """
 
     submit: Submit
     submitted_ms: int
     deadline_ms: int
     max_attempts: int
+    deadline: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class InsertAttempt:
-    """An attempt was leased."""
+    """An attempt was leased, and its job is in this state since."""
 
     job_id: bytes
     epoch: int
@@ -152,16 +193,23 @@ class InsertAttempt:
     agent_session: int
     coordinator_session: int
     leased_ms: int
+    state: JobState = JobState.LEASED
 
 
 @dataclass(frozen=True, slots=True)
 class EndAttempt:
-    """An attempt ended without an accepted result and its job is queued again."""
+    """An attempt ended without an accepted result.
+
+    Attributes:
+        outcome: the code with which it ended.
+        state: of its job since; None where the job ends with it, which is a record of its own.
+    """
 
     job_id: bytes
     epoch: int
     outcome: str
     ended_ms: int
+    state: JobState | None = JobState.QUEUED
 
 
 @dataclass(frozen=True, slots=True)

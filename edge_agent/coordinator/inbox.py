@@ -21,6 +21,7 @@ class Inbox:
         loop: where the events are handled.
         handle: called in the loop with each event, in order.
         max_messages: how many events may wait before messages are dropped.
+        max_bytes: how many bytes of messages may wait; one that is larger may still wait alone.
         dropped: called, on the network thread, for each message that is dropped.
     """
 
@@ -30,11 +31,14 @@ class Inbox:
         handle: Callable[[LinkEvent], None],
         *,
         max_messages: int,
+        max_bytes: int,
         dropped: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._handle = handle
         self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._dropped = dropped
         self._events: deque[LinkEvent] = deque()
         self._lock = threading.Lock()
@@ -43,9 +47,12 @@ class Inbox:
     def put(self, event: LinkEvent) -> None:
         """Enqueue an event; called on the network thread."""
         with self._lock:
-            if isinstance(event, Message) and len(self._events) >= self._max_messages:
-                self._dropped()
-                return
+            if isinstance(event, Message):
+                full = self._bytes + len(event.payload) > self._max_bytes and self._bytes
+                if full or len(self._events) >= self._max_messages:
+                    self._dropped()
+                    return
+                self._bytes += len(event.payload)
             self._events.append(event)
             if self._awake:
                 return
@@ -60,4 +67,6 @@ class Inbox:
                     self._awake = False
                     return
                 event = self._events.popleft()
+                if isinstance(event, Message):
+                    self._bytes -= len(event.payload)
             self._handle(event)

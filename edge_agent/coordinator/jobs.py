@@ -1,6 +1,7 @@
 """Jobs and attempts as values, and the one table that says how a job may change.
 
-A *job* is what a client wants once; an *attempt* is one try of it on one agent, with a lease and a fencing epoch.
+A *job* is what a client wants once; an *attempt* is one try of it on one agent, with a lease and a fencing epoch. A
+*hedged* job has two live attempts on two agents, of which at most one is accepted.
 Whatever is not in `TRANSITIONS` raises: there is no other way to change a job's state.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from edge_agent.wire.job_options import ANYWHERE, Placement
 from edge_agent.wire.tensors import Tensor
 
 
@@ -17,6 +19,7 @@ class JobState(StrEnum):
 
     QUEUED = "queued"
     LEASED = "leased"
+    HEDGED = "hedged"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -31,6 +34,8 @@ class JobEvent(StrEnum):
     """What can happen to a job."""
 
     LEASE = "lease"
+    HEDGE = "hedge"
+    LOSE = "lose"
     REQUEUE = "requeue"
     ACCEPT = "accept"
     FAIL = "fail"
@@ -54,10 +59,15 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.LEASE): JobState.LEASED,
     (JobState.QUEUED, JobEvent.FAIL): JobState.FAILED,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.LEASED, JobEvent.HEDGE): JobState.HEDGED,
     (JobState.LEASED, JobEvent.REQUEUE): JobState.QUEUED,
     (JobState.LEASED, JobEvent.ACCEPT): JobState.SUCCEEDED,
     (JobState.LEASED, JobEvent.FAIL): JobState.FAILED,
     (JobState.LEASED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.HEDGED, JobEvent.LOSE): JobState.LEASED,
+    (JobState.HEDGED, JobEvent.ACCEPT): JobState.SUCCEEDED,
+    (JobState.HEDGED, JobEvent.FAIL): JobState.FAILED,
+    (JobState.HEDGED, JobEvent.CANCEL): JobState.CANCELLED,
 }
 
 
@@ -95,7 +105,9 @@ class Attempt:
         agent_session: the agent's session that it was leased under.
         coordinator_session: our own session that it was sent in; a birth that answers a later one knows better.
         lease_until: monotonic seconds after which the attempt is taken away.
-        timer_at: monotonic seconds at which the one timer that counts for it rings; earlier ones were replaced.
+        leased_at: monotonic seconds at which it was leased, or taken over after a restart.
+        ahead: how many attempts the agent held before this one.
+        timer_at: monotonic seconds at which the one timer that counts for its lease rings; earlier ones were replaced.
     """
 
     epoch: int
@@ -104,6 +116,8 @@ class Attempt:
     agent_session: int
     coordinator_session: int
     lease_until: float
+    leased_at: float = 0.0
+    ahead: int = 0
     timer_at: float = 0.0
 
 
@@ -115,8 +129,16 @@ class Job:
         id: 16 bytes.
         salt: 32 bytes that open the input commitments in the receipt.
         deadline: monotonic seconds after which the job fails.
-        durable: whether the client was told that the job is stored (an asynchronous submission).
+        max_attempts: how many of its attempts may fail.
+        client: whom it is for, as far as fairness goes.
+        priority: among the jobs of the same client; higher ones go first.
+        synchronous: whether a client waits for it at the other end of a connection: worth a second attempt when late.
+        number: grows with each job that is taken in; the older of two equal ones goes first.
+        epoch: of its newest attempt, 0 before the first.
+        attempts: the live ones, oldest first: at most two.
+        failures: attempts that count against `max_attempts`.
         failed_on: agents that failed it; others are preferred.
+        killed: agents whose workers died over it.
     """
 
     id: bytes
@@ -128,10 +150,22 @@ class Job:
     deadline: float
     max_attempts: int
     variant: bytes | None = None
+    client: str = ""
+    priority: int = 0
+    placement: Placement = ANYWHERE
+    synchronous: bool = False
+    number: int = 0
     state: JobState = JobState.QUEUED
     epoch: int = 0
-    attempt: Attempt | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    failures: int = 0
     failed_on: set[str] = field(default_factory=set)
+    killed: set[str] = field(default_factory=set)
+
+    @property
+    def input_bytes(self) -> int:
+        """How much memory its inputs take."""
+        return sum(len(tensor.data) for tensor in self.inputs)
 
     def apply(self, event: JobEvent) -> None:
         """Change the state by the table.
@@ -140,6 +174,14 @@ class Job:
             ImpossibleTransitionError: and nothing has changed.
         """
         self.state = next_state(self.state, event)
+
+    def attempt_on(self, agent_id: str) -> Attempt | None:
+        """Return the live attempt on an agent, if there is one; never two on the same."""
+        return next((attempt for attempt in self.attempts if attempt.agent_id == agent_id), None)
+
+    def attempt_of(self, epoch: int) -> Attempt | None:
+        """Return the live attempt of an epoch, if there is one."""
+        return next((attempt for attempt in self.attempts if attempt.epoch == epoch), None)
 
 
 def diagram() -> str:

@@ -1,35 +1,37 @@
-"""The jobs that have not ended: their queues, leases and timers. No I/O; time is an argument."""
+"""The jobs that have not ended: who holds them, until when, and what becomes of them. No I/O; time is an argument."""
 
 from __future__ import annotations
 
-import heapq
 import logging
-from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish
+from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish, Record
+from edge_agent.coordinator.hedging import HedgeBudget
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
+from edge_agent.coordinator.queues import FairQueue, Shape
 from edge_agent.coordinator.registry import Agent, Registry
-from edge_agent.coordinator.scheduling import Candidate, pick
+from edge_agent.coordinator.retries import (
+    DEADLY,
+    OVERTAKEN,
+    Draw,
+    backoff_seconds,
+    blame_of_poison,
+    counts,
+    verdict,
+    waits,
+)
+from edge_agent.coordinator.rules import Rules
+from edge_agent.coordinator.scheduling import Candidate, Choice, pick
 from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.timers import Kind, Timer, Timers
 from edge_agent.notes import Note
 
-DEADLINE = 0
-"""Stands in a timer where an attempt's epoch would: this is the deadline of the job itself."""
+LOOK_AGAIN_SECONDS = 0.001
+"""Nobody is looked at again sooner than this."""
 
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The settings that the core goes by; units are in the names."""
-
-    lease_seconds: float = 30.0
-    max_attempts: int = 5
-    max_queued_jobs: int = 10_000
-    offer_grace_seconds: float = 30.0
-    max_message_bytes: int = 17 * 1024 * 1024
-    max_output_bytes: int = 16 * 1024 * 1024
+__all__ = ["Leasing", "Rules", "note"]
 
 
 class Leasing:
@@ -39,89 +41,173 @@ class Leasing:
         registry: the agents that may be given work.
         statements: signs what is sent to them.
         rules: limits and times.
+        draw: gives random numbers from 0 to 1, for the jitter of retries.
     """
 
-    def __init__(self, registry: Registry, statements: Statements, rules: Rules) -> None:
+    def __init__(self, registry: Registry, statements: Statements, rules: Rules, draw: Draw = lambda: 1.0) -> None:
         self.jobs: dict[bytes, Job] = {}
+        self.input_bytes = 0
+        self.accepted: Counter[bytes] = Counter()
+        self.hedges = HedgeBudget(rules.hedge_share)
         self._registry = registry
         self._statements = statements
         self._rules = rules
-        self._queues: dict[str, deque[bytes]] = {}
-        self._timers: list[tuple[float, bytes, int]] = []  # (monotonic seconds, job, epoch or DEADLINE)
+        self._draw = draw
+        self._queue = FairQueue()
+        self._timers = Timers(self._counts)
+        self._poisoned: Counter[bytes] = Counter()
+        self._number = 0
+        self._look_again_at: float | None = None
 
     def add(self, job: Job) -> None:
         """Take a job in, new or from before a restart."""
+        self._number += 1
+        job.number = self._number
         self.jobs[job.id] = job
-        heapq.heappush(self._timers, (job.deadline, job.id, DEADLINE))
-        if job.attempt is not None:
-            self._watch(job.id, job.attempt)
-            agent = self._registry.agents.get(job.attempt.agent_id)
+        self.input_bytes += job.input_bytes
+        self._timers.set(job.deadline, Kind.DEADLINE, job.id)
+        for attempt in job.attempts:
+            self._watch(job.id, attempt)
+            agent = self._registry.agents.get(attempt.agent_id)
             if agent is not None:
-                agent.in_flight.add(job.id)
+                agent.in_flight[job.id] = attempt.lease_until
         if job.state is JobState.QUEUED:
-            self._queues.setdefault(job.family, deque()).append(job.id)
+            self._queue.put(job)
+        if job.synchronous:
+            self.hedges.earn()
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def rest(self) -> None:
+        """Nothing can be leased for the time being: look again when something happens."""
+        self._look_again_at = None
 
     def next_deadline(self) -> float | None:
-        """Return the monotonic second at which `expired` has something to say, if any."""
-        return self._timers[0][0] if self._timers else None
+        """Return the monotonic second at which something here is due, if any."""
+        due = [at for at in (self._timers.next_at(), self._look_again_at) if at is not None]
+        return min(due, default=None)
 
-    def expired(self, now: Now) -> Iterable[tuple[Job, int]]:
-        """Give each job whose deadline passed (with `DEADLINE`) or whose lease ran out (with its epoch), once."""
-        while self._timers and self._timers[0][0] <= now.monotonic:
-            rung, job_id, epoch = heapq.heappop(self._timers)
-            job = self.jobs.get(job_id)
-            if job is None:
-                continue
-            if epoch == DEADLINE:
-                yield job, DEADLINE
-            elif job.attempt is not None and job.attempt.epoch == epoch and job.attempt.timer_at == rung:
-                if job.attempt.lease_until > now.monotonic:  # it was renewed meanwhile
-                    self._watch(job_id, job.attempt)
-                else:
-                    job.attempt.timer_at = 0.0
-                    yield job, epoch
+    def due(self, now: Now) -> Iterator[tuple[Job, Timer]]:
+        """Give each job whose deadline passed or an attempt of which ran out or is late, once.
+
+        Jobs whose wait after a failure is over are queued on the way.
+        """
+        for timer in self._timers.due(now.monotonic):
+            job = self.jobs[timer.job_id]
+            match timer.kind:
+                case Kind.RETRY:
+                    self._queue.put(job)
+                case Kind.LEASE:
+                    attempt = job.attempt_of(timer.epoch)
+                    if attempt is None:
+                        raise AssertionError("a timer that counts has its attempt")
+                    if attempt.lease_until > now.monotonic:  # it was renewed meanwhile
+                        self._watch(job.id, attempt)
+                    else:
+                        attempt.timer_at = 0.0
+                        yield job, timer
+                case _:
+                    yield job, timer
+
+    def _counts(self, timer: Timer) -> bool:
+        job = self.jobs.get(timer.job_id)
+        if job is None:
+            return False
+        match timer.kind:
+            case Kind.DEADLINE:
+                return True
+            case Kind.LEASE:
+                attempt = job.attempt_of(timer.epoch)
+                return attempt is not None and attempt.timer_at == timer.at
+            case Kind.HEDGE:
+                return job.state is JobState.LEASED and job.epoch == timer.epoch
+            case Kind.RETRY:
+                return job.state is JobState.QUEUED and job.epoch == timer.epoch and job.id not in self._queue
 
     # -- leases ---------------------------------------------------------------------------------------------------
 
-    def dispatch_all(self, now: Now, coordinator_session: int) -> list[Command]:
-        """Lease queued jobs of every family: what one family gives back, another one may take."""
-        waiting = [family for family, queue in self._queues.items() if queue]
-        return [command for family in waiting for command in self.dispatch(family, now, coordinator_session)]
-
-    def dispatch(self, family: str, now: Now, coordinator_session: int) -> list[Command]:
-        """Lease queued jobs of a family, oldest first, as long as an agent has room."""
-        queue = self._queues.get(family)
-        if not queue:
-            return []
-        agents = self._registry.offering(family)
-        room = sum(max(0, a.offers[family].max_in_flight - len(a.in_flight)) for a in agents)
+    def dispatch(self, now: Now, coordinator_session: int) -> list[Command]:
+        """Lease jobs that wait, each to the agent that suits it best, as long as one has room."""
+        self._look_again_at = None
         commands: list[Command] = []
-        waiting: list[bytes] = []
-        hopeless: set[bytes | None] = set()  # variants that nobody has room for: a long queue is passed over quickly
-        while queue and room > 0:
-            job = self.jobs.get(queue.popleft())
-            if job is None or job.state is not JobState.QUEUED:
+        passed_over: set[Shape] = set()
+        while (found := self._queue.first(passed_over)) is not None:
+            shape, job_id = found
+            job = self.jobs[job_id]
+            choice, cost_us = self._choose(job, now, behind=self._queue.waiting(shape) - 1)
+            if choice.agent_id is None:
+                passed_over.add(shape)
+                if choice.look_again_us is not None:
+                    self._look_again(now.monotonic + max(choice.look_again_us / 1e6, LOOK_AGAIN_SECONDS))
                 continue
-            agent_id = None if job.variant in hopeless and not job.failed_on else pick(_candidates(agents, job))
-            if agent_id is None:
-                waiting.append(job.id)
-                if not job.failed_on:
-                    hopeless.add(job.variant)
-                continue
-            room -= 1
-            commands += self._lease(job, self._registry.agents[agent_id], now, coordinator_session)
-        queue.extendleft(reversed(waiting))
+            self._queue.take(job_id, cost_us)
+            job.apply(JobEvent.LEASE)
+            commands += self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session)
         return commands
 
+    def hedge(self, job: Job, now: Now, coordinator_session: int) -> list[Command]:
+        """Give a late job a second attempt on another agent, if there is budget and room; else look again later."""
+        (first,) = job.attempts
+        if self.hedges.left:
+            choice, _ = self._choose(job, now, besides=first.agent_id)
+            if choice.agent_id is not None:
+                self.hedges.spend()
+                job.apply(JobEvent.HEDGE)
+                second = self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session)
+                return [note(logging.INFO, "A job is late and gets a second attempt", "hedged", job, first), *second]
+        waited = max(now.monotonic - first.leased_at, LOOK_AGAIN_SECONDS)
+        self._timers.set(now.monotonic + waited, Kind.HEDGE, job.id, job.epoch)
+        return []
+
+    def _choose(self, job: Job, now: Now, *, behind: int = 0, besides: str | None = None) -> tuple[Choice, float]:
+        """Pick an agent; the second value is how long the run will take there, microseconds."""
+        agents = self._registry.eligible(job.family, job.variant, job.placement)
+        candidates = {agent.id: self._candidate(agent, job, now) for agent in agents if agent.id != besides}
+        if besides is not None:  # nobody who failed it is worth a second attempt
+            candidates = {agent_id: c for agent_id, c in candidates.items() if not c.failed_before}
+        choice = pick(candidates.values(), behind=behind)
+        paused = [agent.credit.paused_until for agent in agents if agent.credit.paused_until > now.monotonic]
+        if choice.agent_id is None and paused:
+            self._look_again(min(paused))
+        return choice, candidates[choice.agent_id].run_us if choice.agent_id else 0.0
+
+    def _candidate(self, agent: Agent, job: Job, now: Now) -> Candidate:
+        offer = agent.offers[job.family]
+        speed = agent.speed(offer)
+        return Candidate(
+            agent.id,
+            speed.run_us,
+            len(agent.in_flight),
+            agent.credit.allowed(offer.max_in_flight, now.monotonic),
+            overhead_us=speed.overhead_us,
+            overdue_us=agent.overdue_us(now.monotonic),
+            loaded=offer.loaded,
+            failed_before=agent.id in job.failed_on,
+        )
+
+    def _look_again(self, at: float) -> None:
+        self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)
+
     def _lease(self, job: Job, agent: Agent, now: Now, coordinator_session: int) -> list[Command]:
-        job.apply(JobEvent.LEASE)
         job.epoch += 1
-        variant = agent.offers[job.family].variant
-        until = now.monotonic + self._rules.lease_seconds
-        attempt = Attempt(job.epoch, agent.id, variant, agent.session, coordinator_session, until)
-        job.attempt = attempt
-        agent.in_flight.add(job.id)
+        offer = agent.offers[job.family]
+        ahead = len(agent.in_flight)
+        attempt = Attempt(
+            job.epoch,
+            agent.id,
+            offer.variant,
+            agent.session,
+            coordinator_session,
+            lease_until=now.monotonic + self._rules.lease_seconds,
+            leased_at=now.monotonic,
+            ahead=ahead,
+        )
+        job.attempts.append(attempt)
+        late_at = now.monotonic + agent.speed(offer).late_after_us(ahead) / 1e6
+        agent.in_flight[job.id] = late_at
         self._watch(job.id, attempt)
+        if job.synchronous and job.state is JobState.LEASED and late_at < job.deadline:
+            self._timers.set(late_at, Kind.HEDGE, job.id, job.epoch)
         message = self._statements.job(
             job,
             attempt,
@@ -129,7 +215,16 @@ class Leasing:
             lease_seconds=self._rules.lease_seconds,
             max_output_bytes=self._rules.max_output_bytes,
         )
-        record = InsertAttempt(job.id, job.epoch, agent.id, variant, agent.session, coordinator_session, now.wall_ms)
+        record = InsertAttempt(
+            job.id,
+            job.epoch,
+            agent.id,
+            attempt.variant,
+            agent.session,
+            coordinator_session,
+            now.wall_ms,
+            state=job.state,
+        )
         # The record may be lost with the process: the job then goes out again under the same epoch, and at most one
         # of the two answers matches the agent that holds it.
         return [message, Commit((record,), urgent=False)]
@@ -138,84 +233,153 @@ class Leasing:
         """Let an attempt run for another lease from now."""
         attempt.lease_until = now.monotonic + self._rules.lease_seconds
 
-    def extend(self, job: Job, now: Now) -> None:
+    def extend(self, job: Job, attempt: Attempt, now: Now) -> None:
         """Give an attempt whose lease has run out another one: it was us who were away."""
-        if job.attempt is not None:
-            self.renew(job.attempt, now)
-            self._watch(job.id, job.attempt)
+        self.renew(attempt, now)
+        self._watch(job.id, attempt)
 
-    def shorten(self, job: Job, until: float) -> None:
+    def shorten(self, job: Job, attempt: Attempt, until: float) -> None:
         """End a lease earlier than agreed, at this monotonic second, unless something renews it."""
-        if job.attempt is not None and job.attempt.lease_until > until:
-            job.attempt.lease_until = until
-            self._watch(job.id, job.attempt)
+        if attempt.lease_until > until:
+            attempt.lease_until = until
+            self._watch(job.id, attempt)
 
     def _watch(self, job_id: bytes, attempt: Attempt) -> None:
         attempt.timer_at = attempt.lease_until
-        heapq.heappush(self._timers, (attempt.timer_at, job_id, attempt.epoch))
+        self._timers.set(attempt.timer_at, Kind.LEASE, job_id, attempt.epoch)
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
-    def requeue(self, job: Job, why: str, now: Now, then: Publish | None = None) -> list[Command]:
-        """Take a job away from its agent, to the head of its queue, or end it when its attempts are used up."""
-        attempt = job.attempt
-        if attempt is None:
-            raise AssertionError("only a leased job can be queued again")
+    def lose(  # noqa: PLR0913 what there is to say about an attempt that ended
+        self,
+        job: Job,
+        attempt: Attempt,
+        why: str,
+        now: Now,
+        *,
+        message: str = "",
+        blame: Blame = Blame.AGENT,
+        then: Publish | None = None,
+    ) -> list[Command]:
+        """Take note that an attempt ended without a result: its job goes on, is queued again, or ends.
+
+        Args:
+            job: whose attempt it was.
+            attempt: a live one.
+            why: the code with which it ended.
+            now: the moment.
+            message: the same in words, if there are any.
+            blame: whose fault it was, should the job end with it.
+            then: what is sent once this is stored.
+        """
         after = (then,) if then else ()
-        if job.epoch >= job.max_attempts:
-            text = f"gave up after {job.epoch} attempts; the last one ended with {why}"
-            return [*self.end(job, JobEvent.FAIL, JobError("attempts-exhausted", text, Blame.AGENT), now), *after]
-        self._release(job)
-        job.apply(JobEvent.REQUEUE)
-        job.attempt = None
-        self._queues.setdefault(job.family, deque()).appendleft(job.id)  # it has waited already
-        record = EndAttempt(job.id, attempt.epoch, why, now.wall_ms)
+        if counts(why):
+            job.failures += 1
+            job.failed_on.add(attempt.agent_id)
+        if why in DEADLY:
+            job.killed.add(attempt.agent_id)
+        poison_blame = blame_of_poison(self.accepted[attempt.variant], self._poisoned[attempt.variant])
+        error = verdict(job, why, message, blame, poison_blame)
+        self._release(job, attempt)
+        if error is not None:
+            if error.code == "poison":
+                self._poisoned[attempt.variant] += 1
+            return self.end(job, JobEvent.FAIL, error, now, lost=(attempt, why), then=after)
+        hedged = job.state is JobState.HEDGED
+        job.apply(JobEvent.LOSE if hedged else JobEvent.REQUEUE)
+        if not hedged:
+            self._queue_again(job, why, now)
+        record = EndAttempt(job.id, attempt.epoch, why, now.wall_ms, state=job.state)
+        text = f"An attempt ended without a result ({why}); the job {'has another' if hedged else 'is queued again'}"
         return [
-            note(logging.INFO, f"An attempt ended without a result ({why}); the job is queued again", "requeued", job),
+            note(logging.INFO, text, "attempt-lost" if hedged else "requeued", job, attempt),
             Commit((record,), then=after),
         ]
 
-    def end(self, job: Job, event: JobEvent, error: JobError, now: Now) -> list[Command]:
-        """End a job without a result."""
+    def _queue_again(self, job: Job, why: str, now: Now) -> None:
+        if not waits(why):
+            self._queue.put(job)
+            return
+        again_at = now.monotonic + backoff_seconds(max(1, job.failures), self._draw)
+        self._timers.set(again_at, Kind.RETRY, job.id, job.epoch)
+
+    def fail(self, job: Job, attempt: Attempt, error: JobError, now: Now, then: Publish | None = None) -> list[Command]:
+        """End a job with the failure of one attempt of it."""
+        self._release(job, attempt)
+        after = (then,) if then else ()
+        return self.end(job, JobEvent.FAIL, error, now, lost=(attempt, error.code), then=after)
+
+    def end(  # noqa: PLR0913 what there is to say about an end
+        self,
+        job: Job,
+        event: JobEvent,
+        error: JobError,
+        now: Now,
+        *,
+        lost: tuple[Attempt, str] | None = None,
+        then: tuple[Publish, ...] = (),
+    ) -> list[Command]:
+        """End a job without a result; agents that still work on it are told to drop it.
+
+        Args:
+            job: a live one.
+            event: `FAIL` or `CANCEL`.
+            error: why, and whose fault it is.
+            now: the moment.
+            lost: the attempt with which it ends and which is live no longer, and the code with which that ended.
+            then: what is sent once this is stored.
+        """
         job.apply(event)
+        cancels = self._call_off(job, job.attempts, now)
+        records: list[Record] = [self._ended(job, attempt, job.state.value, now) for attempt in job.attempts]
+        last = job.attempts[-1] if job.attempts else None
+        if lost is not None:
+            last = lost[0]
+            records.insert(0, self._ended(job, *lost, now))
         self._remove(job)
         outcome = Outcome(job.id, job.state, error=error)
         return [
-            Commit((EndJob(outcome, job.epoch, now.wall_ms),), then=(outcome,)),
-            note(logging.WARNING, f"The job {job.state}: {error.message}", f"job-{job.state}", job),
+            *cancels,
+            Commit((*records, EndJob(outcome, job.epoch, now.wall_ms)), then=(outcome, *then)),
+            note(logging.WARNING, f"The job {job.state}: {error.message}", f"job-{job.state}", job, last),
         ]
 
-    def succeed(self, job: Job) -> None:
-        """End a job whose result is accepted; the caller commits the result."""
-        job.apply(JobEvent.ACCEPT)
-        self._remove(job)
+    def succeed(self, job: Job, attempt: Attempt, now: Now) -> tuple[list[Command], list[Record]]:
+        """End a job whose result is accepted; the caller commits the result, with the records that are given back.
 
-    def _release(self, job: Job) -> None:
-        if job.attempt is not None and (agent := self._registry.agents.get(job.attempt.agent_id)) is not None:
-            agent.in_flight.discard(job.id)
+        The commands tell the agent that holds the other attempt, if there is one, to drop it.
+        """
+        job.apply(JobEvent.ACCEPT)
+        self.accepted[attempt.variant] += 1
+        others = [other for other in job.attempts if other is not attempt]
+        cancels = self._call_off(job, others, now)
+        self._remove(job)
+        return cancels, [self._ended(job, other, OVERTAKEN, now) for other in others]
+
+    def _call_off(self, job: Job, attempts: Iterable[Attempt], now: Now) -> list[Command]:
+        """Tell the agents that hold these attempts to drop them: what they still work on would take up their room."""
+        return [self._statements.cancel(job, attempt, now) for attempt in attempts]
+
+    @staticmethod
+    def _ended(job: Job, attempt: Attempt, how: str, now: Now) -> EndAttempt:
+        return EndAttempt(job.id, attempt.epoch, how, now.wall_ms, state=None)
+
+    def _release(self, job: Job, attempt: Attempt) -> None:
+        job.attempts.remove(attempt)
+        if (agent := self._registry.agents.get(attempt.agent_id)) is not None:
+            agent.in_flight.pop(job.id, None)
 
     def _remove(self, job: Job) -> None:
-        self._release(job)
+        for attempt in tuple(job.attempts):
+            self._release(job, attempt)
+        self._queue.discard(job.id)
+        self.input_bytes -= job.input_bytes
         del self.jobs[job.id]
 
 
-def _candidates(agents: Iterable[Agent], job: Job) -> list[Candidate]:
-    return [
-        Candidate(
-            agent.id,
-            agent.offers[job.family].latency_us,
-            len(agent.in_flight),
-            agent.offers[job.family].max_in_flight,
-            failed_before=agent.id in job.failed_on,
-        )
-        for agent in agents
-        if job.variant is None or agent.offers[job.family].variant == job.variant
-    ]
-
-
-def note(level: int, sentence: str, action: str, job: Job) -> Note:
-    """Make a log line about a job."""
-    fields: list[tuple[str, str | int]] = [("job_id", job.id.hex()), ("epoch", job.epoch)]
-    if job.attempt is not None:
-        fields.append(("agent_id", job.attempt.agent_id))
+def note(level: int, sentence: str, action: str, job: Job, attempt: Attempt | None = None) -> Note:
+    """Make a log line about a job, and about an attempt of it."""
+    fields: list[tuple[str, str | int]] = [("job_id", job.id.hex()), ("epoch", attempt.epoch if attempt else job.epoch)]
+    if attempt is not None:
+        fields.append(("agent_id", attempt.agent_id))
     return Note(level, sentence, action, tuple(fields))

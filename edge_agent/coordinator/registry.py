@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from edge_agent.errors import RefusedError
+from edge_agent.coordinator.credit import Credit
+from edge_agent.coordinator.speed import Speed
+from edge_agent.errors import RefusedError, ResourceError
+from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Birth, Gone, Offer, Offers
+
+MAX_AGENTS = 10_000
+"""So many agents are kept in mind unless the settings say otherwise."""
 
 
 class Presence(StrEnum):
@@ -27,8 +33,12 @@ class Agent:
         session: the newest session number that it announced; older messages about presence are history.
         ended_session: the newest session that is known to have ended: its birth, repeated, brings nobody back.
         sequence: of the newest offers inside that session.
-        in_flight: ids of the jobs that it holds a lease for.
+        labels: what its owner calls it; unknown after our own restart until its birth.
+        in_flight: jobs that it holds a lease for, oldest first, with the monotonic second after which each is late.
         last_offered: monotonic seconds at which it ceased to offer each family; lets a short absence pass unnoticed.
+        credit: how many attempts we trust it to take.
+        clock_skew_ms: by how much its clock was ahead of ours at its last sign of life; None before the first.
+        skewed: whether that is so much that its results would be refused.
     """
 
     id: str
@@ -39,8 +49,13 @@ class Agent:
     sequence: int = 0
     software: str = ""
     offers: dict[str, Offer] = field(default_factory=dict)
-    in_flight: set[bytes] = field(default_factory=set)
+    labels: frozenset[str] | None = None
+    in_flight: dict[bytes, float] = field(default_factory=dict)
     last_offered: dict[str, float] = field(default_factory=dict)
+    credit: Credit = field(default_factory=Credit)
+    clock_skew_ms: int | None = None
+    skewed: bool = False
+    speeds: dict[bytes, Speed] = field(default_factory=dict)
 
     def withdraw(self, monotonic: float) -> None:
         """Offer nothing from this moment on."""
@@ -48,14 +63,37 @@ class Agent:
             self.last_offered[family] = monotonic
         self.offers = {}
 
+    def speed(self, offer: Offer) -> Speed:
+        """Return what is known of its speed with a variant that it offers."""
+        speed = self.speeds.get(offer.variant)
+        if speed is None or speed.offered_us != offer.latency_us:
+            speed = self.speeds[offer.variant] = Speed.of_offer(offer.latency_us)
+        return speed
+
+    def overdue_us(self, monotonic: float) -> float:
+        """Return for how long its oldest attempt has been late, microseconds."""
+        late_at = next(iter(self.in_flight.values()), monotonic)
+        return max(0.0, (monotonic - late_at) * 1e6)
+
 
 class Registry:
-    """The agents by id, and the rules by which their announcements change them."""
+    """The agents by id, and the rules by which their announcements change them.
 
-    def __init__(self, *, admit_anyone: bool) -> None:
+    Args:
+        admit_anyone: whether agents may work here that the operator did not name.
+        max_agents: so many are kept in mind; a further one is let in only in place of one that is away.
+
+    Attributes:
+        approved: the agents that the operator named.
+        owners: whose they are, as far as the operator said so.
+    """
+
+    def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
         self.agents: dict[str, Agent] = {}
         self.approved: frozenset[str] = frozenset()
+        self.owners: Mapping[str, str] = {}
         self._admit_anyone = admit_anyone
+        self._max_agents = max_agents
 
     def admitted(self, agent_id: str) -> bool:
         """Whether the operator lets this agent work here."""
@@ -80,10 +118,14 @@ class Registry:
 
         Raises:
             RefusedError: `not-enrolled`, or `stale-session` for an older session or one that ended already.
+            ResourceError: `no-room`.
         """
         if not self.admitted(birth.agent_id):
             raise RefusedError(f"the agent {birth.agent_id} is not enrolled here", code="not-enrolled")
-        agent = self.agents.setdefault(birth.agent_id, Agent(birth.agent_id, key))
+        if birth.agent_id not in self.agents:
+            self._make_room()
+            self.agents[birth.agent_id] = Agent(birth.agent_id, key)
+        agent = self.agents[birth.agent_id]
         over = birth.state == "online" and birth.session <= agent.ended_session
         if birth.session < agent.session or over:
             raise RefusedError(
@@ -92,13 +134,28 @@ class Registry:
         new = birth.session > agent.session
         if new:
             agent.session, agent.sequence = birth.session, 0
+            agent.credit = Credit()
             agent.withdraw(monotonic)
         agent.software = birth.software
+        agent.labels = frozenset(birth.machine.labels)
         agent.presence = Presence.ONLINE if birth.state == "online" else Presence.STOPPED
         if agent.presence is Presence.STOPPED:
             agent.ended_session = birth.session
             agent.withdraw(monotonic)
         return agent, new
+
+    def _make_room(self) -> None:
+        if len(self.agents) < self._max_agents:
+            return
+        away = (a.id for a in self.agents.values() if a.presence is not Presence.ONLINE and not a.in_flight)
+        forgotten = next(away, None)
+        if forgotten is None:
+            raise ResourceError(
+                f"there are {len(self.agents)} agents, as many as the coordinator can take",
+                code="no-room",
+                hint="The operator sets the limit with coordinator.max_agents.",
+            )
+        del self.agents[forgotten]
 
     def gone(self, gone: Gone, monotonic: float) -> Agent:
         """Take note of a will. One of an older session says nothing about the present one.
@@ -147,16 +204,43 @@ class Registry:
         return agent
 
     def offering(self, family: str) -> list[Agent]:
-        """Return the online, admitted agents that offer a family now."""
+        """Return the online, admitted agents that offer a family now and whose results would count."""
         return [
             agent
             for agent in self.agents.values()
-            if family in agent.offers and agent.presence is Presence.ONLINE and self.admitted(agent.id)
+            if family in agent.offers
+            and agent.presence is Presence.ONLINE
+            and not agent.skewed
+            and self.admitted(agent.id)
         ]
 
-    def offered_since(self, family: str, monotonic: float) -> bool:
-        """Whether any agent offers the family now or did at or after this moment."""
+    def eligible(self, family: str, variant: bytes | None, placement: Placement) -> list[Agent]:
+        """Return those that may have a job of this family, for this variant if one is asked for, placed so."""
+        return [agent for agent in self.offering(family) if self._may_have(agent, family, variant, placement)]
+
+    def _may_have(self, agent: Agent, family: str, variant: bytes | None, placement: Placement) -> bool:
+        offer = agent.offers[family]
+        return (variant is None or offer.variant == variant) and self._placed(agent, placement, offer)
+
+    def _placed(self, agent: Agent, placement: Placement, offer: Offer | None) -> bool:
+        if placement.labels and agent.labels is not None and not agent.labels.issuperset(placement.labels):
+            return False
+        if placement.owner is not None and self.owners.get(agent.id) != placement.owner:
+            return False
+        return placement.klass is None or offer is None or offer.klass.id == placement.klass
+
+    def may_serve(self, family: str, variant: bytes | None, placement: Placement, since: float) -> bool:
+        """Whether any agent may have such a job now, or may when it is back that offered the family since then.
+
+        Args:
+            family: what is asked for.
+            variant: if only one of its variants will do.
+            placement: which agents will do.
+            since: monotonic seconds.
+        """
         return any(
-            family in agent.offers or agent.last_offered.get(family, float("-inf")) >= monotonic
+            self._may_have(agent, family, variant, placement)
+            if family in agent.offers
+            else agent.last_offered.get(family, float("-inf")) >= since and self._placed(agent, placement, None)
             for agent in self.agents.values()
         )

@@ -14,7 +14,8 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
 
@@ -34,6 +35,7 @@ agents = Table(
     Column("session", BigInteger, nullable=False, default=0),
     Column("software", String, nullable=False, default=""),
     Column("seen_ms", BigInteger),
+    Column("owner", String),  # whom the operator named
 )
 
 jobs = Table(
@@ -56,8 +58,13 @@ jobs = Table(
     Column("error_code", String),
     Column("error_message", String),
     Column("error_blame", String),
+    Column("client", String, nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("placement", String),  # JSON; absent: anywhere
+    Column("deadline_at_ms", BigInteger),  # on the monotonic clock of the boot that `meta` names
+    Column("ended_age_ms", BigInteger),  # the database's age when it was noticed that the job had ended
     Index("jobs_by_state", "state"),
-    Index("jobs_by_end", "ended_ms"),
+    Index("jobs_by_age", "ended_age_ms"),
 )
 
 attempts = Table(
@@ -84,4 +91,5 @@ results = Table(
     Column("run_us", BigInteger, nullable=False),
     Column("outputs", LargeBinary, nullable=False),
     Column("receipt", LargeBinary, nullable=False),
+    Column("klass", String),  # id of the class of machines that computed it
 )

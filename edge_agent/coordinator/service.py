@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.coordinator.events import Outcome
-from edge_agent.coordinator.store import StoredAgent, StoredJob
+from edge_agent.coordinator.registry import Agent
+from edge_agent.coordinator.rows import StoredAgent, StoredJob
 from edge_agent.models.catalogue import Catalogue
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.tensors import Tensor
 
@@ -19,6 +21,14 @@ class Accepted:
 
     job_id: bytes
     repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An agent as the database has it, and what is known of it now; None while it was not here since our start."""
+
+    stored: StoredAgent
+    live: Agent | None
 
 
 class Service(Protocol):
@@ -46,14 +56,15 @@ class Service(Protocol):
         outputs: tuple[str, ...],
         *,
         variant: bytes | None,
-        idempotency_key: str | None,
         durable: bool,
-        deadline_seconds: float | None,
+        options: JobOptions,
     ) -> Accepted:
         """Take a job on.
 
         Raises:
-            InputError: the inputs do not fit the family, or the idempotency key was used for something else.
+            InputError: the inputs do not fit the family, the idempotency key was used for something else, or the
+                deadline is further away than may be.
+            TooLargeError: the broker does not take messages of that size.
             ResourceError: `queue-full`.
             JobFailedError: `no-agent`.
         """
@@ -67,5 +78,8 @@ class Service(Protocol):
     def cancel(self, job_id: bytes) -> None:
         """End a job that has not ended."""
 
-    async def agents(self) -> list[tuple[StoredAgent, str, tuple[str, ...]]]:
-        """Return every agent with its presence and the families that it offers now."""
+    async def jobs(self, limit: int, client: str | None) -> list[StoredJob]:
+        """Return the jobs that were submitted last, of one client or of all, newest first."""
+
+    async def agents(self) -> list[AgentView]:
+        """Return every agent that is known."""

@@ -60,7 +60,7 @@ class Statements:
             max_output_bytes=max_output_bytes,
         )
         payload = seal(self.key, statement, [tensor.data for tensor in job.inputs])
-        return Publish(self.topics.jobs(attempt.agent_id), payload)
+        return Publish(self.topics.jobs(attempt.agent_id), payload, attempt=(job.id, attempt.epoch))
 
     def settled(
         self,
@@ -75,20 +75,28 @@ class Statements:
         settled = Settled(network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=(attempt,))
         return Publish(self.topics.settled(agent_id), seal(self.key, settled))
 
-    def control(
+    def control(self, agent_id: str, command: Literal["rebirth", "not-enrolled", "no-room"], now: Now) -> Publish:
+        """Ask an agent for its birth, or tell it that it has no place here."""
+        return self._control(agent_id, command, now, None, None)
+
+    def cancel(self, job: Job, attempt: Attempt, now: Now) -> Publish:
+        """Ask the agent that holds an attempt to drop it."""
+        return self._control(attempt.agent_id, "cancel", now, job.id, attempt.epoch)
+
+    def _control(
         self,
         agent_id: str,
-        command: Literal["rebirth", "cancel", "not-enrolled"],
+        command: Literal["rebirth", "cancel", "not-enrolled", "no-room"],
         now: Now,
-        job: Job | None = None,
+        job: bytes | None,
+        epoch: int | None,
     ) -> Publish:
-        """Ask an agent for something; with a job, about its present attempt."""
         control = Control(
             network=self.topics.network,
             issued_ms=now.wall_ms,
             agent_id=agent_id,
             command=command,
-            job=job.id if job else None,
-            epoch=job.epoch if job else None,
+            job=job,
+            epoch=epoch,
         )
         return Publish(self.topics.control(agent_id), seal(self.key, control))

@@ -2,67 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, RowMapping
 
-from edge_agent.coordinator.jobs import FINAL_STATES, Attempt, Blame, Job, JobError, JobState
+from edge_agent.coordinator import migrations
+from edge_agent.coordinator.ages import gap_ms, remaining_seconds
+from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
+from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, stored_job
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
 from edge_agent.folders import make_private
-from edge_agent.wire import strict_cbor
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 FINAL = [state.value for state in FINAL_STATES]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredJob:
-    """A job as the database has it, for people and for repeated requests."""
-
-    id: bytes
-    family: str
-    state: JobState
-    epoch: int
-    submitted_ms: int
-    ended_ms: int | None
-    agent_id: str | None
-    variant: bytes | None
-    run_us: int | None
-    outputs: tuple[Tensor, ...]
-    receipt: bytes | None
-    error: JobError | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredAgent:
-    """An agent as the database has it."""
-
-    id: str
-    public_key: bytes | None
-    approved: bool
-    session: int
-    software: str
-    seen_ms: int | None
-
-
-def pack_tensors(tensors: Iterable[Tensor]) -> bytes:
-    """Encode tensors for a column."""
-    return strict_cbor.encode(
-        [[t.spec.name, t.spec.datatype.value, list(t.spec.shape), bytes(t.data)] for t in tensors]
-    )
-
-
-def unpack_tensors(data: bytes) -> tuple[Tensor, ...]:
-    """Decode what `pack_tensors` made."""
-    rows: Any = strict_cbor.decode(data, max_bytes=len(data))
-    return tuple(Tensor(TensorSpec(n, DataType(d), tuple(shape)), raw) for n, d, shape, raw in rows)
 
 
 class Store:
@@ -70,22 +28,30 @@ class Store:
 
     Args:
         path: the file; made with mode 0600 when it is not there.
+        upgrade: bring the tables of an older version up to date; only where no other process uses the file.
+
+    Attributes:
+        older_copy: the copy that was made of the file before that, if it was done.
 
     Raises:
-        StateError: `newer-schema` when a newer version wrote it: nothing is changed then.
+        StateError: `newer-schema` when a newer version wrote it, `older-schema` when an older one did and `upgrade`
+            was not asked for: nothing is changed then.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, upgrade: bool = False) -> None:
         make_private(path.parent)
         self.path = path
+        self.older_copy: Path | None = None
         url = sa.URL.create("sqlite", database=str(path))  # a path may hold ? and #
         self.engine: Engine = sa.create_engine(url, connect_args={"timeout": 30})
         try:
-            path.touch(mode=0o600, exist_ok=True)
-            self._open_schema()
+            self._open_schema(upgrade=upgrade)
         except OSError as error:
             self.close()
             raise self._unusable(error.strerror) from error
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unusable(error) from error
         except sa.exc.DatabaseError as error:
             self.close()
             raise self._unusable(error.orig) from error
@@ -93,19 +59,20 @@ class Store:
             self.close()
             raise
 
-    def _open_schema(self) -> None:
-        with self.engine.connect() as connection:
-            if sa.inspect(connection).has_table("meta"):
-                found = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "schema"))
-                if found is not None and found > SCHEMA_VERSION:
-                    raise StateError(
-                        f"{self.path} has schema {found}; this version knows {SCHEMA_VERSION}",
-                        code="newer-schema",
-                        hint="Run the newer version again; nothing was changed.",
-                    )
-                if found is not None:
-                    return
-                # Without the number, a first start was cut short: what is missing is made now.
+    def _open_schema(self, *, upgrade: bool) -> None:
+        found = migrations.found_version(self.path)
+        if found is not None and found < SCHEMA_VERSION:
+            if not upgrade:
+                raise StateError(
+                    f"{self.path} has schema {found}; this version works with {SCHEMA_VERSION}",
+                    code="older-schema",
+                    hint="Start the coordinator of this version once: it brings the file up to date and keeps a copy.",
+                )
+            self.older_copy = migrations.migrate(self.path, found)
+        if found is not None:
+            return
+        # Without the number, a first start was cut short: what is missing is made now.
+        self.path.touch(mode=0o600, exist_ok=True)
         with self.engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         with self.engine.begin() as connection:
@@ -139,25 +106,51 @@ class Store:
 
     # -- sessions and agents --------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _number(connection: Connection, name: str) -> int | None:
+        found: int | None = connection.scalar(sa.select(meta.c.value).where(meta.c.name == name))
+        return found
+
+    def _set_number(self, connection: Connection, name: str, value: int) -> None:
+        if self._number(connection, name) is None:
+            connection.execute(sa.insert(meta).values(name=name, value=value))
+        else:
+            connection.execute(sa.update(meta).where(meta.c.name == name).values(value=value))
+
+    def age_ms(self, *, boot: int, monotonic: float, wall_ms: int) -> int:
+        """Return the database's age, milliseconds, which only grows, and take note of this moment.
+
+        It is measured on the monotonic clock; between two boots of the machine it grows by what the wall clock says,
+        but by a day at most, so that no jump of that clock makes anything old at once.
+        """
+        at_ms = int(monotonic * 1000)
+        names = ("age", "age_boot", "age_at", "age_wall")
+        with self._transaction() as connection:
+            age, seen_boot, seen_at, seen_wall = (self._number(connection, name) for name in names)
+            if age is None or seen_at is None or seen_wall is None:
+                age = 0
+            elif boot and boot == seen_boot:
+                age += max(0, at_ms - seen_at)
+            else:
+                age += gap_ms(seen_wall, wall_ms)
+            for name, value in zip(names, (age, boot, at_ms, wall_ms), strict=True):
+                self._set_number(connection, name, value)
+        return age
+
     def next_session(self, wall_ms: int) -> int:
         """Return a coordinator session that is larger than any before, also when the clock went back."""
         with self._transaction() as connection:
-            last = connection.scalar(sa.select(meta.c.value).where(meta.c.name == "session"))
-            session = max((last or 0) + 1, wall_ms)
-            if last is None:
-                connection.execute(sa.insert(meta).values(name="session", value=session))
-            else:
-                connection.execute(sa.update(meta).where(meta.c.name == "session").values(value=session))
+            session = max((self._number(connection, "session") or 0) + 1, wall_ms)
+            self._set_number(connection, "session", session)
         return session
 
-    def approve(self, agent_id: str, *, approved: bool = True) -> None:
-        """Let an agent work here, or no longer."""
+    def approve(self, agent_id: str, *, approved: bool = True, owner: str | None = None) -> None:
+        """Let an agent work here, or no longer; an owner that is not given stays as it was."""
+        values: dict[str, Any] = {"approved": approved} | ({} if owner is None else {"owner": owner})
         with self._transaction() as connection:
-            changed = connection.execute(
-                sa.update(agents).where(agents.c.id == agent_id).values(approved=approved)
-            ).rowcount
+            changed = connection.execute(sa.update(agents).where(agents.c.id == agent_id).values(values)).rowcount
             if not changed:
-                connection.execute(sa.insert(agents).values(id=agent_id, approved=approved))
+                connection.execute(sa.insert(agents).values(id=agent_id, **values))
 
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""
@@ -176,43 +169,48 @@ class Store:
 
     # -- jobs -----------------------------------------------------------------------------------------------------
 
-    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float) -> list[Job]:
-        """Return the jobs that had not ended, with their leases and deadlines counted from now on."""
-        latest = sa.and_(attempts.c.job_id == jobs.c.id, attempts.c.epoch == jobs.c.epoch)
+    def accepted(self) -> dict[bytes, int]:
+        """Return how many results of each variant were accepted."""
         query = (
-            sa.select(jobs, attempts.c.agent_id, attempts.c.variant.label("attempt_variant"))
-            .add_columns(attempts.c.agent_session, attempts.c.coordinator_session)
-            .join(attempts, latest, isouter=True)
-            .where(jobs.c.state.not_in(FINAL))
-            .order_by(jobs.c.submitted_ms)
+            sa.select(attempts.c.variant, sa.func.count())
+            .where(attempts.c.outcome == JobState.SUCCEEDED.value)
+            .group_by(attempts.c.variant)
         )
         with self._connection() as connection:
-            rows = connection.execute(query).mappings().all()
-        found = []
-        for row in rows:
-            job = Job(
-                id=row["id"],
-                family=row["family"],
-                inputs=unpack_tensors(row["inputs"]),
-                outputs=tuple(json.loads(row["outputs"])),
-                salt=row["salt"],
-                submitted_ms=row["submitted_ms"],
-                deadline=monotonic + (row["deadline_ms"] - wall_ms) / 1000,
-                max_attempts=row["max_attempts"],
-                variant=row["variant"],
-                state=JobState(row["state"]),
-                epoch=row["epoch"],
-            )
-            if job.state is JobState.LEASED:
-                job.attempt = Attempt(
-                    job.epoch,
-                    row["agent_id"],
-                    row["attempt_variant"],
-                    row["agent_session"],
-                    row["coordinator_session"],
-                    monotonic + lease_seconds,
+            return {row[0]: row[1] for row in connection.execute(query)}
+
+    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float, boot: int = 0) -> list[Job]:
+        """Return the jobs that had not ended, with their live attempts, leases and deadlines counted from now on.
+
+        Args:
+            monotonic: seconds.
+            wall_ms: Unix milliseconds.
+            lease_seconds: for every live attempt; and what is left to a job whose deadline cannot be known exactly.
+            boot: `clock.boot_number`. In the same boot deadlines are exact; after another one they go by the wall
+                clock, which may have jumped: they are neither over at once nor further away than they ever were.
+        """
+        with self._transaction() as connection:
+            same_boot = boot != 0 and self._number(connection, "boot") == boot
+            self._set_number(connection, "boot", boot)
+            rows = connection.execute(_OPEN_JOBS).mappings().all()
+            tried: dict[bytes, list[RowMapping]] = defaultdict(list)
+            for attempt in connection.execute(_OPEN_ATTEMPTS).mappings():
+                tried[attempt["job_id"]].append(attempt)
+            found = []
+            for row in rows:
+                left = remaining_seconds(
+                    submitted_ms=row["submitted_ms"],
+                    deadline_ms=row["deadline_ms"],
+                    deadline_at_ms=row["deadline_at_ms"] if same_boot else None,
+                    monotonic=monotonic,
+                    wall_ms=wall_ms,
+                    grace_seconds=lease_seconds,
                 )
-            found.append(job)
+                job = restored_job(row, tried[row["id"]], monotonic + left, monotonic, lease_seconds)
+                if not same_boot:
+                    at_ms = int(job.deadline * 1000)
+                    connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(deadline_at_ms=at_ms))
+                found.append(job)
         return found
 
     def requests(self, limit: int) -> list[tuple[str, bytes, bytes]]:
@@ -240,53 +238,51 @@ class Store:
     def job(self, job_id: bytes) -> StoredJob | None:
         """Return one job with its outcome, if it is known."""
         query = (
-            sa.select(jobs, results.c.agent_id, results.c.variant.label("result_variant"))
+            sa.select(jobs, results.c.agent_id, results.c.variant.label("result_variant"), results.c.klass)
             .add_columns(results.c.run_us, results.c.outputs.label("result_outputs"), results.c.receipt)
             .join(results, results.c.job_id == jobs.c.id, isouter=True)
             .where(jobs.c.id == job_id)
         )
         with self._connection() as connection:
             row = connection.execute(query).mappings().one_or_none()
-        if row is None:
-            return None
-        error = None
-        if row["error_code"] is not None:
-            error = JobError(row["error_code"], row["error_message"], Blame(row["error_blame"]))
-        return StoredJob(
-            id=row["id"],
-            family=row["family"],
-            state=JobState(row["state"]),
-            epoch=row["epoch"],
-            submitted_ms=row["submitted_ms"],
-            ended_ms=row["ended_ms"],
-            agent_id=row["agent_id"],
-            variant=row["result_variant"],
-            run_us=row["run_us"],
-            outputs=unpack_tensors(row["result_outputs"]) if row["result_outputs"] is not None else (),
-            receipt=row["receipt"],
-            error=error,
-        )
+        return stored_job(row) if row is not None else None
 
-    def forget_ended_before(self, wall_ms: int, limit: int = 1000) -> list[str]:
-        """Remove the jobs that ended before this Unix millisecond; return their idempotency keys.
+    def newest_jobs(self, limit: int, client: str | None = None) -> list[StoredJob]:
+        """Return the jobs that were submitted last, without inputs and outputs, newest first."""
+        empty = sa.null()
+        query = (
+            sa.select(*(column for column in jobs.columns if column.name not in {"inputs", "salt"}))
+            .add_columns(results.c.agent_id, results.c.variant.label("result_variant"), results.c.klass)
+            .add_columns(results.c.run_us, empty.label("result_outputs"), results.c.receipt)
+            .join(results, results.c.job_id == jobs.c.id, isouter=True)
+            .order_by(jobs.c.submitted_ms.desc())
+            .limit(limit)
+        )
+        if client is not None:
+            query = query.where(jobs.c.client == client)
+        with self._connection() as connection:
+            return [stored_job(row) for row in connection.execute(query).mappings()]
+
+    def forget_older(self, age_ms: int, retention_ms: int, limit: int = 1000) -> list[str]:
+        """Remove the jobs that ended so long ago; return their idempotency keys.
 
         Args:
-            wall_ms: jobs that ended then or later stay.
+            age_ms: the database's, now: jobs whose end is noticed only now are as old as this.
+            retention_ms: jobs that are younger stay.
             limit: so many are removed in one transaction, so that the writer never waits for long.
         """
+        with self._transaction() as connection:
+            noticed = sa.update(jobs).where(jobs.c.ended_age_ms.is_(None), jobs.c.state.in_(FINAL))
+            connection.execute(noticed.values(ended_age_ms=age_ms))
         keys: list[str] = []
         while True:
-            removed, some = self._forget(wall_ms, limit)
+            removed, some = self._forget(age_ms - retention_ms, limit)
             keys += some
             if removed < limit:
                 return keys
 
-    def _forget(self, wall_ms: int, limit: int) -> tuple[int, list[str]]:
-        old = (
-            sa.select(jobs.c.id, jobs.c.idempotency_key)
-            .where(jobs.c.ended_ms < wall_ms, jobs.c.state.in_(FINAL))
-            .limit(limit)
-        )
+    def _forget(self, age_ms: int, limit: int) -> tuple[int, list[str]]:
+        old = sa.select(jobs.c.id, jobs.c.idempotency_key).where(jobs.c.ended_age_ms < age_ms).limit(limit)
         with self._transaction() as connection:
             rows = connection.execute(old).all()
             ids = [row.id for row in rows]
@@ -294,3 +290,12 @@ class Store:
             connection.execute(sa.delete(attempts).where(attempts.c.job_id.in_(ids)))
             connection.execute(sa.delete(jobs).where(jobs.c.id.in_(ids)))
         return len(rows), [row.idempotency_key for row in rows if row.idempotency_key is not None]
+
+
+_OPEN_JOBS = sa.select(jobs).where(jobs.c.state.not_in(FINAL)).order_by(jobs.c.submitted_ms)
+_OPEN_ATTEMPTS = (
+    sa.select(attempts)
+    .join(jobs, jobs.c.id == attempts.c.job_id)
+    .where(jobs.c.state.not_in(FINAL))
+    .order_by(attempts.c.epoch)
+)

@@ -19,10 +19,6 @@ from edge_agent.wire.messages import Failure, Result, TensorDigest
 from edge_agent.wire.receipts import make_receipt
 from edge_agent.wire.tensors import Tensor
 
-MAX_CLOCK_SKEW_MS = 24 * 3600 * 1000
-"""An agent's clock may be this far off before its results are refused: boards without a clock start in the past,
-and the epoch, not the time, is what keeps old answers out."""
-
 _SEAL = object()
 
 
@@ -68,24 +64,26 @@ def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int)
 
 
 def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attempt:
-    """Step 7: the answer is for the present attempt of this job, by the agent that holds it.
+    """Step 7: the answer is for a live attempt of this job, by the agent that holds it.
 
     Raises:
         RefusedError: `wrong-job`, `stale-epoch` or `wrong-agent`.
     """
     if statement.job != job.id:
         raise RefusedError("the answer is for another job", code="wrong-job")
-    attempt = job.attempt
-    if attempt is None or statement.epoch < attempt.epoch:
+    attempt = job.attempt_of(statement.epoch)
+    if attempt is None:
+        if job.attempts and statement.epoch > job.epoch:
+            raise RefusedError(f"the answer is for epoch {statement.epoch}, which was never leased", code="wrong-job")
         raise RefusedError(f"the answer is for epoch {statement.epoch}, which is over", code="stale-epoch")
-    if statement.epoch != attempt.epoch:
-        raise RefusedError(f"the answer is for epoch {statement.epoch}, which was never leased", code="wrong-job")
     if attempt.agent_id != agent_id:
         raise RefusedError("the attempt is leased to another agent", code="wrong-agent")
     return attempt
 
 
-def verify_result(opened: Opened[Result | Failure], job: Job, family: Family, *, received_ms: int) -> VerifiedResult:
+def verify_result(
+    opened: Opened[Result | Failure], job: Job, family: Family, *, received_ms: int, max_skew_ms: int
+) -> VerifiedResult:
     """Steps 7 to 11 for a result whose envelope is open.
 
     Args:
@@ -93,6 +91,8 @@ def verify_result(opened: Opened[Result | Failure], job: Job, family: Family, *,
         job: the job that it claims to answer, as we have it.
         family: of that job, from the catalogue.
         received_ms: Unix milliseconds.
+        max_skew_ms: how far off the agent's clock may be: boards without a clock start in the past, and the epoch,
+            not the time, is what keeps old answers out; but the time stands in the receipt.
 
     Raises:
         PeerError: with the code of the first step that failed.
@@ -108,8 +108,8 @@ def verify_result(opened: Opened[Result | Failure], job: Job, family: Family, *,
     if tuple(result.inputs) != input_digests(job):
         raise RefusedError("the result is for other inputs than those that were sent", code="wrong-input")
     # 9 freshness: generous, because epochs do the real work
-    if abs(result.finished_ms - received_ms) > MAX_CLOCK_SKEW_MS:
-        raise RefusedError("the agent's clock is more than a day off", code="not-fresh")
+    if abs(result.finished_ms - received_ms) > max_skew_ms:
+        raise RefusedError(f"the agent's clock is more than {max_skew_ms / 1000:g} s off", code="not-fresh")
     # 10 outputs: names, types, shapes, then the bytes themselves
     _check_outputs(result.outputs, job, family)
     outputs = attach(result.outputs, opened.attachments)

@@ -18,14 +18,19 @@ from sqlalchemy.engine import Connection
 
 from edge_agent.coordinator.events import Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, Record, SaveAgent
 from edge_agent.coordinator.jobs import JobState
+from edge_agent.coordinator.rows import pack_tensors, placement_to_text
 from edge_agent.coordinator.schema import agents, attempts, jobs, results
-from edge_agent.coordinator.store import FINAL, Store, pack_tensors
+from edge_agent.coordinator.store import FINAL, Store
 from edge_agent.errors import StateError
 
 MAX_STRANGERS = 1000
 """Agents that nobody admitted are remembered up to this number, the latest ones: anybody can make up more."""
 GROUP_COMMITS = 256
 """At most this many commits share a transaction."""
+
+MAX_WAITING_COMMITS = 10_000
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+"""What may wait to be written before nothing more is taken on, unless the caller says otherwise."""
 
 LINGER_SECONDS = 0.02
 """So long a commit that is not urgent waits for others to share its transaction: a synchronous job that is done by
@@ -56,17 +61,21 @@ def apply(connection: Connection, record: Record) -> None:
                     "deadline_ms": record.deadline_ms,
                     "idempotency_key": submit.idempotency_key,
                     "request_digest": submit.request_digest,
+                    "client": submit.client,
+                    "priority": submit.priority,
+                    "placement": placement_to_text(submit.placement),
+                    "deadline_at_ms": int(record.deadline * 1000),
                 },
             )
         case InsertAttempt():
             row = {column.name: getattr(record, column.name, None) for column in attempts.columns}
             connection.execute(_INSERT_ATTEMPT, row)
-            leased = {"b_id": record.job_id, "state": JobState.LEASED.value, "epoch": record.epoch}
-            connection.execute(_MOVE_JOB, leased)
+            leased = {"b_id": record.job_id, "state": record.state.value, "epoch": record.epoch}
+            connection.execute(_LEASE_JOB, leased)
         case EndAttempt():
             _end_attempt(connection, record.job_id, record.epoch, record.outcome, record.ended_ms)
-            queued = {"b_id": record.job_id, "state": JobState.QUEUED.value, "epoch": record.epoch}
-            connection.execute(_MOVE_JOB, queued)
+            if record.state is not None:
+                connection.execute(_MOVE_JOB, {"b_id": record.job_id, "state": record.state.value})
         case EndJob():
             _end_job(connection, record)
         case SaveAgent():
@@ -115,6 +124,7 @@ def _end_job(connection: Connection, record: EndJob) -> None:
                 "run_us": outcome.run_us,
                 "outputs": pack_tensors(outcome.outputs),
                 "receipt": outcome.receipt,
+                "klass": outcome.klass,
             },
         )
 
@@ -133,6 +143,11 @@ _INSERT_RESULT = sa.insert(results)
 _MOVE_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
+    .values(state=sa.bindparam("state"))
+)
+_LEASE_JOB = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
     .values(state=sa.bindparam("state"), epoch=sa.bindparam("epoch"))
 )
 _END_JOB = (
@@ -148,6 +163,18 @@ _END_ATTEMPT = (
 )
 
 
+def commit_bytes(commit: Commit) -> int:
+    """Return how many bytes of tensors a commit keeps in memory."""
+    total = 0
+    for record in commit.records:
+        match record:
+            case InsertJob():
+                total += sum(len(tensor.data) for tensor in record.submit.inputs)
+            case EndJob():
+                total += sum(len(tensor.data) for tensor in record.outcome.outputs)
+    return total
+
+
 class Writer:
     """The only thread that writes jobs.
 
@@ -156,16 +183,29 @@ class Writer:
         committed: called on the writer's thread with each commit that is stored, in order.
         failed: called once, on the writer's thread, when a transaction failed: nothing after it is written, and
             the process must end, because what it has in memory is no longer what is stored.
+        max_commits: more that wait make it `full`: nothing that was accepted is ever left out, but no more should be.
+        max_bytes: the same for the tensors in them.
     """
 
     def __init__(
-        self, store: Store, committed: Callable[[Sequence[Commit]], None], failed: Callable[[Exception], None]
+        self,
+        store: Store,
+        committed: Callable[[Sequence[Commit]], None],
+        failed: Callable[[Exception], None],
+        *,
+        max_commits: int = MAX_WAITING_COMMITS,
+        max_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
         self._store = store
         self._committed = committed
         self._failed = failed
         self._queue: queue.SimpleQueue[Commit | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._max_commits = max_commits
+        self._max_bytes = max_bytes
+        # Each of these is written by one thread alone, and only grows.
+        self._put_commits = self._put_bytes = 0
+        self._done_commits = self._done_bytes = 0
 
     def start(self) -> None:
         """Begin."""
@@ -173,7 +213,15 @@ class Writer:
 
     def write(self, commit: Commit) -> None:
         """Put a commit in the queue; its turn comes in order."""
+        self._put_commits += 1
+        self._put_bytes += commit_bytes(commit)
         self._queue.put(commit)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that nothing more should be taken on."""
+        commits = self._put_commits - self._done_commits
+        return commits >= self._max_commits or self._put_bytes - self._done_bytes >= self._max_bytes
 
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued, then end."""
@@ -200,6 +248,8 @@ class Writer:
                 except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
                     self._failed(error)
                     return
+                self._done_commits += len(group)
+                self._done_bytes += sum(commit_bytes(commit) for commit in group)
                 self._committed(group)
 
     def _next_group(self) -> list[Commit] | None:

@@ -128,9 +128,10 @@ class LocalNetwork:
                 key.public.write(path.with_suffix(".pub"))
         agent = SigningKey.from_file(self.state_dir / "agent" / "agent.key")
         self.agent_id = agent.public.id
-        store = Store(self.state_dir / "coordinator" / "coordinator.db")
-        store.approve(self.agent_id)
-        store.close()
+        with take(self.state_dir / "coordinator"):  # a coordinator that was left behind must be gone
+            store = Store(self.state_dir / "coordinator" / "coordinator.db", upgrade=True)
+            store.approve(self.agent_id)
+            store.close()
 
     def _start_broker(self) -> None:
         self._on_step("starting the broker")

@@ -188,13 +188,30 @@ class Coordinator(_Section):
     )
     job_deadline_seconds: Seconds = Field(
         default=60.0,
-        description="A job without a result after so long has failed.",
+        description="A job without a result after so long has failed, unless it asks for another deadline.",
+    )
+    max_job_deadline_seconds: Seconds = Field(
+        default=86_400.0, description="The longest deadline that a job may ask for."
     )
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=5, description="Attempts before a job has failed."
+        default=5, description="Attempts that may fail before a job has failed, unless it asks for another number."
+    )
+    hedge_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.02,
+        description="Share of the synchronous jobs that get a second attempt on another agent when they are late.",
     )
     max_queued_jobs: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        default=10_000, description="Jobs that may wait; more are refused with `queue-full`."
+        default=10_000, description="Jobs that may wait or run; more are refused with `queue-full`."
+    )
+    max_queued_bytes: Annotated[int, Field(ge=MIB, le=2**40)] = Field(
+        default=256 * MIB, description="Bytes of their inputs together; more are refused with `queue-full`."
+    )
+    max_agents: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=10_000, description="Agents that are kept in mind; further ones are told that there is no room."
+    )
+    max_clock_skew_seconds: Seconds = Field(
+        default=86_400.0,
+        description="An agent whose clock is further off gets no jobs, and its results are refused.",
     )
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31)] = Field(
         default=16 * MIB, description="Largest HTTP request body."

@@ -9,10 +9,12 @@ Times are Unix milliseconds, durations end in their unit, digests are SHA-256.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
+from edge_agent.wire import strict_cbor
 from edge_agent.wire.keys import key_id
 from edge_agent.wire.tensors import (
     MAX_ELEMENTS,
@@ -136,13 +138,14 @@ class VariantClass(Part):
     provider: ShortText
     isa: ShortText
 
+    @property
+    def id(self) -> str:
+        """Name the class in 32 hexadecimal digits: the first half of the SHA-256 of its encoding."""
+        return hashlib.sha256(strict_cbor.encode(self.model_dump())).hexdigest()[:32]
+
 
 class Machine(Part):
-    """What an agent says about its machine: for people and for scheduling, never for trust.
-
-    Attributes:
-        labels: what its owner calls it, for jobs that ask for such a machine.
-    """
+    """What an agent says about its machine, its owner's labels too: for people and scheduling, never for trust."""
 
     isa: ShortText
     board: Annotated[str, StringConstraints(pattern=f"^{PLAIN_TEXT_CLASS}+$", max_length=128)] | None

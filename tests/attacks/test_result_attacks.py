@@ -31,9 +31,10 @@ from fakes import (
 )
 
 from edge_agent.agent import events as agent_events
-from edge_agent.coordinator.core import GONE_GRACE_SECONDS
 from edge_agent.coordinator.events import Command, Commit, MessageReceived
 from edge_agent.coordinator.jobs import JobState
+from edge_agent.coordinator.presence import GONE_GRACE_SECONDS
+from edge_agent.coordinator.retries import BACKOFF_FIRST_SECONDS
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import Writer
 from edge_agent.wire import cose
@@ -301,7 +302,9 @@ def test_a_result_of_an_older_epoch_is_refused(scene: Scene) -> None:
     good = scene.victim.result(scene.opened)
     failed = scene.script.tell(scene.victim.failure(scene.opened.statement))
     scene.write(failed)
-    (again,) = jobs_for(scene.other, failed)
+    retried = scene.script.tick_until(BACKOFF_FIRST_SECONDS)
+    scene.write(retried)
+    (again,) = jobs_for(scene.other, retried)
     told = scene.refuse(good, "stale-epoch")
     assert [(s.epoch, s.code) for s in settled_for(scene.victim, told)] == [(1, "stale-epoch")]
     assert [o.agent_id for o in outcomes(scene.script.tell(scene.other.result(again)))] == [scene.other.id]

@@ -12,7 +12,7 @@ from harness.load import Record
 from harness.numbers import MOST, input_with, is_right, number_in
 from harness.oracle import DEFECT, LOST, STUCK, TWICE, WRONG, judge
 
-from edge_agent.coordinator.store import pack_tensors
+from edge_agent.coordinator.rows import pack_tensors
 from edge_agent.wire import cose, strict_cbor
 from edge_agent.wire.envelope import CONTENT_TYPE
 from edge_agent.wire.messages import TensorDigest

@@ -160,9 +160,9 @@ def test_every_kind_of_fault_is_drawn(wire: TokenWire) -> None:
 
 
 def _facts(job: Job) -> tuple[object, ...]:
-    attempt = job.attempt
-    held = attempt and (attempt.epoch, attempt.agent_id, attempt.variant, attempt.agent_session, attempt.lease_until)
-    return (job.id, job.inputs, job.salt, job.deadline, job.max_attempts, job.state, job.epoch, held)
+    held = [(a.epoch, a.agent_id, a.variant, a.agent_session, a.lease_until) for a in job.attempts]
+    tried = (job.failures, sorted(job.failed_on), sorted(job.killed))
+    return (job.id, job.inputs, job.salt, job.deadline, job.max_attempts, job.state, job.epoch, held, tried)
 
 
 @pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 12))

@@ -9,7 +9,8 @@ from starlette.responses import Response
 
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.jobs import Blame, JobError
-from edge_agent.coordinator.store import StoredJob
+from edge_agent.coordinator.rows import StoredJob
+from edge_agent.coordinator.service import AgentView
 from edge_agent.errors import EdgeAgentError, JobFailedError
 
 STATUS_OF_CODE = {
@@ -27,6 +28,16 @@ STATUS_OF_CODE = {
     "deadline": 504,
 }
 """Whatever is not here is 500."""
+
+STATUS_OF_BLAME = {
+    Blame.REQUESTER: 400,
+    Blame.MODEL: 502,
+    Blame.AGENT: 502,
+    Blame.COORDINATOR: 500,
+    Blame.DEADLINE: 504,
+    Blame.CANCELLED: 409,
+}
+"""Of a job that ended without a result."""
 
 RETRY_CODES = frozenset({"queue-full", "no-agent", "stopping", "deadline", "job-failed"})
 RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
@@ -53,12 +64,14 @@ def error_answer(error: EdgeAgentError, *, job_id: bytes | None = None) -> Respo
 
 def failed_job_answer(job_id: bytes, error: JobError) -> Response:
     """Answer for a job that ended without a result."""
-    status = {Blame.REQUESTER: 400, Blame.DEADLINE: 504, Blame.CANCELLED: 409}.get(error.blame, 502)
+    status = STATUS_OF_BLAME[error.blame]
+    if error.code == "too-large":
+        status = STATUS_OF_CODE[error.code]
     body = {
         "error": f"the job failed: {error.message}",
         "code": error.code,
         "blame": error.blame.value,
-        "retry": error.blame in {Blame.DEADLINE, Blame.AGENT, Blame.COORDINATOR},
+        "retry": error.blame in {Blame.DEADLINE, Blame.AGENT, Blame.COORDINATOR} and error.code != "too-large",
         "job_id": job_id.hex(),
     }
     return json_answer(body, status, {"Edge-Agent-Job": job_id.hex()})
@@ -85,6 +98,7 @@ def outcome_parameters(outcome: Outcome) -> dict[str, str | int]:
         "receipt": receipt_path(outcome.job_id),
         "agent_id": outcome.agent_id or "",
         "run_us": outcome.run_us or 0,
+        "class": outcome.klass or "",
         "verification": "signed",
     }
 
@@ -97,7 +111,10 @@ def job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:
         "state": job.state.value,
         "attempts": job.epoch,
         "submitted_ms": job.submitted_ms,
+        "deadline_ms": job.deadline_ms,
         "ended_ms": job.ended_ms,
+        "client": job.client,
+        "priority": job.priority,
     }
     if job.error is not None:
         view["error"] = {"code": job.error.code, "message": job.error.message, "blame": job.error.blame.value}
@@ -105,7 +122,27 @@ def job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:
         view |= {
             "agent_id": job.agent_id,
             "variant": variant_name,
+            "class": job.klass,
             "run_us": job.run_us,
             "receipt": receipt_path(job.id),
         }
     return view
+
+
+def agent_view(view: AgentView) -> dict[str, Any]:
+    """Describe an agent for a person or a script."""
+    stored, live = view.stored, view.live
+    return {
+        "agent_id": stored.id,
+        "approved": stored.approved,
+        "owner": stored.owner,
+        "labels": sorted(live.labels or ()) if live else [],
+        "presence": live.presence.value if live else "gone",
+        "offers": list(live.offers) if live else [],
+        "classes": {family: offer.klass.id for family, offer in live.offers.items()} if live else {},
+        "loaded": [family for family, offer in live.offers.items() if offer.loaded] if live else [],
+        "in_flight": len(live.in_flight) if live else 0,
+        "clock_skew_ms": live.clock_skew_ms if live else None,
+        "software": stored.software,
+        "seen_ms": stored.seen_ms,
+    }

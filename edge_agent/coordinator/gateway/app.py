@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +17,7 @@ from starlette.responses import Response
 
 from edge_agent import __version__
 from edge_agent.coordinator.gateway.answers import (
+    agent_view,
     error_answer,
     failed_job_answer,
     job_view,
@@ -23,23 +25,32 @@ from edge_agent.coordinator.gateway.answers import (
     outcome_parameters,
     still_running_error,
 )
+from edge_agent.coordinator.gateway.intake import Intake
+from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.service import Accepted, Service
-from edge_agent.coordinator.store import StoredJob
-from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, RefusedError, TooLargeError
+from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, RefusedError
 from edge_agent.models.catalogue import Family, Port
+from edge_agent.wire.job_options import JobOptions, options_from
 from edge_agent.wire.oip_json import request_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
 
-MAX_IDEMPOTENCY_KEY_CHARS = 255
+MAX_LISTED_JOBS = 1000
+DEFAULT_LISTED_JOBS = 50
+DEADLINE_SLACK_SECONDS = 1.0
+"""So much longer than a job's deadline its client is kept waiting, to be told how it ended."""
+MAX_INTAKE_BYTES = 256 * 1024 * 1024
 
 
-def make_app(service: Service, *, max_request_bytes: int, wait_seconds: float) -> FastAPI:
+def make_app(
+    service: Service, *, max_request_bytes: int, wait_seconds: float, max_intake_bytes: int = MAX_INTAKE_BYTES
+) -> FastAPI:
     """Build the application.
 
     Args:
         service: the running coordinator.
         max_request_bytes: longer bodies are refused while they arrive.
-        wait_seconds: how long a synchronous call waits for its result.
+        wait_seconds: how long a synchronous call waits for its result that names no deadline.
+        max_intake_bytes: of all bodies that are being read at once.
     """
     # The generated documentation pages load scripts from elsewhere: nothing here phones home.
     app = FastAPI(title="edge-agent coordinator", version=__version__, docs_url=None, redoc_url=None)
@@ -54,12 +65,14 @@ def make_app(service: Service, *, max_request_bytes: int, wait_seconds: float) -
         body = {"error": text, "code": "usage", "hint": "See /openapi.json for what there is.", "retry": False}
         return json_answer(body, error.status_code, dict(error.headers or {}))
 
-    _add_inference_routes(app, service, max_request_bytes=max_request_bytes, wait_seconds=wait_seconds)
-    _add_job_routes(app, service, max_request_bytes=max_request_bytes)
+    intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
+    _add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
+    _add_job_routes(app, service, intake)
+    _add_overview_routes(app, service)
     return app
 
 
-def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: int, wait_seconds: float) -> None:
+def _add_inference_routes(app: FastAPI, service: Service, intake: Intake, *, wait_seconds: float) -> None:
     @app.get("/v2")
     async def server_metadata() -> Response:
         return json_answer({"name": "edge-agent", "version": __version__, "extensions": []})
@@ -99,12 +112,12 @@ def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: 
     @app.post("/v2/models/{family}/versions/{version}/infer")
     async def infer(request: Request, family: str, version: str | None = None) -> Response:
         entry = service.catalogue.family(family)
-        body = await _body(request, max_request_bytes)
-        limit = max_request_bytes
-        given_id, accepted = await _submit(service, request, entry, version, body, max_bytes=limit, durable=False)
-        outcome = await service.outcome(accepted.job_id, wait_seconds)
+        submitted = await _submit(service, intake, request, entry, version, durable=False)
+        given_id, options, accepted = submitted
+        seconds = (options.deadline_seconds or wait_seconds) + DEADLINE_SLACK_SECONDS
+        outcome = await service.outcome(accepted.job_id, seconds)
         if outcome is None:
-            return error_answer(still_running_error(accepted.job_id, wait_seconds), job_id=accepted.job_id)
+            return error_answer(still_running_error(accepted.job_id, seconds), job_id=accepted.job_id)
         if outcome.error is not None:
             return failed_job_answer(accepted.job_id, outcome.error)
         served = entry.variant(outcome.variant) if outcome.variant else None
@@ -119,13 +132,12 @@ def _add_inference_routes(app: FastAPI, service: Service, *, max_request_bytes: 
         return json_answer(answer, headers={"Edge-Agent-Job": accepted.job_id.hex()})
 
 
-def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -> None:
+def _add_job_routes(app: FastAPI, service: Service, intake: Intake) -> None:
     @app.post("/api/v1/models/{family}/jobs")
     @app.post("/api/v1/models/{family}/versions/{version}/jobs")
     async def submit(request: Request, family: str, version: str | None = None) -> Response:
         entry = service.catalogue.family(family)
-        body = await _body(request, max_request_bytes)
-        _, accepted = await _submit(service, request, entry, version, body, max_bytes=max_request_bytes, durable=True)
+        _, _, accepted = await _submit(service, intake, request, entry, version, durable=True)
         where = f"/api/v1/jobs/{accepted.job_id.hex()}"
         state = {"job_id": accepted.job_id.hex(), "state": "queued", "repeated": accepted.repeated}
         return json_answer(state, 202, {"Location": where, "Edge-Agent-Job": accepted.job_id.hex()})
@@ -155,6 +167,15 @@ def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -
         name = f'attachment; filename="{job_id}.receipt"'
         return Response(stored.receipt, media_type="application/cose", headers={"Content-Disposition": name})
 
+
+def _add_overview_routes(app: FastAPI, service: Service) -> None:
+    @app.get("/api/v1/jobs")
+    async def jobs(limit: str = str(DEFAULT_LISTED_JOBS), client: str | None = None) -> Response:
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LISTED_JOBS):
+            raise InputError(f"limit must be a whole number from 1 to {MAX_LISTED_JOBS}")
+        found = await service.jobs(int(limit), client)
+        return json_answer([job_view(stored, _variant_name(service, stored)) for stored in found])
+
     @app.get("/api/v1/coordinator")
     async def coordinator() -> Response:
         key = service.public_key
@@ -170,70 +191,36 @@ def _add_job_routes(app: FastAPI, service: Service, *, max_request_bytes: int) -
 
     @app.get("/api/v1/agents")
     async def agents() -> Response:
-        return json_answer(
-            [
-                {
-                    "agent_id": stored.id,
-                    "approved": stored.approved,
-                    "presence": presence,
-                    "offers": list(offers),
-                    "software": stored.software,
-                    "seen_ms": stored.seen_ms,
-                }
-                for stored, presence, offers in await service.agents()
-            ]
-        )
+        return json_answer([agent_view(view) for view in await service.agents()])
 
 
 async def _submit(  # noqa: PLR0913 what a request consists of
-    service: Service,
-    request: Request,
-    entry: Family,
-    version: str | None,
-    body: bytes,
-    *,
-    max_bytes: int,
-    durable: bool,
-) -> tuple[str | None, Accepted]:
+    service: Service, intake: Intake, request: Request, entry: Family, version: str | None, *, durable: bool
+) -> tuple[str | None, JobOptions, Accepted]:
     variant = _digest_of(entry, version)
-    given_id, inputs, outputs, _ = request_from_json(body)
-    if sum(len(tensor.data) for tensor in inputs) > max_bytes:  # "0," takes two bytes in JSON and eight as INT64
-        raise _too_long(max_bytes)
+    async with intake.body(request) as body:
+        given_id, inputs, outputs, parameters = request_from_json(body)
+        # "0," takes two bytes in JSON and eight as INT64
+        if sum(len(tensor.data) for tensor in inputs) > intake.max_request_bytes:
+            raise intake.too_long()
+        options = _options(request, parameters)
+        accepted = await service.submit(
+            entry.name, tuple(inputs), tuple(outputs), variant=variant, durable=durable, options=options
+        )
+        return given_id, options, accepted
+
+
+def _options(request: Request, parameters: dict[str, Any]) -> JobOptions:
+    """Read the options of a job: the parameters of the request, and what HTTP itself says of it."""
+    options = options_from(parameters)
     key = request.headers.get("Idempotency-Key")
-    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
-        raise InputError(f"the Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
-    accepted = await service.submit(
-        entry.name,
-        tuple(inputs),
-        tuple(outputs),
-        variant=variant,
-        idempotency_key=key,
-        durable=durable,
-        deadline_seconds=None,
-    )
-    return given_id, accepted
-
-
-async def _body(request: Request, max_bytes: int) -> bytes:
-    """Read a body, giving up as soon as it is too long."""
-    announced = request.headers.get("Content-Length", "0")
-    if announced.isascii() and announced.isdigit() and int(announced[:20]) > max_bytes:
-        raise _too_long(max_bytes)
-    chunks: list[bytes] = []
-    length = 0
-    async for chunk in request.stream():
-        length += len(chunk)
-        if length > max_bytes:
-            raise _too_long(max_bytes)
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _too_long(max_bytes: int) -> TooLargeError:
-    return TooLargeError(
-        f"the request is longer than {max_bytes} bytes",
-        hint="Send a smaller input; the operator sets the limit with coordinator.max_request_bytes.",
-    )
+    if key is not None:
+        if options.idempotency_key not in {None, key}:
+            raise InputError("the header Idempotency-Key and the parameter idempotency_key differ")
+        options = replace(options, idempotency_key=key)
+    if options.client is None and request.client is not None:
+        options = replace(options, client=request.client.host[:64])
+    return options
 
 
 def _digest_of(entry: Family, version: str | None) -> bytes | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from edge_agent.client import Client
 from edge_agent.errors import EdgeAgentError
 from edge_agent.local.demo import FAMILY
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
 from harness.cluster import Cluster, in_thread
@@ -132,7 +133,7 @@ class Load:
                     self._idle += 1
 
     def _call(self, client: Client, record: Record) -> None:
-        answer = client.infer_json(FAMILY, request_of(record.number), idempotency_key=record.key)
+        answer = client.infer_json(FAMILY, request_of(record.number), options=JobOptions(idempotency_key=record.key))
         record.acked_at = self.now()
         record.job_id, record.variant = answer.job_id, answer.variant
         record.outputs, record.tries = answer.outputs, answer.tries
@@ -140,7 +141,9 @@ class Load:
         record.state = "succeeded"
 
     def _submit(self, client: Client, record: Record) -> None:
-        record.job_id = client.submit_json(FAMILY, request_of(record.number), idempotency_key=record.key)
+        record.job_id = client.submit_json(
+            FAMILY, request_of(record.number), options=JobOptions(idempotency_key=record.key)
+        )
         record.acked_at = self.now()
         wait, end = POLL_FIRST_SECONDS, time.monotonic() + CALL_SECONDS
         while time.monotonic() < end:
@@ -177,7 +180,9 @@ def replay(cluster: Cluster, records: list[Record], patience_seconds: float) -> 
         with Client(cluster.base_url, deadline_seconds=patience_seconds) as client:
             for record in records:
                 try:
-                    again = client.infer_json(FAMILY, request_of(record.number), idempotency_key=record.key)
+                    again = client.infer_json(
+                        FAMILY, request_of(record.number), options=JobOptions(idempotency_key=record.key)
+                    )
                 except EdgeAgentError as error:
                     wrong.append(f"number {record.number} failed when it was sent again: {error}")
                     continue

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_agent.coordinator.store import unpack_tensors
+from edge_agent.coordinator.rows import unpack_tensors
 from edge_agent.errors import EdgeAgentError
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.receipts import verify_receipt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -28,8 +29,8 @@ from edge_agent.coordinator.events import (
     SubmitRefused,
     Tick,
 )
-from edge_agent.coordinator.leasing import Rules
 from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.writer import GROUP_COMMITS, LINGER_SECONDS
 from edge_agent.models.catalogue import Catalogue
@@ -75,6 +76,7 @@ class CoordinatorProcess(Process):
             lease_seconds=script.lease_seconds,
             max_attempts=script.max_attempts,
             max_queued_jobs=script.max_queued_jobs,
+            hedge_share=1.0,
         )
         self.approved = frozenset(keys)
         self.slow_disk_seconds = 0.0
@@ -120,6 +122,7 @@ class CoordinatorProcess(Process):
             monotonic=now.monotonic,
             wall_ms=now.wall_ms,
             lease_seconds=self.rules.lease_seconds,
+            boot=self.boots + 1,
         )
         for job in jobs:
             self.core.leasing.add(job)
@@ -134,6 +137,7 @@ class CoordinatorProcess(Process):
             catalogue=self._catalogue,
             registry=Registry(admit_anyone=False),
             rules=self.rules,
+            rng=random.Random(f"{self.world.seed} {self.incarnation}"),
         )
 
     def crash(self, seconds: float, *, power: bool = False) -> None:

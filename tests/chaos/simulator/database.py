@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edge_agent.coordinator.ages import remaining_seconds
 from edge_agent.coordinator.events import (
     Commit,
     EndAttempt,
@@ -19,6 +20,7 @@ from edge_agent.coordinator.events import (
     SaveAgent,
 )
 from edge_agent.coordinator.jobs import FINAL_STATES, Attempt, Job, JobState
+from edge_agent.coordinator.retries import DEADLY, counts
 
 
 class BrokenRuleError(Exception):
@@ -34,6 +36,7 @@ class JobRow:
     epoch: int = 0
     outcome: Outcome | None = None
     result_epoch: int | None = None
+    deadline_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Tables:
     attempts: dict[tuple[bytes, int], AttemptRow] = field(default_factory=dict)
     agents: dict[str, int] = field(default_factory=dict)
     session: int = 0
+    boot: int = 0
 
     def apply(self, record: Record) -> None:
         """Write one record.
@@ -64,17 +68,17 @@ class Tables:
             case InsertJob(submit=submit):
                 if submit.job_id in self.jobs or submit.idempotency_key in self.keys:
                     raise BrokenRuleError("a job would be inserted twice")
-                self.jobs[submit.job_id] = JobRow(record)
+                self.jobs[submit.job_id] = JobRow(record, deadline_at=record.deadline)
                 if submit.idempotency_key is not None:
                     self.keys[submit.idempotency_key] = submit.job_id
             case InsertAttempt():
                 if (record.job_id, record.epoch) in self.attempts:
                     raise BrokenRuleError("an attempt would be inserted twice")
                 self.attempts[record.job_id, record.epoch] = AttemptRow(record)
-                self._move(record.job_id, JobState.LEASED, record.epoch)
+                self._move(record.job_id, record.state, record.epoch)
             case EndAttempt():
                 self._end_attempt(record.job_id, record.epoch, record.outcome)
-                self._move(record.job_id, JobState.QUEUED, record.epoch)
+                self._move(record.job_id, record.state)
             case EndJob(outcome=outcome):
                 row = self.jobs.get(outcome.job_id)
                 if row is None or row.state in FINAL_STATES:
@@ -84,14 +88,14 @@ class Tables:
             case SaveAgent():
                 self.agents[record.agent_id] = record.session
 
-    def _move(self, job_id: bytes, state: JobState, epoch: int) -> None:
+    def _move(self, job_id: bytes, state: JobState | None, epoch: int | None = None) -> None:
         row = self.jobs.get(job_id)
         if row is not None and row.state not in FINAL_STATES:
-            row.state, row.epoch = state, epoch
+            row.state, row.epoch = state or row.state, epoch or row.epoch
 
     def _end_attempt(self, job_id: bytes, epoch: int, outcome: str) -> None:
         row = self.attempts.get((job_id, epoch))
-        if row is not None:
+        if row is not None and row.outcome is None:
             row.outcome = outcome
 
 
@@ -153,37 +157,63 @@ class Database:
 
     # -- what a coordinator reads -------------------------------------------------------------------------------------
 
-    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float) -> list[Job]:
+    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float, boot: int = 0) -> list[Job]:
         """Return the jobs that had not ended, as `Store.open_jobs` does."""
         found = []
+        same_boot = boot != 0 and boot == self.tables.boot
+        self._put_meta("boot", boot)
         for row in self.tables.jobs.values():
             if row.state in FINAL_STATES:
                 continue
+            if not same_boot:
+                row.deadline_at = None
             inserted, submit = row.inserted, row.inserted.submit
-            job = Job(
-                id=submit.job_id,
-                family=submit.family,
-                inputs=submit.inputs,
-                outputs=submit.outputs,
-                salt=submit.salt,
+            left = remaining_seconds(
                 submitted_ms=inserted.submitted_ms,
-                deadline=monotonic + (inserted.deadline_ms - wall_ms) / 1000,
-                max_attempts=inserted.max_attempts,
-                variant=submit.variant,
-                state=row.state,
-                epoch=row.epoch,
+                deadline_ms=inserted.deadline_ms,
+                deadline_at_ms=int(row.deadline_at * 1000) if row.deadline_at is not None else None,
+                monotonic=monotonic,
+                wall_ms=wall_ms,
+                grace_seconds=lease_seconds,
             )
-            if job.state is JobState.LEASED:
-                attempt = self.tables.attempts[job.id, job.epoch].inserted
-                job.attempt = Attempt(
-                    job.epoch,
-                    attempt.agent_id,
-                    attempt.variant,
-                    attempt.agent_session,
-                    attempt.coordinator_session,
-                    monotonic + lease_seconds,
+            if not same_boot:
+                row.deadline_at = monotonic + left
+            tried = [a for (job_id, _), a in sorted(self.tables.attempts.items()) if job_id == submit.job_id]
+            failed = [a for a in tried if a.outcome is not None and counts(a.outcome)]
+            found.append(
+                Job(
+                    id=submit.job_id,
+                    family=submit.family,
+                    inputs=submit.inputs,
+                    outputs=submit.outputs,
+                    salt=submit.salt,
+                    submitted_ms=inserted.submitted_ms,
+                    deadline=monotonic + left,
+                    max_attempts=inserted.max_attempts,
+                    variant=submit.variant,
+                    client=submit.client,
+                    priority=submit.priority,
+                    placement=submit.placement,
+                    state=row.state,
+                    epoch=row.epoch,
+                    attempts=[
+                        Attempt(
+                            attempt.inserted.epoch,
+                            attempt.inserted.agent_id,
+                            attempt.inserted.variant,
+                            attempt.inserted.agent_session,
+                            attempt.inserted.coordinator_session,
+                            lease_until=monotonic + lease_seconds,
+                            leased_at=monotonic,
+                        )
+                        for attempt in tried
+                        if attempt.outcome is None
+                    ],
+                    failures=len(failed),
+                    failed_on={a.inserted.agent_id for a in failed},
+                    killed={a.inserted.agent_id for a in failed if a.outcome in DEADLY},
                 )
-            found.append(job)
+            )
         found.sort(key=lambda job: job.submitted_ms)
         return found
 

@@ -116,11 +116,11 @@ def answer_inputs(number: int) -> tuple[object, ...]:
 
 
 def results_fit_their_attempts(simulation: Simulation) -> Found:
-    """Promise 1 and 2: a result is for its own input, by the agent and under the epoch that was leased last."""
+    """Promise 1 and 2: a result is for its own input, by the agent and under an epoch that was live to its end."""
     tables = simulation.coordinator.database.tables
-    newest: dict[bytes, int] = defaultdict(int)
-    for job_id, epoch in tables.attempts:
-        newest[job_id] = max(newest[job_id], epoch)
+    accepted: dict[bytes, int] = defaultdict(int)
+    for (job_id, _), held in tables.attempts.items():
+        accepted[job_id] += held.outcome == JobState.SUCCEEDED.value
     for job_id, row in tables.jobs.items():
         outcome = row.outcome
         if outcome is None or row.state is not JobState.SUCCEEDED:
@@ -131,8 +131,10 @@ def results_fit_their_attempts(simulation: Simulation) -> Found:
         attempt = tables.attempts.get((job_id, row.result_epoch or 0))
         if attempt is None or attempt.inserted.agent_id != outcome.agent_id:
             yield Promise.BROKER, f"the result of {_name(simulation, job_id)} is not by the agent that held the attempt"
-        if row.result_epoch != newest[job_id]:
+        elif attempt.outcome != JobState.SUCCEEDED.value:
             yield Promise.BROKER, f"the result of {_name(simulation, job_id)} is of an epoch that was over"
+        if accepted[job_id] != 1:
+            yield Promise.ENDS_ONCE, f"{accepted[job_id]} attempts of {_name(simulation, job_id)} were accepted"
 
 
 def everything_drains(simulation: Simulation) -> Found:
@@ -168,10 +170,16 @@ def everybody_is_back(simulation: Simulation) -> Found:
             left = simulation.submitted_at(job_id) + submit.deadline_seconds - simulation.healed_at
             exhausted = row.outcome.error.code == "attempts-exhausted"
             may_be = exhausted and row.inserted.max_attempts < 50 and not probe
+            may_be = may_be or (row.outcome.error.code == "poison" and _workers_died(simulation) > 1)
             may_be = may_be or _clock_jumped_over_a_reboot(simulation)
             if left > LIVENESS_SECONDS and not may_be:
                 error = row.outcome.error
                 yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} could have succeeded, but: {error.message}"
+
+
+def _workers_died(simulation: Simulation) -> int:
+    kinds = (Kind.KILL_WORKER, Kind.HANG_WORKER)
+    return sum(1 for fault in simulation.faults if fault.step.kind in kinds)
 
 
 def deadlines_hold(simulation: Simulation) -> Found:

@@ -50,9 +50,12 @@ def test_agents_that_nobody_admitted_are_forgotten(store: Store, monkeypatch: py
 
 def test_retention_removes_everything_that_is_old(store: Store) -> None:
     """More jobs than fit in one transaction are removed in one sweep; younger ones stay."""
-    for number in range(25):
+    for number in range(20):
         write(store, *ended_job(number))
-    keys = store.forget_ended_before(20_000, limit=4)
+    assert store.forget_older(1_000, 500) == []
+    for number in range(20, 25):
+        write(store, *ended_job(number))
+    keys = store.forget_older(2_000, 500, limit=4)
     assert sorted(keys) == sorted(f"key-{n}" for n in range(20))
     with store.engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT count(*) FROM jobs")) == 5

@@ -25,7 +25,6 @@ from fakes import (
     two_families,
 )
 
-from edge_agent.coordinator.core import GONE_GRACE_SECONDS, HELLO_AGAIN_SECONDS
 from edge_agent.coordinator.events import (
     AgentsChanged,
     CancelJob,
@@ -39,7 +38,9 @@ from edge_agent.coordinator.events import (
     Tick,
 )
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobState
-from edge_agent.coordinator.leasing import Rules
+from edge_agent.coordinator.presence import GONE_GRACE_SECONDS, HELLO_AGAIN_SECONDS
+from edge_agent.coordinator.retries import BACKOFF_FIRST_SECONDS
+from edge_agent.coordinator.rules import Rules
 from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.messages import Hello
 from edge_agent.wire.receipts import verify_receipt
@@ -66,6 +67,16 @@ class Setting:
     def job(self, job_id: bytes) -> Job:
         """Return a live job."""
         return self.script.core.leasing.jobs[job_id]
+
+    def attempt(self, job_id: bytes) -> Attempt | None:
+        """Return the only live attempt of a live job, if it has one."""
+        attempts = self.job(job_id).attempts
+        assert len(attempts) <= 1
+        return attempts[0] if attempts else None
+
+    def retry(self) -> list[object]:
+        """Let the longest wait before a second attempt pass."""
+        return list(self.script.tick_until(BACKOFF_FIRST_SECONDS))
 
     @property
     def live(self) -> int:
@@ -224,13 +235,13 @@ def test_the_deadline_of_a_leased_job_makes_room_and_tells_the_agent(here: Setti
 
 def test_a_job_that_waits_for_an_untried_agent_goes_back_when_that_one_leaves(here: Setting) -> None:
     """Who failed a job before is taken again as soon as there is nobody else, not at the next chance event."""
-    other = here.another(room=1, latency_us=10_000)
+    other = here.another(room=1, latency_us=700)
     _, filling = here.script.submit(), here.script.submit()
     _, on_other = here.script.submit()
     assert len(jobs_for(other, on_other)) == 1
     (opened, *_) = jobs_for(here.agent, filling[1])
     failed = here.script.tell(here.agent.failure(opened.statement))
-    assert jobs_for(here.agent, failed) == []
+    assert jobs_for(here.agent, [*failed, *here.retry()]) == []
     gone = here.script.tell(other.gone())
     (again,) = jobs_for(here.agent, gone)
     assert (again.statement.job, again.statement.epoch) == (opened.statement.job, 2)
@@ -255,7 +266,8 @@ def test_a_lease_that_runs_out_is_given_to_another_agent(here: Setting) -> None:
     other = here.another(latency_us=10_000)
     job_id, _ = here.script.submit()
     commands = here.script.tick_until(here.script.rules.lease_seconds)
-    (again,) = jobs_for(other, commands)
+    assert jobs_for(other, commands) == []
+    (again,) = jobs_for(other, here.retry())
     assert (again.statement.job, again.statement.epoch) == (job_id, 2)
     assert controls_for(here.agent, commands) == ["rebirth"]
     assert [(r.epoch, r.outcome) for r in records(commands, EndAttempt)] == [(1, "lease-expired")]
@@ -271,7 +283,7 @@ def test_progress_renews_leases(here: Setting) -> None:
         here.script.tell(here.agent.progress((job_id, 1)))
     assert here.job(job_id).epoch == 1
     here.script.tick_until(30.0)
-    assert here.job(job_id).attempt is None
+    assert here.attempt(job_id) is None
 
 
 @pytest.mark.parametrize("claim", ["other epoch", "other agent", "unknown job"])
@@ -288,13 +300,14 @@ def test_progress_renews_only_what_the_agent_really_holds(here: Setting, claim: 
         case _:
             assert here.script.tell(here.agent.progress((bytes(16), 1))) == []
     here.script.tick_until(10.0)
+    here.retry()
     assert here.job(job_id).epoch == 2
 
 
 def test_progress_of_an_older_session_renews_nothing(here: Setting) -> None:
     """Only the present session can speak for itself."""
     job_id, _ = here.script.submit()
-    before = here.job(job_id).attempt
+    before = here.attempt(job_id)
     assert before is not None
     until = before.lease_until
     here.clock.advance(5.0)
@@ -342,7 +355,7 @@ def test_a_failure_that_may_be_retried_is_tried_elsewhere(here: Setting) -> None
     job_id, commands = here.script.submit()
     (opened,) = jobs_for(here.agent, commands)
     failed = here.script.tell(here.agent.failure(opened.statement))
-    assert [job.statement.epoch for job in jobs_for(other, failed)] == [2]
+    assert [job.statement.epoch for job in jobs_for(other, here.retry())] == [2]
     assert [(s.epoch, s.outcome) for s in settled_for(here.agent, failed)] == [(1, "accepted")]
     assert here.job(job_id).failed_on == {here.agent.id}
 
@@ -370,13 +383,14 @@ def test_a_job_that_keeps_failing_ends_when_its_attempts_are_used_up() -> None:
     ends = []
     for _ in range(3):
         (opened,) = jobs_for(here.agent, commands)
-        commands = here.script.tell(here.agent.failure(opened.statement))
-        ends += outcomes(commands)
+        failed = here.script.tell(here.agent.failure(opened.statement))
+        ends += outcomes(failed)
+        commands = here.script.tick_until(1.0)
     assert jobs_for(here.agent, commands) == []
     (outcome,) = ends
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.blame) == ("attempts-exhausted", Blame.AGENT)
-    assert len(settled_for(here.agent, commands)) == 1
+    assert len(settled_for(here.agent, failed)) == 1
     assert here.live == 0
 
 
@@ -385,6 +399,7 @@ def test_a_failure_of_an_older_epoch_ends_nothing(here: Setting) -> None:
     job_id, commands = here.script.submit()
     (opened,) = jobs_for(here.agent, commands)
     here.script.tell(here.agent.failure(opened.statement))
+    here.retry()
     late = here.script.tell(here.agent.failure(opened.statement, retry=False))
     assert codes(late) == ["stale-epoch"]
     assert [(s.outcome, s.code) for s in settled_for(here.agent, late)] == [("refused", "stale-epoch")]
@@ -447,7 +462,7 @@ def test_a_birth_requeues_exactly_what_was_lost_on_the_way(
 ) -> None:
     """Not held, and leased in an older session of either side: lost. Everything else is covered by its lease."""
     job_id, _ = here.script.submit()  # leased in agent session 1 and coordinator session 100
-    lease_before = here.job(job_id).attempt
+    lease_before = here.attempt(job_id)
     here.clock.advance(5.0)
     here.agent.session = {"same": 1, "newer": 2}[agent_session]
     answered = {None: None, "older": 99, "same": 100, "newer": 101}[answers]
@@ -456,7 +471,7 @@ def test_a_birth_requeues_exactly_what_was_lost_on_the_way(
     ended = [record.outcome for record in records(commands, EndAttempt)]
     assert ended == (["not-held"] if lost else [])
     if not lost:
-        assert here.job(job_id).attempt is lease_before
+        assert here.attempt(job_id) is lease_before
         assert lease_before is not None
         until = here.clock.monotonic + 30.0 if held else here.clock.monotonic + 25.0
         assert lease_before.lease_until == until
@@ -469,7 +484,7 @@ def test_a_birth_that_claims_what_it_never_had_gets_nothing(here: Setting) -> No
     other = here.another(latency_us=10_000)
     job_id, _ = here.script.submit()
     here.script.tell(other.birth(held=[(job_id, 1), (bytes(16), 4)], answers=100))
-    attempt = here.job(job_id).attempt
+    attempt = here.attempt(job_id)
     assert attempt is not None
     assert attempt.agent_id == here.agent.id
 
@@ -488,7 +503,7 @@ def test_jobs_that_ended_are_not_missed_at_the_next_birth(here: Setting) -> None
                 here.script.tell(CancelJob(job_id))
             case _:
                 here.script.tick_until(5.0)
-        assert here.script.registry.get(here.agent.id).in_flight == set()
+        assert here.script.registry.get(here.agent.id).in_flight == {}
         here.agent.session += 1
         assert records(here.script.join(here.agent), EndAttempt) == []
 
@@ -574,7 +589,7 @@ def _restored(here: Setting, commands: list[object]) -> tuple[CoordinatorScript,
         max_attempts=5,
         state=JobState.LEASED,
         epoch=1,
-        attempt=Attempt(1, here.agent.id, VARIANTS[0], 1, 100, here.clock.monotonic + 30.0),
+        attempts=[Attempt(1, here.agent.id, VARIANTS[0], 1, 100, here.clock.monotonic + 30.0)],
     )
     after.core.leasing.add(job)
     return after, job
@@ -611,7 +626,7 @@ def test_a_job_that_was_restored_is_not_lost_when_its_agent_never_comes_back(her
     after.connect()
     other = FakeAgent("other", here.clock)
     after.join(other)
-    (again,) = jobs_for(other, after.tick_until(30.0))
+    (again,) = jobs_for(other, after.tick_until(30.0 + BACKOFF_FIRST_SECONDS))
     assert (again.statement.job, again.statement.epoch) == (job.id, 2)
 
 

@@ -14,7 +14,7 @@ from edge_agent.clock import Now
 from edge_agent.coordinator import daemon
 from edge_agent.coordinator.daemon import Coordinator, Options
 from edge_agent.coordinator.events import Event, MessageReceived, Tick
-from edge_agent.coordinator.leasing import Rules
+from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import EdgeAgentError, StateError, TransportError
 from edge_agent.models.catalogue import builtin

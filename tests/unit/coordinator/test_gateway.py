@@ -10,16 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
-from fakes import COORDINATOR_KEY, NETWORK, answer_to, digits, scan
+from fakes import COORDINATOR_KEY, NETWORK, FakeAgent, ManualClock, answer_to, digits, klass, scan
 
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.registry import Agent, Presence
 from edge_agent.coordinator.requests import check_inputs
-from edge_agent.coordinator.service import Accepted
-from edge_agent.coordinator.store import StoredAgent, StoredJob
+from edge_agent.coordinator.rows import StoredAgent, StoredJob
+from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError
 from edge_agent.models.catalogue import builtin
+from edge_agent.wire.job_options import JobOptions, Placement
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 JOB = bytes(range(16))
@@ -45,6 +47,7 @@ class FakeService:
         self.offers = True
         self.submitted: list[dict[str, Any]] = []
         self.cancelled: list[bytes] = []
+        self.listed: list[tuple[int, str | None]] = []
         self.refuses: EdgeAgentError | None = None
         self.repeated = False
         self.waits: Outcome | None = Outcome(
@@ -102,9 +105,20 @@ class FakeService:
         """Remember it."""
         self.cancelled.append(job_id)
 
-    async def agents(self) -> list[tuple[StoredAgent, str, tuple[str, ...]]]:
-        """Give one agent."""
-        return [(StoredAgent("someone", b"", True, 1, "edge-agent/1", 5), "online", ("digits",))]
+    async def jobs(self, limit: int, client: str | None) -> list[StoredJob]:
+        """Give what the test says, and remember the question."""
+        self.listed.append((limit, client))
+        return [self.stored] if self.stored else []
+
+    async def agents(self) -> list[AgentView]:
+        """Give one agent that is here and one that is not."""
+        here = FakeAgent("someone", ManualClock())
+        live = Agent("someone", here.key.public, presence=Presence.ONLINE, offers={"digits": here.offer()})
+        live.labels = frozenset({"region=eu", "kitchen"})
+        return [
+            AgentView(StoredAgent("someone", b"", True, 1, "edge-agent/1", 5, owner="ada"), live),
+            AgentView(StoredAgent("other", None, True, 0, "", None), None),
+        ]
 
 
 @pytest.fixture
@@ -146,7 +160,8 @@ def test_inference_answers_as_the_protocol_says(service: FakeService) -> None:
     assert answer.headers["edge-agent-job"] == JOB.hex()
     (submitted,) = service.submitted
     assert submitted["inputs"] == (scan(3),)
-    assert (submitted["durable"], submitted["variant"], submitted["idempotency_key"]) == (False, None, None)
+    assert (submitted["durable"], submitted["variant"]) == (False, None)
+    assert submitted["options"] == JobOptions(client="127.0.0.1")
 
 
 def test_wanted_outputs_and_the_idempotency_key_are_passed_on(service: FakeService) -> None:
@@ -154,7 +169,68 @@ def test_wanted_outputs_and_the_idempotency_key_are_passed_on(service: FakeServi
     request = {**REQUEST, "outputs": [{"name": "label"}]}
     _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "k"})
     assert service.submitted[0]["outputs"] == ("label",)
-    assert service.submitted[0]["idempotency_key"] == "k"
+    assert service.submitted[0]["options"].idempotency_key == "k"
+
+
+def test_every_option_of_a_job_can_be_set(service: FakeService) -> None:
+    """On the calls that wait and on those that do not, in the parameters of the request."""
+    options = JobOptions(
+        deadline_seconds=2.5,
+        priority=-3,
+        idempotency_key="k",
+        max_attempts=2,
+        placement=Placement(("kitchen", "region=eu"), "ada", "0" * 32),
+        client="reports",
+    )
+    for path in (INFER, "/api/v1/models/digits/jobs"):
+        answer = _call(service, "POST", path, json={**REQUEST, "parameters": options.parameters()})
+        assert answer.status_code in {200, 202}
+    assert [submitted["options"] for submitted in service.submitted] == [options, options]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"deadline_seconds": 0}, "deadline_seconds"),
+        ({"deadline_seconds": "5"}, "deadline_seconds"),
+        ({"deadline_seconds": True}, "deadline_seconds"),
+        ({"deadline_seconds": 1e300}, "deadline_seconds"),
+        ({"priority": 101}, "priority"),
+        ({"priority": 0.5}, "priority"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"idempotency_key": ""}, "idempotency_key"),
+        ({"labels": 3}, "labels"),
+        ({"labels": "Kitchen"}, "labels"),
+        ({"labels": ",".join(f"l{n}" for n in range(17))}, "labels"),
+        ({"owner": "\u00e4da"}, "owner"),
+        ({"class": "fast"}, "class"),
+        ({"client": ""}, "client"),
+        ({"deadline": 3}, "'deadline_seconds' is probably meant"),
+        ({"max_attempt": 3}, "'max_attempts' is probably meant"),
+    ],
+)
+def test_an_option_that_is_wrong_is_refused_and_named(
+    service: FakeService, parameters: dict[str, Any], words: str
+) -> None:
+    """Nothing is silently left out of what a client asks for."""
+    answer = _call(service, "POST", INFER, json={**REQUEST, "parameters": parameters})
+    assert words in _refused(answer, 400, "bad-input")["error"]
+    assert service.submitted == []
+
+
+def test_parameters_that_are_meant_for_other_servers_are_passed_over(service: FakeService) -> None:
+    """Clients of the protocol send what their own server understands."""
+    parameters = {"sequence_id": 7, "timeout": 1000, "max_tokens": 5}
+    assert _call(service, "POST", INFER, json={**REQUEST, "parameters": parameters}).status_code == 200
+    assert service.submitted[0]["options"] == JobOptions(client="127.0.0.1")
+
+
+def test_an_idempotency_key_that_is_given_twice_must_be_the_same(service: FakeService) -> None:
+    """In the header and in the parameters."""
+    request = {**REQUEST, "parameters": {"idempotency_key": "a"}}
+    answer = _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "b"})
+    assert "differ" in _refused(answer, 400, "bad-input")["error"]
+    assert _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "a"}).status_code == 200
 
 
 def test_a_version_names_a_variant(service: FakeService) -> None:
@@ -416,5 +492,22 @@ def test_the_coordinator_shows_its_key_and_counts_what_it_refused(service: FakeS
     body = _call(service, "GET", "/api/v1/coordinator").json()
     assert body["public_key"] == COORDINATOR_KEY.public.raw.hex()
     assert body["counters"] == {"refused:bad-signature": 3}
-    (agent,) = _call(service, "GET", "/api/v1/agents").json()
+
+
+def test_agents_are_shown_with_what_jobs_can_ask_for(service: FakeService) -> None:
+    """Owner, labels, and the class for each family; also an agent that was never here is listed."""
+    agent, absent = _call(service, "GET", "/api/v1/agents").json()
     assert (agent["agent_id"], agent["presence"], agent["offers"]) == ("someone", "online", ["digits"])
+    assert (agent["owner"], agent["labels"], agent["loaded"]) == ("ada", ["kitchen", "region=eu"], ["digits"])
+    assert agent["classes"] == {"digits": klass(digits().variants[0].digest_bytes).id}
+    assert (absent["agent_id"], absent["presence"], absent["labels"]) == ("other", "gone", [])
+
+
+def test_the_newest_jobs_are_listed_without_their_tensors(service: FakeService) -> None:
+    """So many as are asked for, of one client or of all."""
+    (job,) = _call(service, "GET", "/api/v1/jobs?limit=7&client=reports").json()
+    assert (job["job_id"], job["state"], "outputs" in job) == (JOB.hex(), "succeeded", False)
+    _call(service, "GET", "/api/v1/jobs")
+    assert service.listed == [(7, "reports"), (50, None)]
+    for limit in ("0", "1001", "x", "-1", "\u0661"):
+        _refused(_call(service, "GET", f"/api/v1/jobs?limit={limit}"), 400, "bad-input")

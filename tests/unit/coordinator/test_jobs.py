@@ -22,10 +22,15 @@ ALLOWED = {
     ("queued", "lease"): "leased",
     ("queued", "fail"): "failed",
     ("queued", "cancel"): "cancelled",
+    ("leased", "hedge"): "hedged",
     ("leased", "requeue"): "queued",
     ("leased", "accept"): "succeeded",
     ("leased", "fail"): "failed",
     ("leased", "cancel"): "cancelled",
+    ("hedged", "lose"): "leased",
+    ("hedged", "accept"): "succeeded",
+    ("hedged", "fail"): "failed",
+    ("hedged", "cancel"): "cancelled",
 }
 
 

@@ -30,7 +30,8 @@ from edge_agent.coordinator.events import (
     Submit,
 )
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
-from edge_agent.coordinator.store import Store, pack_tensors, unpack_tensors
+from edge_agent.coordinator.rows import pack_tensors, unpack_tensors
+from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import StateError
 from edge_agent.wire.keys import SigningKey
@@ -172,7 +173,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_unchanged(store: Stor
         connection.execute(newer)
     store.close()
     before = store.path.read_bytes()
-    with pytest.raises(StateError, match="schema 2; this version knows 1") as caught:
+    with pytest.raises(StateError, match="schema 3; this version knows 2") as caught:
         Store(store.path)
     assert caught.value.error_code == "newer-schema"
     assert store.path.read_bytes() == before
@@ -253,7 +254,7 @@ def test_a_queued_job_comes_back_as_it_was(store: Store) -> None:
     _write(store, _insert())
     (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
     assert (job.id, job.family, job.inputs, job.outputs) == (JOB, "digits", (scan(1),), ("label",))
-    assert (job.state, job.epoch, job.attempt) == (JobState.QUEUED, 0, None)
+    assert (job.state, job.epoch, job.attempts) == (JobState.QUEUED, 0, [])
     assert (job.variant, job.salt, job.max_attempts, job.deadline) == (VARIANT, b"s" * 32, 5, 80.0)
 
 
@@ -262,10 +263,11 @@ def test_a_leased_job_comes_back_with_its_newest_attempt_and_a_whole_lease(store
     _write(store, _insert(), _attempt(1), EndAttempt(JOB, 1, "lease-expired", 2500), _attempt(2))
     (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
     assert (job.state, job.epoch) == (JobState.LEASED, 2)
-    assert job.attempt is not None
-    assert (job.attempt.epoch, job.attempt.agent_id, job.attempt.variant) == (2, AGENT.id, VARIANT)
-    assert (job.attempt.agent_session, job.attempt.coordinator_session) == (7, 100)
-    assert job.attempt.lease_until == 80.0
+    (attempt,) = job.attempts
+    assert (attempt.epoch, attempt.agent_id, attempt.variant) == (2, AGENT.id, VARIANT)
+    assert (attempt.agent_session, attempt.coordinator_session) == (7, 100)
+    assert attempt.lease_until == 80.0
+    assert (job.failures, job.failed_on, job.killed) == (1, {AGENT.id}, set())
 
 
 def test_a_job_that_ended_does_not_come_back_and_keeps_its_result(store: Store) -> None:
@@ -312,23 +314,15 @@ def test_idempotency_keys_come_back(store: Store) -> None:
 def test_what_ended_long_ago_is_forgotten_and_nothing_else(store: Store) -> None:
     """Its attempts and its result too; jobs that have not ended stay, however old."""
     old, new, live = (letter * 16 for letter in (b"o", b"n", b"l"))
-    _write(
-        store,
-        _insert(idempotency_key="k"),
-        _attempt(),
-        _succeeded(),
-        _insert(old),
-        _failed(old, 3999),
-        _insert(new),
-        _failed(new, 4000),
-        _insert(live),
-    )
-    assert store.forget_ended_before(4000, limit=1) in (["k"], [])
-    store.forget_ended_before(4000)
+    _write(store, _insert(idempotency_key="k"), _attempt(), _succeeded(), _insert(old), _failed(old), _insert(live))
+    assert store.forget_older(10_000, 3_000) == []  # they are as old as the moment at which their end was noticed
+    _write(store, _insert(new), _failed(new))
+    assert store.forget_older(13_000, 3_000) == []
+    assert store.forget_older(13_001, 3_000, limit=1) == ["k"]
     assert {row["id"] for row in _rows(store, schema.jobs)} == {new, live}
     assert _rows(store, schema.attempts) == []
     assert _rows(store, schema.results) == []
-    assert store.forget_ended_before(4000) == []
+    assert store.forget_older(13_001, 3_000) == []
 
 
 # -- the writer ---------------------------------------------------------------------------------------------------
@@ -447,7 +441,7 @@ def test_what_a_core_commits_is_what_the_database_gives_back(store: Store) -> No
         was = live[job.id]
         assert (job.state, job.epoch, job.inputs, job.salt) == (was.state, was.epoch, was.inputs, was.salt)
         assert job.deadline == pytest.approx(was.deadline, abs=0.002)
-        assert (job.attempt and job.attempt.agent_id) == (was.attempt and was.attempt.agent_id)
+        assert [a.agent_id for a in job.attempts] == [a.agent_id for a in was.attempts]
     ended = store.job(opened[0].statement.job)
     assert ended is not None
     assert ended.state is JobState.SUCCEEDED

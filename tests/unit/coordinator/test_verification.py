@@ -10,7 +10,6 @@ from fakes import COORDINATOR_KEY, NETWORK, CoordinatorScript, FakeAgent, digits
 
 from edge_agent.coordinator.jobs import Job
 from edge_agent.coordinator.verification import (
-    MAX_CLOCK_SKEW_MS,
     VerifiedResult,
     input_digests,
     match_attempt,
@@ -25,6 +24,7 @@ from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 FAMILY = digits()
+MAX_SKEW_MS = 60_000
 VARIANTS = [variant.digest_bytes for variant in FAMILY.variants]
 
 
@@ -48,7 +48,9 @@ class Setting:
     def verify(self, payload: bytes, received_ms: int | None = None) -> VerifiedResult:
         """Take all steps."""
         opened = open_answer(payload, self.agent.key.public, network=NETWORK, max_bytes=1 << 20)
-        return verify_result(opened, self.job, FAMILY, received_ms=received_ms or self.received_ms)
+        return verify_result(
+            opened, self.job, FAMILY, received_ms=received_ms or self.received_ms, max_skew_ms=MAX_SKEW_MS
+        )
 
     def answer(self, outputs: tuple[Tensor, ...] | None = None, **changes: Any) -> bytes:  # noqa: ANN401 any field
         """Sign an answer with these outputs and changes."""
@@ -125,8 +127,8 @@ def test_inputs_with_another_salt_are_other_inputs(here: Setting) -> None:
 def test_a_clock_may_be_off_by_a_day_and_no_more(here: Setting, sign: int) -> None:
     """The epoch keeps old answers out; the clock only has to be plausible."""
     payload = here.answer()
-    here.verify(payload, here.received_ms + sign * MAX_CLOCK_SKEW_MS)
-    here.refuse("not-fresh", payload, here.received_ms + sign * (MAX_CLOCK_SKEW_MS + 1))
+    here.verify(payload, here.received_ms + sign * MAX_SKEW_MS)
+    here.refuse("not-fresh", payload, here.received_ms + sign * (MAX_SKEW_MS + 1))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_a_failure_is_no_result(here: Setting) -> None:
 def test_an_answer_matches_only_the_attempt_it_was_leased_as(here: Setting) -> None:
     """Job, epoch and agent, each with its code."""
     result = here.agent.result_statement(here.opened)
-    assert match_attempt(result, here.job, here.agent.id) is here.job.attempt
+    assert match_attempt(result, here.job, here.agent.id) is here.job.attempts[0]
     for statement, agent_id, code in (
         (result, "someone", "wrong-agent"),
         (result.model_copy(update={"job": bytes(16)}), here.agent.id, "wrong-job"),
@@ -183,7 +185,7 @@ def test_an_answer_matches_only_the_attempt_it_was_leased_as(here: Setting) -> N
         with pytest.raises(PeerError) as caught:
             match_attempt(statement, here.job, agent_id)
         assert caught.value.error_code == code
-    here.job.attempt = None
+    here.job.attempts.clear()
     with pytest.raises(PeerError) as caught:
         match_attempt(result, here.job, here.agent.id)
     assert caught.value.error_code == "stale-epoch"

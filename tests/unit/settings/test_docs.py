@@ -76,6 +76,7 @@ def test_numbers_carry_their_unit() -> None:
         "_bytes",
         "_messages",
         "_jobs",
+        "_agents",
         "_attempts",
         "_results",
         "_in_flight",

@@ -1,0 +1,142 @@
+"""What the coordinator does about what agents answer: results and failures. Pure."""
+
+from __future__ import annotations
+
+import logging
+
+from edge_agent.clock import Now
+from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome
+from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError
+from edge_agent.coordinator.leasing import Leasing, note
+from edge_agent.coordinator.registry import Agent, Registry
+from edge_agent.coordinator.retries import Draw
+from edge_agent.coordinator.rules import Rules
+from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.verification import match_attempt, open_answer, verify_result
+from edge_agent.errors import PeerError, RefusedError
+from edge_agent.models.catalogue import Family
+from edge_agent.notes import Note
+from edge_agent.wire.envelope import Opened
+from edge_agent.wire.messages import Failure, Result
+
+LATE_CODES = frozenset({"stale-epoch", "stale-session", "unknown-job"})
+"""What honest agents and brokers send, too, after a fault: repeated, retained, or overtaken. Worth no warning."""
+
+
+class Answers:
+    """Takes answers to attempts, verifies them, and settles them.
+
+    Args:
+        registry: the agents.
+        leasing: the jobs.
+        statements: signs what we say; holds our key.
+        families: of the catalogue, by name.
+        rules: limits and times.
+        draw: gives random numbers from 0 to 1.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 each is a part of the core
+        self,
+        registry: Registry,
+        leasing: Leasing,
+        statements: Statements,
+        families: dict[str, Family],
+        rules: Rules,
+        draw: Draw,
+    ) -> None:
+        self._registry = registry
+        self._leasing = leasing
+        self._statements = statements
+        self._families = families
+        self._rules = rules
+        self._draw = draw
+
+    def on_answer(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
+        """Accept a result, take note of a failure, or refuse either.
+
+        Raises:
+            PeerError: it could not be opened, and nothing has changed.
+        """
+        agent = self._registry.get(agent_id)
+        network = self._statements.topics.network
+        opened = open_answer(payload, agent.key, network=network, max_bytes=self._rules.max_message_bytes)
+        statement = opened.statement
+        job = self._leasing.jobs.get(statement.job)
+        if job is None:  # ended or never known: say so, so that it is not sent again
+            text = "the job has ended or was never known"
+            settled = self._statements.settled(agent_id, statement, "unknown", "unknown-job", now)
+            return [
+                Commit((), then=(settled,)),  # if it ended a moment ago, its end is stored first
+                refusal(f"results of {agent_id}", RefusedError(text, code="unknown-job")),
+            ]
+        try:
+            attempt = match_attempt(statement, job, agent_id)
+            if isinstance(statement, Failure):
+                return self._on_failure(agent, statement, job, attempt, now)
+            return self._accept(agent, opened, job, attempt, now)
+        except RefusedError as error:
+            return [
+                self._statements.settled(agent_id, statement, "refused", error.error_code, now),
+                refusal(f"results of {agent_id}", error),
+            ]
+        except PeerError as error:  # the tensors beside the signature were changed on the way: it may send them again
+            return [refusal(f"results of {agent_id}", error)]
+
+    def _accept(
+        self, agent: Agent, opened: Opened[Result | Failure], job: Job, attempt: Attempt, now: Now
+    ) -> list[Command]:
+        family = self._families.get(job.family)
+        if family is None:  # the job is from before a change of the catalogue
+            raise RefusedError(f"the family {job.family} is no longer in the catalogue", code="wrong-model")
+        max_skew_ms = int(self._rules.max_clock_skew_seconds * 1000)
+        verified = verify_result(opened, job, family, received_ms=now.wall_ms, max_skew_ms=max_skew_ms)
+        statement = verified.statement
+        receipt = verified.receipt(self._statements.key, salt=job.salt, accepted_ms=now.wall_ms)
+        self._learn(agent, job, attempt, statement.run_us, now)
+        cancels, records = self._leasing.succeed(job, attempt, now)
+        outcome = Outcome(
+            job.id,
+            job.state,
+            outputs=verified.outputs,
+            receipt=receipt,
+            agent_id=statement.agent_id,
+            variant=statement.variant,
+            klass=statement.klass.id,
+            run_us=statement.run_us,
+        )
+        settled = self._statements.settled(statement.agent_id, statement, "accepted", None, now)
+        # The other attempt is called off first: what its agent still computes is for nothing.
+        return [*cancels, Commit((*records, EndJob(outcome, attempt.epoch, now.wall_ms)), then=(outcome, settled))]
+
+    def _learn(self, agent: Agent, job: Job, attempt: Attempt, run_us: int, now: Now) -> None:
+        """Refine what is known of the agent's speed and room."""
+        offer = agent.offers.get(job.family)
+        if offer is None or offer.variant != attempt.variant:
+            return  # withdrawn meanwhile
+        agent.credit.answer(offer.max_in_flight)
+        turnaround_us = (now.monotonic - attempt.leased_at) * 1e6
+        agent.speed(offer).observe(run_us=run_us, turnaround_us=turnaround_us, ahead=attempt.ahead)
+
+    def _on_failure(self, agent: Agent, failure: Failure, job: Job, attempt: Attempt, now: Now) -> list[Command]:
+        settled = self._statements.settled(agent.id, failure, "accepted", None, now)
+        after_seconds = failure.retry_after_ms / 1000
+        if failure.code == "queue-full":
+            agent.credit.refuse(len(agent.in_flight) - 1, now.monotonic, self._draw, after_seconds)
+        else:
+            agent.credit.pause(now.monotonic, after_seconds)
+        failed = note(logging.WARNING, f"An attempt failed: {failure.message}", "attempt-failed", job, attempt)
+        blame = Blame(failure.blame)
+        if failure.retry:
+            lost = self._leasing.lose(
+                job, attempt, failure.code, now, message=failure.message, blame=blame, then=settled
+            )
+            return [failed, *lost]
+        error = JobError(failure.code, failure.message, blame)
+        return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
+
+
+def refusal(where: str, error: PeerError) -> Note:
+    """Make the log line about a message that was refused."""
+    text = f"Refused a message on {where}: {error.message}"
+    level = logging.INFO if error.error_code in LATE_CODES else logging.WARNING
+    return Note(level, text, "refused", (("code", error.error_code),))

@@ -1,0 +1,202 @@
+"""The queue of jobs that wait for an agent: fair between clients, by priority and deadline for each. Pure.
+
+Jobs that the same agents may have are of one *shape* and wait in one *lane*: when nobody has room for the first of a
+lane, nobody has for the others, so that a long queue is passed over quickly and blocks no other shape.
+
+Between clients, machine time is shared by start-time fair queueing (Goyal, Vin, Cheng, 1996): each client has a
+*turn*, the machine time that it has had, and the least goes first. Who was away starts where the others are now, and
+who waited for a machine that was not there has saved up no more than `MAX_SAVED_US`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from edge_agent.coordinator.jobs import Job
+from edge_agent.wire.job_options import Placement
+
+MAX_SAVED_US = 1_000_000
+"""So much machine time, microseconds, a client that could not be served may catch up at once."""
+
+MAX_RESTING = 1024
+"""So many clients without waiting jobs are remembered because they are ahead of the others."""
+
+
+class Shape(NamedTuple):
+    """What decides which agents may have a job."""
+
+    family: str
+    variant: bytes | None
+    placement: Placement
+    shunned: frozenset[str]
+
+
+class Place(NamedTuple):
+    """Where a job stands among those of its client and its shape: least first."""
+
+    urgency: int  # the priority, negated
+    deadline: float
+    number: int
+
+
+def shape_of(job: Job) -> Shape:
+    """Return the shape of a job."""
+    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on))
+
+
+@dataclass(slots=True)
+class _Client:
+    """Who has had how much machine time, microseconds, and how many jobs of his wait."""
+
+    turn: float
+    joined: int
+    waiting: int = 0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The waiting jobs of one shape: a heap for each client, and a heap of those clients by their turns."""
+
+    jobs: dict[str, list[tuple[Place, bytes]]] = field(default_factory=dict)
+    order: list[tuple[float, int, str]] = field(default_factory=list)
+    dead: int = 0  # entries of jobs that were taken out
+    living: int = 0
+
+
+class FairQueue:
+    """Jobs that wait, by shape and client."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[Shape, _Lane] = {}
+        self._where: dict[bytes, tuple[Shape, Place, str]] = {}
+        self._clients: dict[str, _Client] = {}
+        self._resting: dict[str, None] = {}
+        self._turn = 0.0  # of the client that was served last
+        self._joined = 0
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    def __contains__(self, job_id: bytes) -> bool:
+        return job_id in self._where
+
+    def waiting(self, shape: Shape) -> int:
+        """How many jobs of a shape wait."""
+        lane = self._lanes.get(shape)
+        return lane.living if lane else 0
+
+    def put(self, job: Job) -> None:
+        """Let a job wait; a job that comes back takes the place that it had."""
+        shape, place = shape_of(job), Place(-job.priority, job.deadline, job.number)
+        client = self._enter(job.client)
+        lane = self._lanes.setdefault(shape, _Lane())
+        heap = lane.jobs.get(job.client)
+        if heap is None:
+            heap = lane.jobs[job.client] = []
+            heapq.heappush(lane.order, (client.turn, client.joined, job.client))
+        heapq.heappush(heap, (place, job.id))
+        lane.living += 1
+        self._where[job.id] = (shape, place, job.client)
+
+    def first(self, passed_over: Container[Shape] = ()) -> tuple[Shape, bytes] | None:
+        """Return the shape and the id of the job whose turn it is, if any waits whose shape is not passed over."""
+        best: tuple[float, int, Place] | None = None
+        found = None
+        for shape, lane in list(self._lanes.items()):
+            if shape in passed_over:
+                continue
+            head = self._head(shape, lane)
+            if head is None:
+                del self._lanes[shape]
+                continue
+            turn, joined, place, job_id = head
+            if best is None or (turn, joined, place) < best:
+                best, found = (turn, joined, place), (shape, job_id)
+        return found
+
+    def take(self, job_id: bytes, cost_us: float) -> None:
+        """Serve a job: it leaves, and its client is charged with this much machine time, microseconds."""
+        name = self._where[job_id][2]
+        client = self._clients[name]
+        start = max(client.turn, self._turn - MAX_SAVED_US)
+        self._turn = max(self._turn, start)
+        client.turn = start + max(1.0, cost_us)
+        self.discard(job_id)
+
+    def discard(self, job_id: bytes) -> None:
+        """Let a job wait no longer, if it does."""
+        found = self._where.pop(job_id, None)
+        if found is None:
+            return
+        shape, _, name = found
+        lane = self._lanes[shape]
+        lane.living -= 1
+        lane.dead += 1
+        if not lane.living:
+            del self._lanes[shape]
+        elif lane.dead > lane.living + 64:
+            self._rebuild(shape, lane)
+        self._leave(name)
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def _enter(self, name: str) -> _Client:
+        client = self._clients.get(name)
+        if client is None:
+            self._joined += 1
+            client = self._clients[name] = _Client(self._turn, self._joined)
+        elif not client.waiting:
+            self._resting.pop(name, None)
+            client.turn = max(client.turn, self._turn)
+        client.waiting += 1
+        return client
+
+    def _leave(self, name: str) -> None:
+        client = self._clients[name]
+        client.waiting -= 1
+        if client.waiting:
+            return
+        if client.turn <= self._turn:
+            del self._clients[name]
+            return
+        self._resting[name] = None
+        if len(self._resting) > MAX_RESTING:
+            oldest = next(iter(self._resting))
+            del self._resting[oldest], self._clients[oldest]
+
+    # -- lanes ----------------------------------------------------------------------------------------------------
+
+    def _head(self, shape: Shape, lane: _Lane) -> tuple[float, int, Place, bytes] | None:
+        """Return turn, seniority, place and id of a lane's first job, and clear away what is no longer true."""
+        while lane.order:
+            turn, joined, name = lane.order[0]
+            heap = lane.jobs[name]
+            while heap and self._where.get(heap[0][1]) != (shape, heap[0][0], name):
+                heapq.heappop(heap)
+                lane.dead -= 1
+            if not heap:
+                del lane.jobs[name]
+                heapq.heappop(lane.order)
+                continue
+            client = self._clients[name]
+            if (client.turn, client.joined) != (turn, joined):  # it was served meanwhile, or left and came back
+                heapq.heapreplace(lane.order, (client.turn, client.joined, name))
+                continue
+            return turn, joined, *heap[0]
+        return None
+
+    def _rebuild(self, shape: Shape, lane: _Lane) -> None:
+        """Drop what was taken out, so that jobs that come and go leave nothing behind."""
+        kept = {
+            name: [entry for entry in heap if self._where.get(entry[1]) == (shape, entry[0], name)]
+            for name, heap in lane.jobs.items()
+        }
+        lane.jobs = {name: heap for name, heap in kept.items() if heap}
+        for heap in lane.jobs.values():
+            heapq.heapify(heap)
+        lane.order = [(self._clients[name].turn, self._clients[name].joined, name) for name in lane.jobs]
+        heapq.heapify(lane.order)
+        lane.dead = 0

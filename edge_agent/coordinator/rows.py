@@ -1,0 +1,159 @@
+"""What stands in the database's rows, as values: jobs to go on with, jobs and agents for people, columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
+from edge_agent.coordinator.retries import DEADLY, counts
+from edge_agent.wire import strict_cbor
+from edge_agent.wire.job_options import ANYWHERE, Placement
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job as the database has it, for people and for repeated requests."""
+
+    id: bytes
+    family: str
+    state: JobState
+    epoch: int
+    submitted_ms: int
+    ended_ms: int | None
+    agent_id: str | None
+    variant: bytes | None
+    run_us: int | None
+    outputs: tuple[Tensor, ...]
+    receipt: bytes | None
+    error: JobError | None
+    klass: str | None = None
+    client: str = ""
+    priority: int = 0
+    deadline_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAgent:
+    """An agent as the database has it."""
+
+    id: str
+    public_key: bytes | None
+    approved: bool
+    session: int
+    software: str
+    seen_ms: int | None
+    owner: str | None = None
+
+
+def placement_to_text(placement: Placement) -> str | None:
+    """Write a placement for a column; None for anywhere."""
+    if placement == ANYWHERE:
+        return None
+    return json.dumps([list(placement.labels), placement.owner, placement.klass])
+
+
+def placement_from_text(text: str | None) -> Placement:
+    """Read what `placement_to_text` wrote."""
+    if text is None:
+        return ANYWHERE
+    labels, owner, klass = json.loads(text)
+    return Placement(tuple(labels), owner, klass)
+
+
+def pack_tensors(tensors: Iterable[Tensor]) -> bytes:
+    """Encode tensors for a column."""
+    return strict_cbor.encode(
+        [[t.spec.name, t.spec.datatype.value, list(t.spec.shape), bytes(t.data)] for t in tensors]
+    )
+
+
+def unpack_tensors(data: bytes) -> tuple[Tensor, ...]:
+    """Decode what `pack_tensors` made."""
+    rows: Any = strict_cbor.decode(data, max_bytes=len(data))
+    return tuple(Tensor(TensorSpec(n, DataType(d), tuple(shape)), raw) for n, d, shape, raw in rows)
+
+
+def restored_job(
+    row: RowMapping, tried: list[RowMapping], deadline: float, monotonic: float, lease_seconds: float
+) -> Job:
+    """Make a job of its row and those of its attempts."""
+    live = [attempt for attempt in tried if attempt["outcome"] is None]
+    failed = [attempt for attempt in tried if attempt["outcome"] is not None and counts(attempt["outcome"])]
+    return Job(
+        id=row["id"],
+        family=row["family"],
+        inputs=unpack_tensors(row["inputs"]),
+        outputs=tuple(json.loads(row["outputs"])),
+        salt=row["salt"],
+        submitted_ms=row["submitted_ms"],
+        deadline=deadline,
+        max_attempts=row["max_attempts"],
+        variant=row["variant"],
+        client=row["client"],
+        priority=row["priority"],
+        placement=placement_from_text(row["placement"]),
+        state=JobState(row["state"]),
+        epoch=row["epoch"],
+        attempts=[
+            Attempt(
+                attempt["epoch"],
+                attempt["agent_id"],
+                attempt["variant"],
+                attempt["agent_session"],
+                attempt["coordinator_session"],
+                lease_until=monotonic + lease_seconds,
+                leased_at=monotonic,
+            )
+            for attempt in live
+        ],
+        failures=len(failed),
+        failed_on={attempt["agent_id"] for attempt in failed},
+        killed={attempt["agent_id"] for attempt in failed if attempt["outcome"] in DEADLY},
+    )
+
+
+def stored_job(row: RowMapping) -> StoredJob:
+    """Make a view of a job of its row, joined with that of its result."""
+    error = None
+    if row["error_code"] is not None:
+        error = JobError(row["error_code"], row["error_message"], Blame(row["error_blame"]))
+    return StoredJob(
+        id=row["id"],
+        family=row["family"],
+        state=JobState(row["state"]),
+        epoch=row["epoch"],
+        submitted_ms=row["submitted_ms"],
+        ended_ms=row["ended_ms"],
+        agent_id=row["agent_id"],
+        variant=row["result_variant"],
+        run_us=row["run_us"],
+        outputs=unpack_tensors(row["result_outputs"]) if row["result_outputs"] is not None else (),
+        receipt=row["receipt"],
+        error=error,
+        klass=row["klass"],
+        client=row["client"],
+        priority=row["priority"],
+        deadline_ms=row["deadline_ms"],
+    )
+
+
+def outcome_of(stored: StoredJob) -> Outcome:
+    """Return how a job ended, as those were told who waited for it."""
+    return Outcome(
+        job_id=stored.id,
+        state=stored.state,
+        outputs=stored.outputs,
+        receipt=stored.receipt,
+        agent_id=stored.agent_id,
+        variant=stored.variant,
+        klass=stored.klass,
+        run_us=stored.run_us,
+        error=stored.error,
+    )
