@@ -103,6 +103,8 @@ class _Pipe:
 
     @staticmethod
     async def _write(writer: asyncio.StreamWriter, data: bytes, weather: Weather, rng: random.Random) -> None:
+        if writer.is_closing():  # asyncio would log what is thrown away
+            return
         if weather.jitter_seconds:
             cut = rng.randrange(len(data))
             writer.write(data[:cut])
