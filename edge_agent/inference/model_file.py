@@ -18,10 +18,14 @@ MAX_GRAPH_DEPTH = 16
 """Graphs inside graphs (If, Loop, Scan). Real models stay below 6; time to load grows exponentially."""
 MAX_NODES = 500_000
 
-_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING = range(8)
+MAX_DOMAINS = 64
+"""Sets of operators that a model may name. Real models name up to ten."""
+MAX_DOMAIN_BYTES = 128
+
+_MODEL, _GRAPH, _NODE, _ATTRIBUTE, _TENSOR, _SPARSE, _FUNCTION, _TRAINING, _OPERATOR_SET = range(9)
 # message → field number → the message inside
 _CHILDREN: tuple[dict[int, int], ...] = (
-    {7: _GRAPH, 20: _TRAINING, 25: _FUNCTION},
+    {7: _GRAPH, 8: _OPERATOR_SET, 20: _TRAINING, 25: _FUNCTION},
     {1: _NODE, 5: _TENSOR, 15: _SPARSE},
     {5: _ATTRIBUTE},
     {5: _TENSOR, 6: _GRAPH, 10: _TENSOR, 11: _GRAPH, 22: _SPARSE, 23: _SPARSE},
@@ -29,19 +33,21 @@ _CHILDREN: tuple[dict[int, int], ...] = (
     {1: _TENSOR, 2: _TENSOR},
     {7: _NODE, 11: _ATTRIBUTE},
     {1: _GRAPH, 2: _GRAPH},
+    {},
 )
+_DOMAIN = 1
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 
 _HINT = "Publish the model again as one self-contained ONNX file."
 
 
-def check(fd: int) -> None:
-    """Return if the file may be given to onnxruntime.
+def check(fd: int) -> frozenset[str]:
+    """Return the domains of the operators that the model names, if the file may be given to onnxruntime.
 
     Raises:
         WorkerError: "model-load": no ONNX file, cut, with external data, nested too deep, or with too many
-        nodes.
+        nodes or sets of operators.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -54,15 +60,16 @@ def check(fd: int) -> None:
     except OSError as error:
         _refuse(f"The model file cannot be read: {error}.")
     with data:
-        _walk(data, size)
+        return _walk(data, size)
 
 
-def _walk(data: mmap.mmap, size: int) -> None:  # noqa: C901 - one loop that runs once a field; calls would double its time
+def _walk(data: mmap.mmap, size: int) -> frozenset[str]:  # noqa: C901, PLR0912 - one loop, once a field; calls would double its time
     # Messages that are not finished: (message, offset of its next field, its end, graphs around it). Not
     # recursive, so that the file does not decide how deep this process's stack gets.
     stack = [(_MODEL, 0, size, 0)]
     nodes = 0
     graphs = 0
+    domains: set[str] = set()
     while stack:
         message, at, end, depth = stack.pop()
         children = _CHILDREN[message]
@@ -83,6 +90,8 @@ def _walk(data: mmap.mmap, size: int) -> None:  # noqa: C901 - one loop that run
                     break
                 if message == _TENSOR and field == _EXTERNAL_DATA:
                     _refuse_external()
+                if message == _OPERATOR_SET and field == _DOMAIN:
+                    _note_domain(data[at : at + min(length, MAX_DOMAIN_BYTES + 1)], domains)
                 at += length
             elif wire_type == _VARINT:
                 value, at = _varint(data, at, end)
@@ -96,6 +105,13 @@ def _walk(data: mmap.mmap, size: int) -> None:  # noqa: C901 - one loop that run
                 _refuse("The model file is no ONNX file: it has a field of an unknown form.")
     if not graphs:
         _refuse("The model file is no ONNX file: it has no graph.")
+    return frozenset(domains)
+
+
+def _note_domain(name: bytes, domains: set[str]) -> None:
+    if len(name) > MAX_DOMAIN_BYTES or len(domains) >= MAX_DOMAINS:
+        _refuse(f"The model names more than {MAX_DOMAINS} sets of operators, or one with a name too long.")
+    domains.add(name.decode("utf-8", errors="replace"))
 
 
 def _varint(data: mmap.mmap, at: int, end: int) -> tuple[int, int]:

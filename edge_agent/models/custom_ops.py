@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from edge_agent.errors import ResourceError
-
 DOMAINS = frozenset({"ai.onnx.contrib", "com.microsoft.extensions"})
 """The opset domains whose operators the library has."""
 
@@ -20,29 +18,11 @@ BUILT_IN_DOMAINS = frozenset(
 """The domains whose operators are in onnxruntime itself; others that it imports without need are harmless."""
 
 _PACKAGE = "onnxruntime_extensions"
-_HINT = "Install the extra `text` on this machine: pip install 'edge-agent[text]'."
+HINT = "Install the extra `text` on this machine: pip install 'edge-agent[text]'."
 
 
-def installed() -> bool:
-    """Return whether the library is there."""
-    return _find() is not None
-
-
-def library() -> str:
-    """Return the path of the library, for `SessionOptions.register_custom_ops_library`.
-
-    Raises:
-        ResourceError: it is not installed.
-    """
-    found = _find()
-    if found is None:
-        raise ResourceError(
-            "The model needs the operators of onnxruntime-extensions, which is not installed.", hint=_HINT
-        )
-    return found
-
-
-def _find() -> str | None:
+def library() -> str | None:
+    """Return the path of the library, for `SessionOptions.register_custom_ops_library`, or None if it is not there."""
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for path in sorted(Path(folder).glob("_extensions_pydll*.so")):

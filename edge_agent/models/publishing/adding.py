@@ -196,8 +196,7 @@ class _Judge:
 
     def _why_refused(self, measured: _Measured) -> str:
         why = f"its quality falls by {measured.drop:.2%}, the gate allows {self._wish.gate:.2%}"
-        form = measured.made.form
-        if form.static and not form.reduce_range:
+        if measured.made.form.saturates:
             exact = self._stick.measure(self._run(measured.made, OFF), self._original.answers)
             if relative_drop(exact, self._original.quality) <= self._wish.gate:
                 why += f"; where 8-bit sums do not saturate it would be {exact:.4f}, but on this machine they do"

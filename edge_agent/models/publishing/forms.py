@@ -26,6 +26,11 @@ class Form:
         """Whether the ranges of activations are fixed beforehand, from calibration data."""
         return self.format == "qdq"
 
+    @property
+    def saturates(self) -> bool:
+        """Whether sums of its products saturate on x86 without VNNI."""
+        return self.static and not self.reduce_range
+
 
 ORIGINAL = Form("fp32", "fp32", 32, "the original, 32-bit floats")
 REPRODUCIBLE = Form(
@@ -47,8 +52,23 @@ FORMS: tuple[Form, ...] = (
     Form("int8-u8s8-tensor", "qdq", 8, "static 8 bits, signed weights, one scale a tensor", "u8s8"),
     Form("int8-u8u8-channel", "qdq", 8, "static 8 bits, unsigned weights per channel", "u8u8", per_channel=True),
     Form("int8-u8u8-tensor", "qdq", 8, "static 8 bits, unsigned weights, one scale a tensor", "u8u8"),
-    Form("int8-dynamic-s8", "dynamic", 8, "8-bit weights, signed; ranges of activations found in each run", "u8s8"),
-    Form("int8-dynamic-u8", "dynamic", 8, "8-bit weights, unsigned; ranges of activations found in each run", "u8u8"),
+    Form(
+        "int8-dynamic-s8",
+        "dynamic",
+        8,
+        "7-bit weights per channel, signed; ranges of activations found in each run",
+        "u8s8",
+        per_channel=True,
+        reduce_range=True,
+    ),
+    Form(
+        "int8-dynamic-u8",
+        "dynamic",
+        8,
+        "8-bit weights per channel, unsigned; ranges of activations found in each run",
+        "u8u8",
+        per_channel=True,
+    ),
     Form("int8-weights", "matmulnbits", 8, "8-bit weights in blocks of 32, floats elsewhere"),
     Form("int4-weights", "matmulnbits", 4, "4-bit weights in blocks of 32, floats elsewhere"),
 )

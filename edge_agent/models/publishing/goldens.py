@@ -19,6 +19,7 @@ from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.models.entries import BIT_IDENTICAL, NOT_CHECKABLE, Reproducibility
 from edge_agent.models.golden import Case, encode_cases
 from edge_agent.models.publishing import exactness, reference
+from edge_agent.models.publishing.forms import REPRODUCIBLE
 from edge_agent.models.publishing.quality import Answer, distance, scale
 from edge_agent.models.publishing.runs import ALL, BASIC, OFF, Array, Feed, Runner
 from edge_agent.models.publishing.samples import NUMPY_TYPES
@@ -90,7 +91,7 @@ def truth(variant: MadeVariant, feeds: Sequence[Feed], *, ask_reference: bool, s
             exact, judge = found, "ONNX's reference implementation"
             ways.append(found)
     # 8-bit kernels may saturate here: that is no noise that other machines would be excused for.
-    honest = [way for way in ways if way is not exact and (variant.format != "qdq" or variant.form.reduce_range)]
+    honest = [way for way in ways if way is not exact and not variant.form.saturates]
     noise = max((distance(exact, way) for way in honest), default=0.0)
     stable = frozenset(
         name
@@ -131,7 +132,7 @@ def tolerance(variant: MadeVariant, own: Truth, original: Truth, cheaper: Mappin
     if variant.format == "fp32":
         return _checkable(strict, nearest, apart, "")
     lost = distance(own.answers, original.answers)
-    if variant.form.reduce_range:
+    if variant.form == REPRODUCIBLE:
         model = onnx.load(str(variant.path))
         obstacle = exactness.why_not(model)
         if obstacle is None:

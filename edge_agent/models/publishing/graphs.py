@@ -157,10 +157,17 @@ def prepare(original: Original) -> Prepared:
         except Exception as error:  # noqa: BLE001 - a native library raises what it likes
             notes.append(f"the opset stays {opset_of(model)}, so no scales per channel: {reason(error)}")
     model = _folded(model, original.library, notes)
+    _drop_unused_domains(model)
     _flatten_biases(model.graph)
     model = _with_shapes(model, notes)
     _name_nodes(model)
     return Prepared(model, original.library, tuple(notes))
+
+
+def with_shapes(model: onnx.ModelProto, *, library: bool) -> Prepared:
+    """Return a graph that was changed after it was prepared, ready again."""
+    notes: list[str] = []
+    return Prepared(_with_shapes(model, notes), library, tuple(notes))
 
 
 def _folded(model: onnx.ModelProto, library: bool, notes: list[str]) -> onnx.ModelProto:  # noqa: FBT001
@@ -177,6 +184,15 @@ def _folded(model: onnx.ModelProto, library: bool, notes: list[str]) -> onnx.Mod
         notes.append("constants were not folded: an input would have disappeared")
         return model
     return folded
+
+
+def _drop_unused_domains(model: onnx.ModelProto) -> None:
+    """Forget operator sets that no node uses: onnxruntime writes down all that it knows."""
+    used = {"", "ai.onnx", *(node.domain for graph in graphs(model.graph) for node in graph.node)}
+    used |= {node.domain for function in model.functions for node in function.node}
+    kept = [item for item in model.opset_import if item.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
 
 
 def _flatten_biases(graph: onnx.GraphProto) -> None:

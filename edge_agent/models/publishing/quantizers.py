@@ -30,9 +30,22 @@ _KEPT_IN_FP32 = ("Range", "CumSum", "Resize", "NonMaxSuppression", "TopK")
 
 
 def static(
-    model: onnx.ModelProto, form: Form, ranges: Mapping[str, tuple[float, float]], op_types: Sequence[str]
+    model: onnx.ModelProto,
+    form: Form,
+    ranges: Mapping[str, tuple[float, float]],
+    op_types: Sequence[str],
+    *,
+    float_outputs: bool,
 ) -> onnx.ModelProto:
-    """Return `model` with QuantizeLinear and DequantizeLinear around the operators of `op_types`."""
+    """Return `model` with QuantizeLinear and DequantizeLinear around the operators of `op_types`.
+
+    Args:
+        model: with inferred shapes.
+        form: how.
+        ranges: of each float tensor that these operators read or write.
+        op_types: the operators.
+        float_outputs: leave what matrix products give as floats, where float operators follow.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static  # noqa: PLC0415 - see above
     from onnxruntime.quantization.calibrate import (  # noqa: PLC0415
         CalibrationMethod,
@@ -59,6 +72,7 @@ def static(
                 "WeightSymmetric": form.signedness != "u8u8",
                 # Products of two activations (attention) lose more than they gain.
                 "MatMulConstBOnly": True,
+                "OpTypesToExcludeOutputQuantization": ["MatMul", "Gemm"] if float_outputs else [],
             },
         )
         return onnx.load(str(target))
@@ -73,6 +87,8 @@ def dynamic(model: onnx.ModelProto, form: Form, op_types: Sequence[str]) -> onnx
             source,
             target,
             op_types_to_quantize=list(op_types),
+            per_channel=form.per_channel,
+            reduce_range=form.reduce_range,
             weight_type=QuantType.QUInt8 if form.signedness == "u8u8" else QuantType.QInt8,
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )

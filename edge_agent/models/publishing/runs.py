@@ -64,7 +64,12 @@ class Runner:
         if save_to is not None:
             options.optimized_model_filepath = str(save_to)
         if library:
-            options.register_custom_ops_library(custom_ops.library())
+            path = custom_ops.library()
+            if path is None:
+                raise InputError(
+                    "The model needs onnxruntime-extensions, which is not installed.", hint=custom_ops.HINT
+                )
+            options.register_custom_ops_library(path)
         source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
         try:
             self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -25,11 +25,12 @@ from edge_agent.models.publishing.samples import Samples
 WORTH = 0.9
 """A variant whose file is not below this fraction of the original's is not worth having."""
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+_PRODUCTS = ("Gemm", "MatMul")
 # Operators between convolutions that onnxruntime runs on 8-bit tensors without going back to floats.
 _AROUND_CONV = (
-    "Add", "AveragePool", "Clip", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Pad",
-    "Relu", "Reshape", "Resize", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "Add", "AveragePool", "Clip", "Concat", "Flatten", "Gather", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul",
+    "Pad", "Relu", "Reshape", "Resize", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 
 
@@ -120,7 +121,7 @@ class _Maker:
         self._folder = folder
         self._keep_all = keep_all
         self.prepared = prepare(original)
-        self._ranges: ranges.Ranges | None = None
+        self._static: tuple[onnx.ModelProto, ranges.Ranges] | None = None
         self._op_types = _static_op_types(self.prepared.model)
 
     def original(self) -> MadeVariant:
@@ -168,11 +169,24 @@ class _Maker:
             raise InputError("no convolution or matrix product with constant weights outside of sub-graphs")
         if form.per_channel and self.prepared.opset < MIN_OPSET:
             raise InputError(f"scales per channel need opset {MIN_OPSET}, and the model stays at {self.prepared.opset}")
-        if self._ranges is None:
-            self._ranges = ranges.measure(self.prepared, self._calibration.feeds, self._op_types)
-        result = quantizers.static(_copy(self.prepared.model), form, self._ranges, self._op_types)
+        if self._static is None:
+            self._static = self._static_source()
+        source, found = self._static
+        convolutions = _has(source, _CONVOLUTIONS)
+        result = quantizers.static(_copy(source), form, found, self._op_types, float_outputs=not convolutions)
         _refuse_unchanged(result, ("QuantizeLinear",))
         return result
+
+    def _static_source(self) -> tuple[onnx.ModelProto, ranges.Ranges]:
+        """Return the graph that the static forms are made from, and the ranges of its activations."""
+        assert self._calibration is not None  # noqa: S101 - asked before
+        prepared = self.prepared
+        if not _has(prepared.model, _CONVOLUTIONS):
+            # Language models: a scale for each row of the word table keeps what one for all rows would lose.
+            model = _copy(prepared.model)
+            if tables.compress(model):
+                prepared = graphs.with_shapes(model, library=prepared.library)
+        return prepared.model, ranges.measure(prepared, self._calibration.feeds, self._op_types)
 
     def dynamic(self, form: Form) -> onnx.ModelProto:
         # onnxruntime's ConvInteger takes no signed weights on a CPU.
@@ -211,11 +225,9 @@ _MAKERS: dict[str, Callable[[_Maker, Form], onnx.ModelProto]] = {
 def _static_op_types(model: onnx.ModelProto) -> tuple[str, ...]:
     """Return which operators become 8 bits: with convolutions also what stands between them."""
     present = {node.op_type for node in model.graph.node}
-    if not present & set(_WEIGHTED):
-        return ()
-    if present & {"Conv", "ConvTranspose"}:
-        return tuple(kind for kind in (*_WEIGHTED, "Gather", *_AROUND_CONV) if kind in present)
-    return tuple(kind for kind in (*_WEIGHTED, "Gather") if kind in present)
+    if present & set(_CONVOLUTIONS):
+        return tuple(kind for kind in (*_CONVOLUTIONS, *_PRODUCTS, *_AROUND_CONV) if kind in present)
+    return tuple(kind for kind in _PRODUCTS if kind in present)
 
 
 def _has(model: onnx.ModelProto, op_types: Sequence[str]) -> bool:

@@ -223,3 +223,23 @@ def test_damaged_models_never_break_the_reader(data: st.DataObject) -> None:
         check(bytes(content[: data.draw(st.integers(0, len(content)))]))
     except WorkerError as error:
         assert error.error_code == "model-load"  # noqa: PT017 - not every damage is found
+
+
+def test_the_domains_of_operators_are_told() -> None:
+    """Whoever loads the file learns which libraries it asks for."""
+    model = base()
+    model.opset_import.append(helper.make_opsetid("ai.onnx.contrib", 1))
+    fd = onnx_models.file_of(model.SerializeToString())
+    try:
+        assert model_file.check(fd) == {"", "ai.onnx.contrib"}
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("domains", [["x" * 129], [f"d{number}" for number in range(100)]])
+def test_too_many_or_too_long_domains_are_refused(domains: list[str]) -> None:
+    """A file does not decide how much is kept of it."""
+    model = base()
+    model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in domains)
+    with pytest.raises(WorkerError, match="sets of operators"):
+        check(model.SerializeToString())

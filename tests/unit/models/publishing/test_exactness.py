@@ -54,10 +54,10 @@ def test_floats_are_not() -> None:
 
 
 def test_one_float_function_is_enough(tmp_path: Path, exact: onnx.ModelProto) -> None:
-    """Tanh is computed differently by different vector units, and so is a softmax behind the last layer."""
+    """A softmax is computed differently by different vector units; a language model goes back to floats in between."""
     made = make_variants(saved(word_net(), tmp_path), sentences(), tmp_path, [REPRODUCIBLE]).named(REPRODUCIBLE.name)
     assert made is not None
-    assert "Tanh" in (why_not(onnx.load(str(made.path))) or "")
+    assert why_not(onnx.load(str(made.path))) is not None
     exact.graph.node.append(helper.make_node("Softmax", ["logits"], ["shares"]))
     assert "Softmax" in (why_not(exact) or "")
 
