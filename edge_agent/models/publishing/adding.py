@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import onnx
-from onnx import shape_inference
 
 from edge_agent.errors import InputError
 from edge_agent.models import costs
@@ -129,7 +128,7 @@ def _unmeasured(model: Path, folder: Path, wish: Wish) -> Addition:
     making = make_variants(model, None, folder, [ORIGINAL])
     original = making.variants[0]
     why = "nothing was measured: give samples with --calibrate"
-    family = _family(wish, original, None, [_variant(original, wish, None, None, _costs(original, []))], ())
+    family = _family(wish, original, None, [_variant(original, wish, None, None, _costs(original, ()))], ())
     others = [Row(form, "refused", why) for form in wish.forms if form != ORIGINAL]
     first = Row(ORIGINAL, "published", why, original.size_bytes)
     return Addition(family, {original.sha256: original.path}, (first, *others), making.notes)
@@ -224,6 +223,7 @@ class _Judge:
             for measured in kept
             if feeds
         }
+        usual = self._usual()
         files: dict[str, Path] = {}
         variants, checks = [], {}
         for measured in kept:
@@ -240,7 +240,7 @@ class _Judge:
                 dataset=self._wish.dataset,
                 n=len(self._samples),
             )
-            entry = _variant(made, self._wish, quality, golden, _costs(made, self._notes))
+            entry = _variant(made, self._wish, quality, golden, _costs(made, usual))
             if reproducibility is not None:
                 entry = entry.model_copy(update={"reproducibility": reproducibility})
             variants.append(entry)
@@ -282,12 +282,8 @@ class _Judge:
         )
 
 
-def _costs(made: MadeVariant, notes: list[str]) -> Costs | None:
-    try:
-        return costs.count(onnx.load(str(made.path)))
-    except (ValueError, KeyError, shape_inference.InferenceError) as error:
-        notes.append(f"the costs of {made.name} cannot be counted: {error}")
-        return None
+def _costs(made: MadeVariant, usual: Sequence[Usual]) -> Costs:
+    return costs.count(onnx.load(str(made.path)), {entry.symbol: entry.extent for entry in usual})
 
 
 def _variant(

@@ -105,6 +105,9 @@ def test_the_reference_is_the_judge_of_the_original(spots: Addition) -> None:
 
 def test_costs_are_counted(spots: Addition) -> None:
     """The device predicts from them before it has the file."""
+    for variant in spots.family.variants:
+        assert variant.costs is not None
+        assert variant.costs.initializer_bytes > 0
     costs = spots.family.variants[0].costs
     assert costs is not None
     assert costs.macs == 16 * 9 * 64 + 64 * 16 * 9 * 16 + 10 * 1024
