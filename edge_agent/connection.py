@@ -28,6 +28,8 @@ def link_options(settings: Settings, client_id: str) -> LinkOptions:
         ca_file=broker.ca_file,
         client_cert=broker.client_cert_file,
         client_key=broker.client_key_file,
+        server_name=broker.server_name,
+        server_pin=bytes.fromhex(broker.server_fingerprint.replace(":", "")) if broker.server_fingerprint else None,
         protocol=broker.protocol,
         keepalive_seconds=broker.keepalive_seconds,
         backoff_max_seconds=broker.retry_max_seconds,

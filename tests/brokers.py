@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import needs
@@ -118,9 +119,9 @@ class Client:
     def __exit__(self, *_: object) -> None:
         assert self.link.stop(0.05)
 
-    def next(self) -> LinkEvent:
+    def next(self, seconds: float = PATIENCE_SECONDS) -> LinkEvent:
         """Return the next event, or fail."""
-        return self.events.get(timeout=PATIENCE_SECONDS)
+        return self.events.get(timeout=seconds)
 
     def expect(self, kind: type[E]) -> E:
         """Return the next event, which must be of that kind."""
@@ -128,9 +129,9 @@ class Client:
         assert isinstance(event, kind), event
         return event
 
-    def skip_to(self, kind: type[E]) -> E:
+    def skip_to(self, kind: type[E], seconds: float = PATIENCE_SECONDS) -> E:
         """Return the next event of that kind."""
-        while not isinstance(event := self.next(), kind):
+        while not isinstance(event := self.next(seconds), kind):
             pass
         return event
 
@@ -258,10 +259,12 @@ class Cable:
 
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self.cut()
-        for thread in self._threads:
-            thread.join(PATIENCE_SECONDS)
-            assert not thread.is_alive()
+        end = time.monotonic() + PATIENCE_SECONDS
+        while any(thread.is_alive() for thread in self._threads):
+            assert time.monotonic() < end
+            self.cut()  # also what was connected meanwhile
+            for thread in list(self._threads):
+                thread.join(0.1)
         self._listener.close()
         for end in self._ends:
             end.close()
@@ -300,4 +303,5 @@ class Cable:
             while data := source.recv(65_536):
                 if not self._clogged.is_set():
                     target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+            if not self._clogged.is_set():  # what swallows everything swallows an end, too
+                target.shutdown(socket.SHUT_WR)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.rules import Rules
@@ -13,6 +15,7 @@ from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
+from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
 
 FALLBACK_BUDGET_BYTES = 256 * 1024 * 1024
@@ -31,7 +34,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
     options = Options(
         network=settings.network.name,
         state_dir=own.state_dir,
-        link=link,
+        link=replace(link, probe_topic=Topics(settings.network.name).probe(key.public.id)),
         rules=Rules(
             max_in_flight=own.max_in_flight,
             max_message_bytes=settings.limits.max_inline_bytes,

@@ -38,6 +38,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop."""
     import asyncio  # noqa: PLC0415 the coordinator's extra is loaded by this command alone
+    import logging  # noqa: PLC0415 as above
     import os  # noqa: PLC0415 as above
     import signal  # noqa: PLC0415 as above
 
@@ -55,7 +56,10 @@ def run(args: argparse.Namespace) -> int:
 
     def on_ready(real_host: str, real_port: int) -> None:
         shown = f"[{real_host}]" if ":" in real_host else real_host
-        write_ready_file(ready, {"mqtt": f"mqtt://{shown}:{real_port}", "pid": os.getpid()})
+        address = f"mqtt://{shown}:{real_port}"
+        write_ready_file(ready, {"mqtt": address, "pid": os.getpid()})
+        log = logging.getLogger("edge_agent.broker")
+        log.info("The embedded broker listens at %s", address, extra={"action": "broker-ready"})
 
     async def main() -> None:
         stop = asyncio.Event()

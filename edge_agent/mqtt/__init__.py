@@ -9,6 +9,7 @@ rules. Messages go out in the order of `publish`.
 event for the sink.
 """
 
+from edge_agent.mqtt.abilities import Abilities
 from edge_agent.mqtt.backoff import Backoff
 from edge_agent.mqtt.events import (
     Connected,
@@ -16,6 +17,7 @@ from edge_agent.mqtt.events import (
     Disconnected,
     LinkEvent,
     Message,
+    Probed,
     Published,
     PublishRefused,
 )
@@ -24,6 +26,7 @@ from edge_agent.mqtt.options import BrokerAddress, LinkOptions, Will
 from edge_agent.mqtt.packets import Protocol, publish_packet_bytes
 
 __all__ = [
+    "Abilities",
     "Backoff",
     "BrokerAddress",
     "ConnectFailed",
@@ -33,6 +36,7 @@ __all__ = [
     "LinkEvent",
     "LinkOptions",
     "Message",
+    "Probed",
     "Protocol",
     "PublishRefused",
     "Published",

@@ -19,7 +19,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edge_agent.mqtt.tls import client_context, explain
+from edge_agent.mqtt.abilities import Abilities
+from edge_agent.mqtt.tls import explain, options_context
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ __all__ = [
     "MqttClient",
     "Properties",
     "ReasonCode",
+    "abilities_of",
     "in_words",
     "refused_connect",
     "refused_filters",
@@ -44,14 +46,20 @@ __all__ = [
 _VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersion.MQTTv311}
 _UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
 
+_RETAIN_NOT_SUPPORTED: Final = 0x9A
+
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Why a connection is over. `other_version`: the reason may be the MQTT version."""
+    """Why a connection is over.
+
+    `other_version`: the reason may be the MQTT version. `no_retain`: it was our wish that a message be kept.
+    """
 
     code: str
     reason: str
     other_version: bool = False
+    no_retain: bool = False
 
 
 class MqttClient(paho.Client):
@@ -80,7 +88,7 @@ class MqttClient(paho.Client):
         if options.username is not None:
             self.username_pw_set(options.username, options.password)
         if options.address.tls:
-            self.tls_set_context(client_context(options.ca_file, options.client_cert, options.client_key))
+            self.tls_set_context(options_context(options))
         if will is not None:
             self.will_set(will.topic, will.payload, will.qos, will.retain)
 
@@ -131,6 +139,20 @@ class MqttClient(paho.Client):
         return properties
 
 
+def abilities_of(protocol: Protocol, properties: Properties | None) -> Abilities:
+    """Return what a broker says of itself in its CONNACK; what it leaves out has the defaults of MQTT 5, 3.2.2.3."""
+    if protocol != "5":
+        return Abilities(protocol)
+    return Abilities(
+        protocol,
+        max_packet_bytes=getattr(properties, "MaximumPacketSize", None),
+        receive_maximum=getattr(properties, "ReceiveMaximum", None),
+        max_qos=getattr(properties, "MaximumQoS", 2),
+        retained=bool(getattr(properties, "RetainAvailable", 1)),
+        wildcards=bool(getattr(properties, "WildcardSubscriptionAvailable", 1)),
+    )
+
+
 def in_words(code: ReasonCode | None, properties: Properties | None) -> str:
     """Put a reason code and the broker's own words, which are foreign text, into one short line."""
     text = str(getattr(properties, "ReasonString", ""))[:200]
@@ -143,7 +165,12 @@ def refused_connect(address: BrokerAddress, code: ReasonCode, properties: Proper
     if not code.is_failure:
         return None
     reason = f"the broker {address} refused us: {in_words(code, properties)}"
-    return End("broker-refused", reason, other_version=code.value == _UNSUPPORTED_VERSION)
+    return End(
+        "broker-refused",
+        reason,
+        other_version=code.value == _UNSUPPORTED_VERSION,
+        no_retain=code.value == _RETAIN_NOT_SUPPORTED,
+    )
 
 
 def refused_filters(filters: Sequence[str], codes: Sequence[ReasonCode], properties: Properties) -> End | None:
@@ -184,7 +211,8 @@ def why_disconnected(  # noqa: PLR0913 (all that is known about it)
         return End("broker-refused", f"the broker {address} ended the connection: {in_words(code, properties)}")
     if not answered:
         reason = f"the broker {address} closed the connection instead of answering the CONNECT"
-        return End("broker-refused", reason + (hint if address.tls else ""), other_version=True)
+        plain = "; is it a port with TLS, for an address that starts with mqtts://?"
+        return End("broker-refused", reason + (hint if address.tls else plain), other_version=True)
     if code == "Keep alive timeout":
         return End("timeout", f"the broker {address} no longer answers")
     return End("unreachable", f"the connection to the broker {address} broke")

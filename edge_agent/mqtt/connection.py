@@ -14,12 +14,22 @@ import socket
 import ssl
 import threading
 import time
-import typing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_agent.mqtt.client import End, MqttClient, in_words, refused_connect, refused_filters, why_disconnected
+from edge_agent.mqtt.abilities import Abilities
+from edge_agent.mqtt.client import (
+    End,
+    MqttClient,
+    abilities_of,
+    in_words,
+    refused_connect,
+    refused_filters,
+    why_disconnected,
+)
 from edge_agent.mqtt.events import LinkEvent, Message, Published, PublishRefused
 from edge_agent.mqtt.outbox import Outbox, Outgoing
+from edge_agent.mqtt.probing import Probing
 from edge_agent.mqtt.tls import TlsSocket
 
 if TYPE_CHECKING:
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 
     from edge_agent.mqtt.client import DisconnectFlags, MQTTMessage, Properties, ReasonCode
     from edge_agent.mqtt.options import LinkOptions, Will
+    from edge_agent.mqtt.owner import Owner
     from edge_agent.mqtt.packets import Protocol
 
 MAX_IN_FLIGHT: Final = 10
@@ -35,25 +46,6 @@ MAX_IN_FLIGHT: Final = 10
 _SUBSCRIPTION_QOS: Final = 1
 _LINGER_SECONDS: Final = 1.0
 _CHECK_SECONDS: Final = 0.02
-
-
-class Owner(typing.Protocol):
-    """What a connection needs of the link that it belongs to."""
-
-    wake_fd: int
-    deadline: float | None  # set once the link is being stopped: when to have finished, monotonic seconds
-
-    def wake(self) -> None:
-        """Make the link's thread look again."""
-
-    def up(self, connection: Connection) -> None:
-        """Take note that the connection can be used."""
-
-    def emit(self, event: LinkEvent) -> None:
-        """Give an event to the sink; never raises."""
-
-    def drop(self, what: str) -> None:
-        """Count a message that could not be passed on; never raises."""
 
 
 class Connection:
@@ -86,7 +78,7 @@ class Connection:
         answer_seconds: float,
     ) -> None:
         self.protocol: Protocol = protocol
-        self.receive_maximum: int | None = None
+        self.abilities = Abilities(protocol)
         self.max_packet_bytes = options.max_packet_bytes
         self.retain_available = True
         self._options = options
@@ -98,6 +90,7 @@ class Connection:
         self._in_flight: dict[int, Outgoing] = {}  # by message id
         self._window = MAX_IN_FLIGHT
         self._max_qos = 1
+        self._probing: Probing | None = None
         self._progress = 0.0  # when the broker last acknowledged, or was last owed nothing
         self._events: list[LinkEvent] = []  # for the owner, once `_drive` is free
         self._early: list[Message] = []  # what came before the subscriptions were granted
@@ -217,6 +210,8 @@ class Connection:
                 self._next_check = now + _CHECK_SECONDS
                 self._client.loop_misc()
                 self._check_deadlines(now)
+                if self._probing is not None:
+                    self._probing.tick(now)
         if self._end is None and self._client.socket() is None:
             self._finish(End("unreachable", f"the connection to {self._options.address} was lost"))
 
@@ -298,6 +293,8 @@ class Connection:
             ends.append(self._opened + self._handshake_seconds())
         if self._in_flight:
             ends.append(self._progress + self._options.acknowledge_timeout_seconds)
+        if self._probing is not None and (moment := self._probing.next_deadline) is not None:
+            ends.append(moment)
         if self._owner.deadline is not None:
             ends.append(self._owner.deadline)
         return max(0.001, min(ends) - now)
@@ -317,12 +314,11 @@ class Connection:
         if refused is not None:
             self._finish(refused)
             return
-        self.receive_maximum = getattr(properties, "ReceiveMaximum", None)
-        self._window = min(MAX_IN_FLIGHT, self.receive_maximum or MAX_IN_FLIGHT)
-        allowed = getattr(properties, "MaximumPacketSize", self.max_packet_bytes)
-        self.max_packet_bytes = min(self.max_packet_bytes, allowed)
-        self.retain_available = bool(getattr(properties, "RetainAvailable", 1))
-        self._max_qos = getattr(properties, "MaximumQoS", 1)
+        self.abilities = told = abilities_of(self.protocol, properties)
+        self._window = min(MAX_IN_FLIGHT, told.receive_maximum or MAX_IN_FLIGHT)
+        self.max_packet_bytes = min(self.max_packet_bytes, told.max_packet_bytes or self.max_packet_bytes)
+        self.retain_available = told.retained is not False
+        self._max_qos = 1 if told.max_qos is None else min(1, told.max_qos)
         if self._subscriptions:
             filters = [(text, _SUBSCRIPTION_QOS) for text in self._subscriptions]
             self._subscribe_mid = client.subscribe(filters)[1]
@@ -332,6 +328,8 @@ class Connection:
     def _on_subscribe(
         self, _client: object, _data: object, mid: int, codes: list[ReasonCode], properties: Properties
     ) -> None:
+        if self._probing is not None:
+            self._probing.on_subscribe(mid, codes)
         if mid != self._subscribe_mid or self._up:
             return
         refused = refused_filters(self._subscriptions, codes, properties)
@@ -346,12 +344,23 @@ class Connection:
         self._owner.up(self)
         self._events += self._early
         self._early.clear()
+        topic = self._options.probe_topic
+        if topic is not None and self.retain_available and self._owner.wants_probe(self.abilities):
+            self._probing = Probing(self._client, topic, self._on_probed)
+        else:
+            self._owner.found(self.abilities)
+
+    def _on_probed(self, retained: bool | None, by_wildcard: bool | None) -> None:  # noqa: FBT001 (answers)
+        self.abilities = replace(self.abilities, retained=retained, retained_by_wildcard=by_wildcard)
+        self._owner.found(self.abilities)
 
     def _on_message(self, _client: object, _data: object, received: MQTTMessage) -> None:
         try:
             topic = received.topic
         except UnicodeDecodeError:
             self._owner.drop("a message whose topic is not UTF-8")
+            return
+        if self._probing is not None and self._probing.takes(topic, retain=bool(received.retain)):
             return
         message = Message(topic, bytes(received.payload), bool(received.retain))
         if self._up:
@@ -363,8 +372,10 @@ class Connection:
 
     def _on_publish(self, _client: object, _data: object, mid: int, code: ReasonCode, properties: Properties) -> None:
         message = self._in_flight.pop(mid, None)
-        if message is None:
-            return  # QoS 0, which paho reports when it is written
+        if message is None:  # QoS 0, which paho reports when it is written, or the probe's
+            if self._probing is not None:
+                self._probing.on_publish(mid)
+            return
         self._progress = time.monotonic()
         if code.is_failure:
             self._events.append(PublishRefused(message.topic, message.token, in_words(code, properties)))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from edge_agent.mqtt.abilities import Abilities
     from edge_agent.mqtt.packets import Protocol
 
 
@@ -102,4 +103,11 @@ class PublishRefused:
     reason: str
 
 
-LinkEvent: TypeAlias = Connected | Disconnected | ConnectFailed | Message | Published | PublishRefused
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What the broker can do, once it is known, and again when it has changed."""
+
+    abilities: Abilities
+
+
+LinkEvent: TypeAlias = Probed | Connected | Disconnected | ConnectFailed | Message | Published | PublishRefused

@@ -6,22 +6,24 @@ import itertools
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.mqtt.backoff import Backoff
 from edge_agent.mqtt.client import End
 from edge_agent.mqtt.connection import Connection
-from edge_agent.mqtt.events import Connected, ConnectFailed, Disconnected, LinkEvent
+from edge_agent.mqtt.events import Connected, ConnectFailed, Disconnected, LinkEvent, Probed
 from edge_agent.mqtt.outbox import Outgoing, not_connected
 from edge_agent.mqtt.packets import Protocol, check_topic
-from edge_agent.mqtt.tls import client_context
+from edge_agent.mqtt.tls import options_context
 
 if TYPE_CHECKING:
     import logging
     import random
     from collections.abc import Callable, Sequence
 
+    from edge_agent.mqtt.abilities import Abilities
     from edge_agent.mqtt.options import LinkOptions, Will
 
 VERSION_PROBE_SECONDS: Final = 3.0
@@ -69,6 +71,9 @@ class Link:
         self._log = log
         self._backoff = Backoff(options.backoff_initial_seconds, options.backoff_max_seconds, rng)
         self._version: Protocol | None = None if options.protocol == "auto" else options.protocol
+        self._keeps_wills = True
+        self._probed = False
+        self._abilities: Abilities | None = None
         self._connections = 0
         self._current: Connection | None = None
         self._tokens = itertools.count(1)
@@ -76,7 +81,7 @@ class Link:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if options.address.tls:  # a wrong file is told now, and not from a thread later
-            client_context(options.ca_file, options.client_cert, options.client_key)
+            options_context(options)
 
     # -- for the owner of the link, any thread ------------------------------------------------------------
 
@@ -181,10 +186,32 @@ class Link:
             self._connections,
             connection.protocol,
             connection.max_packet_bytes,
-            connection.receive_maximum,
+            connection.abilities.receive_maximum,
             connection.retain_available,
         )
         self.emit(event)
+
+    def wants_probe(self, abilities: Abilities) -> bool:
+        """Say whether to try the broker out: once a link, for some brokers end a connection over what they refuse."""
+        wanted = not self._probed and (abilities.retained is None or self._options.probe_always)
+        self._probed = self._probed or wanted
+        return wanted
+
+    def found(self, abilities: Abilities) -> None:
+        """Say once, and again when it changes, what the broker lacks."""
+        if self._abilities is not None and abilities.retained is None:  # it was found out before
+            known = self._abilities
+            abilities = replace(abilities, retained=known.retained, retained_by_wildcard=known.retained_by_wildcard)
+        if abilities == self._abilities:
+            return
+        self._abilities = abilities
+        lacking = abilities.lacking(self._options.max_packet_bytes)
+        text = f"It lacks: {'; '.join(lacking)}" if lacking else "It lacks nothing that we use"
+        fields = {name: value for name, value in abilities.to_dict().items() if value is not None}
+        extra = {"action": "link-abilities", **fields}
+        self._log.info("The broker %s was asked what it can do. %s.", self._options.address, text, extra=extra)
+        if self._options.probe_topic is not None:
+            self.emit(Probed(abilities))
 
     def emit(self, event: LinkEvent) -> None:
         """Give an event to the sink, whatever the sink does."""
@@ -218,6 +245,7 @@ class Link:
         versions: tuple[Protocol, ...] = ("5", "3.1.1") if self._version is None else (self._version,)
         for version in versions:
             end, lost = self._serve(version)
+            self._keeps_wills = self._keeps_wills and not end.no_retain
             if self._connections != before or not end.other_version or self._stop.is_set():
                 break
         was_up = self._connections != before
@@ -235,6 +263,10 @@ class Link:
             self.emit(ConnectFailed(end.reason, end.code, wait))
         return wait
 
+    def _allowed(self, will: Will | None) -> Will | None:
+        """Return a will that the broker accepts: one that keeps no messages refuses to keep a will, too."""
+        return will if will is None or self._keeps_wills else replace(will, retain=False)
+
     def _serve(self, version: Protocol) -> tuple[End, tuple[int, ...]]:
         """Run one connection. Whatever goes wrong in it, in paho or in the will is its end, and not ours."""
         options = self._options
@@ -246,7 +278,7 @@ class Link:
                 self._subscriptions,
                 self,
                 protocol=version,
-                will=self._will(),
+                will=self._allowed(self._will()),
                 answer_seconds=seconds,
             )
         except EdgeAgentError as error:

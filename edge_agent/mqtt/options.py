@@ -85,6 +85,8 @@ class LinkOptions:
         ca_file: PEM file of the only authorities to trust; without it, the system's.
         client_cert: PEM certificate that this client shows.
         client_key: PEM key of that certificate, not encrypted.
+        server_name: the name that must stand in the broker's certificate; None for the address's host.
+        server_pin: SHA-256 of the broker's certificate, the only one to accept; None for any that is valid.
         protocol: MQTT version; "auto" tries 5 and falls back to 3.1.1.
         keepalive_seconds: the link counts as dead after about twice this without a word from the broker. A
             single message must be uploaded within that time.
@@ -98,6 +100,8 @@ class LinkOptions:
         backoff_initial_seconds: the longest wait before the second attempt to connect.
         backoff_max_seconds: the longest wait before any attempt.
         stable_seconds: a connection that lived so long starts the back-off afresh.
+        probe_topic: of our own; two topics below it are used to find out what the broker can do. None to not try.
+        probe_always: try also what a broker of MQTT 5 tells by itself.
     """
 
     address: BrokerAddress
@@ -107,6 +111,8 @@ class LinkOptions:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
+    server_name: str | None = None
+    server_pin: bytes | None = None
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
     keepalive_seconds: int = 30
     connect_timeout_seconds: float = 10.0
@@ -118,6 +124,8 @@ class LinkOptions:
     backoff_initial_seconds: float = 0.2
     backoff_max_seconds: float = 30.0
     stable_seconds: float = 10.0
+    probe_topic: str | None = None
+    probe_always: bool = False
 
     def __post_init__(self) -> None:
         """Refuse options that contradict each other or that no broker can meet.
@@ -156,9 +164,10 @@ class LinkOptions:
                 "a client certificate and its key come together, and only one is set",
                 hint="Set both broker.client_cert and broker.client_key, or neither.",
             )
-        if tls_files and not self.address.tls:
+        for_tls = [*tls_files, *(["the expected name or fingerprint"] if self.server_name or self.server_pin else [])]
+        if for_tls and not self.address.tls:
             raise SettingsError(
-                f"{tls_files[0]} is for TLS, but the broker address {self.address} is without",
+                f"{for_tls[0]} is for TLS, but the broker address {self.address} is without",
                 hint="Write the address as mqtts://…, or take the certificate settings away.",
             )
 

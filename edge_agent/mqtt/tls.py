@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
+    from edge_agent.mqtt.options import LinkOptions
+
 _WAITING = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class HandshakeError(ssl.SSLError):
+    """No TLS connection came about, for a reason that OpenSSL does not tell; the message says it in words."""
+
+
+class Context(ssl.SSLContext):
+    """Checks the chain and the name, as always, and one thing more.
+
+    Attributes:
+        server_name: the name that must stand in the certificate; None for the one that we connect to.
+        pin: SHA-256 of the only certificate that is accepted, or None for any that is valid.
+    """
+
+    server_name: str | None = None
+    pin: bytes | None = None
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:  # noqa: ANN401 (the standard library's)
+        """Wrap as `ssl.SSLContext` does, for the name that is expected."""
+        if self.server_name is not None:
+            options["server_hostname"] = self.server_name
+        return super().wrap_socket(*arguments, **options)
 
 
 class TlsSocket(ssl.SSLSocket):
@@ -31,10 +56,26 @@ class TlsSocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 (the standard library's)
         """Shake hands, or close the socket and raise what `ssl.SSLSocket` raises."""
         try:
-            super().do_handshake(block)
+            try:
+                super().do_handshake(block)
+            except ssl.SSLError:
+                raise
+            except TimeoutError as error:
+                raise HandshakeError("no answer came in time; is it a port without TLS?") from error
+            except OSError as error:
+                raise HandshakeError(f"{explain(error)}; is it a port without TLS?") from error
+            self._check_pin()
         except BaseException:
             self.close()
             raise
+
+    def _check_pin(self) -> None:
+        pin = getattr(self.context, "pin", None)
+        if pin is None:
+            return
+        found = hashlib.sha256(self.getpeercert(binary_form=True) or b"").digest()
+        if found != pin:
+            raise HandshakeError(f"its certificate has the SHA-256 {found.hex()}, and {pin.hex()} is pinned")
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """Read as `ssl.SSLSocket` does."""
@@ -61,19 +102,33 @@ class TlsSocket(ssl.SSLSocket):
             raise
 
 
-def client_context(ca_file: Path | None, client_cert: Path | None, client_key: Path | None) -> ssl.SSLContext:
-    """Return a context that checks the broker's certificate and its host name.
+def client_context(
+    ca_file: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
+    *,
+    server_name: str | None = None,
+    pin: bytes | None = None,
+) -> Context:
+    """Return a context that checks the broker's certificate and its name.
 
     Args:
         ca_file: PEM file of the only authorities to trust; None for the system's.
         client_cert: PEM certificate chain to show, or None.
         client_key: PEM key of that certificate, not encrypted.
+        server_name: the name that must stand in the certificate; None for the one that is connected to.
+        pin: SHA-256 of the only certificate to accept, which must be valid all the same.
 
     Raises:
         SettingsError: a file is missing, unreadable or not what it should be.
     """
     try:
-        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=ca_file)
+        context = Context(ssl.PROTOCOL_TLS_CLIENT)  # which asks for a certificate and checks the name
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if ca_file is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            context.load_verify_locations(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one
         raise SettingsError(
             f"the file of trusted authorities {ca_file} cannot be used: {explain(error)}",
@@ -89,13 +144,29 @@ def client_context(ca_file: Path | None, client_cert: Path | None, client_key: P
                 hint="Both must be readable PEM files that belong together; the key must not be encrypted.",
             ) from error
     context.sslsocket_class = TlsSocket
+    context.server_name, context.pin = server_name, pin
     return context
+
+
+def options_context(options: LinkOptions) -> Context:
+    """Return the context that the options of a link ask for. Raises as `client_context` does."""
+    return client_context(
+        options.ca_file,
+        options.client_cert,
+        options.client_key,
+        server_name=options.server_name,
+        pin=options.server_pin,
+    )
 
 
 def explain(error: Exception) -> str:
     """Say in words what a TLS or file error was about, without OpenSSL's source lines."""
+    if isinstance(error, HandshakeError):
+        return str(error.args[0])
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message
+    if isinstance(error, ssl.SSLEOFError):
+        return "it ended the connection; is it a port without TLS?"
     if isinstance(error, ssl.SSLError) and error.reason:
         return str(error.reason).replace("_", " ").lower()
     strerror: Any = getattr(error, "strerror", None)

@@ -27,6 +27,7 @@ from edge_agent.settings.fields import (
 from edge_agent.settings.fields import Section as _Section
 
 MAX_PASSWORD_BYTES = 4096
+FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$"
 
 
 class Network(_Section):
@@ -59,6 +60,13 @@ class Broker(_Section):
         default=None, description="PEM certificate to show to the broker; needs `broker.client_key_file`."
     )
     client_key_file: Path | None = Field(default=None, description="PEM key of that certificate, not encrypted.")
+    server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] | None = Field(
+        default=None, description="Name that must stand in the broker's certificate; otherwise the address's host."
+    )
+    server_fingerprint: Annotated[str, Field(pattern=FINGERPRINT_PATTERN)] | None = Field(
+        default=None,
+        description="SHA-256 of the broker's certificate in hexadecimal: no other is accepted, and it must be valid.",
+    )
     protocol: Literal["auto", "5", "3.1.1"] = Field(
         default="auto", description="MQTT version; `auto` tries 5 and falls back to 3.1.1."
     )

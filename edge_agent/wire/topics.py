@@ -15,6 +15,7 @@ PREFIX: Final = "ea1"
 COORDINATOR: Final = "coordinator"
 UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "results")
 DOWN_CHANNELS: Final = ("jobs", "settled", "control")
+PROBE: Final = "probe"
 CHANNELS: Final = UP_CHANNELS + DOWN_CHANNELS
 
 NETWORK_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -80,6 +81,10 @@ class Topics:
         """Where the coordinator tells the agent anything else."""
         return self._of(agent_id, "control")
 
+    def probe(self, agent_id: str) -> str:
+        """Below this the agent tries out what the broker can do: nobody else's business, and no channel."""
+        return self._of(agent_id, PROBE)
+
     def all_agents(self, channel: str) -> str:
         """Return the filter for one channel of every agent, for example `ea1/home/+/birth`.
 
@@ -95,15 +100,18 @@ class Topics:
     def parse(self, topic: str) -> tuple[str | None, str]:
         """Return the agent's id and the channel; for the coordinator's topic `(None, "coordinator")`.
 
+        What an agent tries out below its topic `probe` comes back with that as the channel.
+
         Raises:
             MalformedError: not a topic of this network.
         """
         if topic == self.coordinator:
             return None, COORDINATOR
         levels = topic.split("/")
-        if len(levels) == 4 and levels[0] == PREFIX and levels[1] == self.network:
-            agent_id, channel = levels[2:]
-            if channel in CHANNELS and _AGENT_ID.match(agent_id):
+        if len(levels) in {4, 5} and levels[0] == PREFIX and levels[1] == self.network:
+            agent_id, channel = levels[2:4]
+            known = channel in CHANNELS if len(levels) == 4 else channel == PROBE
+            if known and _AGENT_ID.match(agent_id):
                 return agent_id, channel
         raise MalformedError(f"{topic[:200]!r} is not a topic of the network {self.network}.")
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
-import ipaddress
+import contextlib
+import functools
+import logging
 import socket
 import subprocess
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import needs
 import pytest
+from broker_processes import KINDS, BrokerProcess
 from brokers import PATIENCE_SECONDS, Cable, Client, amqtt, mosquitto, options
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from edge_agent.coordinator import broker as embedded
 from edge_agent.errors import SettingsError, TransportError
 from edge_agent.mqtt import (
-    BrokerAddress,
     Connected,
     ConnectFailed,
     Disconnected,
     Link,
     Message,
+    Probed,
     Published,
     PublishRefused,
     Will,
@@ -41,28 +40,49 @@ if TYPE_CHECKING:
 class Case(NamedTuple):
     """A broker that runs, and the version of MQTT to speak to it."""
 
-    port: int
+    broker: BrokerProcess
     ask: str
     get: str
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.broker.port
+
+    @property
+    def token(self) -> str:
+        """A level of a topic for this case; dots mean something else to NATS and RabbitMQ."""
+        return f"version-{self.ask.replace('.', '-')}"
 
     def options(self, client_id: str, **changes: object) -> LinkOptions:
         """Return options for this broker and version."""
         return options(self.port, client_id, protocol=self.ask, **changes)
 
 
-@pytest.fixture(
-    scope="module",
-    params=["mosquitto 5", "mosquitto 3.1.1", "mosquitto auto", "amqtt 3.1.1", "amqtt auto"],
-)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
-    """Run one broker for all tests of the suite."""
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], BrokerProcess]]:
+    """Return a function that starts a broker, each once for all tests of this file."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def started(name: str) -> BrokerProcess:
+            broker = KINDS[name](tmp_path_factory.mktemp(name))
+            stack.callback(broker.close)
+            broker.start()
+            return broker
+
+        yield started
+
+
+CASES = [f"{name} {ask}" for name, kind in KINDS.items() for ask in (*kind.protocols, "auto")]
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest, start: Callable[[str], BrokerProcess]) -> Case:
+    """Give one broker, and one version to ask for, to all tests of the suite."""
     name, ask = request.param.split()
-    if name == "mosquitto":
-        with mosquitto(tmp_path_factory.mktemp("broker"), "allow_anonymous true") as port:
-            yield Case(port, ask, "3.1.1" if ask == "3.1.1" else "5")
-    else:
-        with amqtt() as port:
-            yield Case(port, ask, "3.1.1")
+    newest = KINDS[name].protocols[0]
+    return Case(start(name), ask, newest if ask == "auto" else ask)
 
 
 # -- one suite for all ----------------------------------------------------------------------------------
@@ -110,20 +130,65 @@ def test_many_threads_may_publish(case: Case) -> None:
 
 
 def test_a_retained_message_is_marked_and_can_be_taken_back(case: Case) -> None:
-    """A birth is kept for whoever comes later, until it is replaced by nothing."""
+    """A hello is kept for whoever comes later, until it is replaced by nothing."""
+    topic = f"kept/{case.token}/hello"
     with Client(case.options("keeper")) as keeper:
         keeper.expect(Connected)
-        keeper.link.publish("kept/birth", b"here", retain=True)
+        keeper.link.publish(topic, b"here", retain=True)
         keeper.expect(Published)
-        with Client(case.options("late"), ["kept/+"]) as late:
+        with Client(case.options("late"), [topic]) as late:
             late.expect(Connected)
-            assert late.next() == Message("kept/birth", b"here", retain=True)
-        keeper.link.publish("kept/birth", b"", retain=True)
+            assert late.next() == Message(topic, b"here", retain=True)
+        keeper.link.publish(topic, b"", retain=True)
         keeper.expect(Published)
-        with Client(case.options("later"), ["kept/+"]) as later:
+        with Client(case.options("later"), [topic, "kept/other"]) as later:
             later.expect(Connected)
             later.link.publish("kept/other", b"first")
             assert later.skip_to(Message) == Message("kept/other", b"first", retain=False)
+
+
+def test_what_the_broker_can_do_is_found_out_and_said_in_one_line(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    """By its own words with MQTT 5, by trying with 3.1.1; nothing of the probe is left, and nobody else hears of it."""
+    caplog.set_level(logging.INFO)
+    topic = f"probe/{case.token}"
+    with (
+        Client(case.options("watcher"), [f"{topic}/kept"]) as watcher,
+        Client(case.options("prober", probe_topic=topic, probe_always=True), ["mine"]) as prober,
+    ):
+        watcher.expect(Connected)
+        prober.expect(Connected)
+        prober.link.publish("mine", b"beside the probe")
+        heard: list[object] = []
+        while not heard or not isinstance(heard[-1], Probed):
+            heard.append(prober.next())
+        abilities = heard[-1].abilities
+        assert all(isinstance(event, Published | Message | Probed) for event in heard)
+        assert {event.topic for event in heard if isinstance(event, Message)} <= {"mine"}
+        kind = type(case.broker)
+        assert abilities.protocol == case.get
+        assert (abilities.retained, abilities.retained_by_wildcard) == (True, kind.retained_by_wildcard)
+        assert watcher.skip_to(Message).payload == b"kept"
+        assert watcher.skip_to(Message).payload == b""
+        with Client(case.options("late"), [f"{topic}/kept"]) as late:
+            late.expect(Connected)
+            late.link.publish(f"{topic}/kept", b"nothing was kept")
+            assert late.skip_to(Message).payload == b"nothing was kept"
+    lines = [r.getMessage() for r in caplog.records if getattr(r, "action", "") == "link-abilities"]
+    told = [line for line in lines if "wildcards" in line] if not kind.retained_by_wildcard else lines
+    assert told
+    assert all(("MQTT 5 (it tells" in line) == (case.get == "3.1.1") for line in lines)
+
+
+def test_large_messages_go_through(case: Case) -> None:
+    """As large as a job may be by default, byte for byte."""
+    payload = bytes(range(256)) * (16 * 4096)
+    with Client(case.options("large", max_packet_bytes=17 * 2**20), ["large"]) as client:
+        client.expect(Connected)
+        token = client.link.publish("large", payload)
+        assert client.skip_to(Message).payload == payload
+        client.link.publish("large", b"and a small one after it")
+        assert client.skip_to(Message).payload == b"and a small one after it"
+        assert token
 
 
 def test_the_will_speaks_after_a_cut_and_not_after_a_stop(case: Case) -> None:
@@ -186,6 +251,42 @@ def test_a_second_link_with_the_same_name_takes_over(case: Case) -> None:
             assert first.expect(Disconnected).code in {"broker-refused", "unreachable"}
 
 
+def echo(client: Client, payload: bytes) -> None:
+    """Publish until it comes back; a broker that has just started may give a connection up once more."""
+    end = time.monotonic() + 120
+    connected = client.link.connected
+    while True:
+        if connected:
+            with contextlib.suppress(TransportError):
+                client.link.publish("echo", payload, retain=True)
+        event = client.next(end - time.monotonic())
+        if isinstance(event, Message) and event.payload == payload:
+            return
+        connected = isinstance(event, Connected)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", KINDS)
+def test_a_link_comes_back_after_the_broker_was_killed_with_and_without_its_state(tmp_path: Path, name: str) -> None:
+    """SIGKILL, then the same broker with what it kept, then one that has forgotten everything."""
+    broker = KINDS[name](tmp_path)
+    try:
+        broker.start()
+        opts = options(broker.port, "survivor", backoff_max_seconds=0.2)
+        with Client(opts, ["echo"], will=lambda: Will("gone", b"gone", retain=True)) as client:
+            echo(client, b"before")
+            for forget in (False, True):
+                broker.kill()
+                assert client.skip_to(Disconnected).code in {"unreachable", "broker-refused", "timeout"}
+                if forget:
+                    broker.forget()
+                broker.start()
+                echo(client, b"with a new memory" if forget else b"with its memory")
+    finally:
+        broker.close()
+        print(broker.log[-4000:])  # noqa: T201 (for a failure)
+
+
 # -- what only some brokers do --------------------------------------------------------------------------
 
 
@@ -227,96 +328,18 @@ def test_the_packet_limit_of_mosquitto_is_learnt(tmp_path: Path) -> None:
         client.expect(Published)
 
 
-class Identity(NamedTuple):
-    """A certificate with its key, as files and as what can sign others."""
-
-    cert: Path
-    key: Path
-    certificate: x509.Certificate
-    private: ec.EllipticCurvePrivateKey
-
-
-@pytest.fixture(scope="module")
-def issue(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Identity]:
-    """Return a function that makes certificates."""
-    folder = tmp_path_factory.mktemp("certificates")
-
-    def make(name: str, issuer: Identity | None = None, address: str = "127.0.0.1") -> Identity:
-        private = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer.certificate.subject if issuer else subject)
-            .public_key(private.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        )
-        certificate = builder.sign(issuer.private if issuer else private, hashes.SHA256())
-        cert, key = folder / f"{name}.crt", folder / f"{name}.key"
-        cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        key.write_bytes(
-            private.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-        return Identity(cert, key, certificate, private)
-
-    return make
-
-
-def tls_options(port: int, **changes: object) -> LinkOptions:
-    """Return options for TLS on that port."""
-    return options(port, address=BrokerAddress("127.0.0.1", port, tls=True), **changes)
-
-
-def test_tls_with_a_private_authority_and_client_certificates(tmp_path: Path, issue: Callable[..., Identity]) -> None:
-    """Good certificates connect; a stranger's, another host's and a missing one are told as tls."""
-    ours, theirs = issue("our-authority"), issue("other-authority")
-    server, elsewhere = issue("server", ours), issue("elsewhere", ours, "10.9.9.9")
-    client_identity, stranger = issue("client", ours), issue("stranger", theirs)
-    good = {"ca_file": ours.cert, "client_cert": client_identity.cert, "client_key": client_identity.key}
-
-    def listen(identity: Identity) -> tuple[str, ...]:
-        files = (f"cafile {ours.cert}", f"certfile {identity.cert}", f"keyfile {identity.key}")
-        return ("allow_anonymous true", "require_certificate true", *files)
-
-    with mosquitto(tmp_path, *listen(server)) as port:
-        with Client(tls_options(port, **good), ["t"]) as client:
-            assert client.expect(Connected).protocol == "5"
-            payload = bytes(range(256)) * 8000
-            client.link.publish("t", payload)
-            assert client.skip_to(Message).payload == payload
-        with Client(tls_options(port, **good | {"ca_file": theirs.cert})) as client:
-            failed = client.expect(ConnectFailed)
-            assert failed.code == "tls"
-            assert "certificate of the broker" in failed.reason
-            assert client.expect(ConnectFailed).code == "tls"
-        for identity in (None, stranger):
-            files = {"client_cert": identity.cert, "client_key": identity.key} if identity else {}
-            with Client(tls_options(port, ca_file=ours.cert, **files)) as client:
-                failed = client.expect(ConnectFailed)
-                # The broker's alert can be overtaken by the reset of the connection, so the code may vary.
-                assert failed.code in {"tls", "broker-refused"}
-                assert "client certificate" in failed.reason
-        with Client(options(port)) as client:
-            assert client.expect(ConnectFailed).code == "broker-refused"
-    with mosquitto(tmp_path, *listen(elsewhere)) as port, Client(tls_options(port, **good)) as client:
-        failed = client.expect(ConnectFailed)
-        assert failed.code == "tls"
-        assert "127.0.0.1" in failed.reason
-
-
-def test_tls_to_a_broker_without_is_not_tried_in_the_clear(case: Case) -> None:
-    """A listener without TLS is an error, whatever it answers to the handshake."""
-    with Client(tls_options(case.port, connect_timeout_seconds=0.5)) as client:
-        assert client.expect(ConnectFailed).code in {"tls", "unreachable", "timeout"}
+def test_a_mosquitto_that_keeps_nothing_is_worked_with_all_the_same(tmp_path: Path) -> None:
+    """It refuses wills and messages that are to be kept; both go out without, and it is said."""
+    with mosquitto(tmp_path, "allow_anonymous true", "retain_available false") as port:
+        opts = options(port, "keeper", protocol="5", probe_topic="probe")
+        with Client(opts, ["t"], will=lambda: Will("gone", b"gone", retain=True)) as client:
+            connected = client.skip_to(Connected)
+            assert connected.retain_available is False
+            found = client.skip_to(Probed).abilities
+            assert found.retained is False
+            assert "retained messages" in found.lacking(1)
+            client.link.publish("t", b"kept by nobody", retain=True)
+            assert client.skip_to(Message) == Message("t", b"kept by nobody", retain=False)
 
 
 # -- the embedded broker --------------------------------------------------------------------------------

@@ -26,6 +26,15 @@ def test_the_coordinators_topic_parses_back() -> None:
     assert TOPICS.parse(TOPICS.coordinator) == (None, "coordinator")
 
 
+def test_what_an_agent_tries_out_is_nobody_elses_channel() -> None:
+    """Some brokers give away what others subscribed to: it parses, and is no channel that anybody acts on."""
+    assert TOPICS.parse(f"{TOPICS.probe(AGENT)}/kept") == (AGENT, "probe")
+    assert "probe" not in CHANNELS
+    for topic in (TOPICS.probe(AGENT), f"{TOPICS.jobs(AGENT)}/kept", f"{TOPICS.probe(AGENT)}/a/b"):
+        with pytest.raises(MalformedError):
+            TOPICS.parse(topic)
+
+
 def test_an_agent_reads_its_down_topics_and_no_other() -> None:
     """Up and down share no channel."""
     assert TOPICS.all_channels(AGENT) == tuple(f"ea1/home-1_x/{AGENT}/{channel}" for channel in DOWN_CHANNELS)
