@@ -106,7 +106,8 @@ class Answers:
         )
         settled = self._statements.settled(statement.agent_id, statement, "accepted", None, now)
         # The other attempt is called off first: what its agent still computes is for nothing.
-        return [*cancels, Commit((*records, EndJob(outcome, attempt.epoch, now.wall_ms)), then=(outcome, settled))]
+        end = (*records, EndJob(outcome, attempt.epoch, now.wall_ms))
+        return [*cancels, Commit(end, durable=not job.synchronous, then=(outcome, settled))]
 
     def _learn(self, agent: Agent, job: Job, attempt: Attempt, run_us: int, now: Now) -> None:
         """Refine what is known of the agent's speed and room."""

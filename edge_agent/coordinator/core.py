@@ -44,6 +44,9 @@ from edge_agent.wire.job_options import ANYWHERE
 if TYPE_CHECKING:
     import random
 
+LISTENS_PER_LEASE = 8
+"""While something is leased, the core is asked so often in a lease; a longer gap shows that it was not running."""
+
 PACKET_OVERHEAD_BYTES = 256
 """No job's packet is larger than its inputs by less: nothing is refused for its size that could be sent."""
 
@@ -79,6 +82,7 @@ class Core:
         self._topics = statements.topics
         self._rules = rules
         self._max_packet_bytes: int | None = None
+        self._listened_at: float | None = None
 
     @property
     def connected(self) -> bool:
@@ -94,7 +98,7 @@ class Core:
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Apply one event and say what is to be done, in order."""
-        commands = self._apply(event, now)
+        commands = [*self._notice_standstill(now), *self._apply(event, now)]
         if self.connected:  # whatever happened may have made room, or have shown that waiting is in vain
             commands += self.leasing.dispatch(now, self.session)
         else:
@@ -125,7 +129,25 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
-        return self.leasing.next_deadline()
+        due = self.leasing.next_deadline()
+        if self._listened_at is None or not self._something_is_leased():
+            return due
+        listen = self._listened_at + self._rules.lease_seconds / LISTENS_PER_LEASE
+        return listen if due is None else min(due, listen)
+
+    def _notice_standstill(self, now: Now) -> list[Command]:
+        """Renew every lease if this process stood still: what renewed them meanwhile waits to be read."""
+        before, self._listened_at = self._listened_at, now.monotonic
+        if before is None or now.monotonic - before <= 2 * self._rules.lease_seconds / LISTENS_PER_LEASE:
+            return []
+        if not self._something_is_leased():
+            return []
+        self.presence.renew_all(now)
+        text = f"This process stood still for {now.monotonic - before:.1f} s; every lease begins anew"
+        return [Note(logging.WARNING, text, "stood-still")]
+
+    def _something_is_leased(self) -> bool:
+        return any(agent.in_flight for agent in self.registry.agents.values())
 
     # -- clients --------------------------------------------------------------------------------------------------
 
@@ -136,6 +158,8 @@ class Core:
             if digest != submit.request_digest:
                 text = "this idempotency key was used for a different request"
                 return [SubmitRefused(submit.job_id, "idempotency-conflict", text, None)]
+            if submit.durable and (live := self.leasing.jobs.get(known)) is not None:
+                live.synchronous = False  # from here on somebody relies on its being stored
             # An empty transaction: the answer waits until whatever was written before it is stored.
             return [Commit((), durable=submit.durable, then=(JobStored(known, submit.job_id, repeated=True),))]
         job = Job(

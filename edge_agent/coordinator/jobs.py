@@ -133,6 +133,7 @@ class Job:
         client: whom it is for, as far as fairness goes.
         priority: among the jobs of the same client; higher ones go first.
         synchronous: whether a client waits for it at the other end of a connection: worth a second attempt when late.
+            It was told nothing before; of any other job, the end must survive a power cut before it is told.
         number: grows with each job that is taken in; the older of two equal ones goes first.
         epoch: of its newest attempt, 0 before the first.
         attempts: the live ones, oldest first: at most two.

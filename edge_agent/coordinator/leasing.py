@@ -340,7 +340,9 @@ class Leasing:
         outcome = Outcome(job.id, job.state, error=error)
         return [
             *cancels,
-            Commit((*records, EndJob(outcome, job.epoch, now.wall_ms)), then=(outcome, *then)),
+            Commit(
+                (*records, EndJob(outcome, job.epoch, now.wall_ms)), durable=not job.synchronous, then=(outcome, *then)
+            ),
             note(logging.WARNING, f"The job {job.state}: {error.message}", f"job-{job.state}", job, last),
         ]
 

@@ -30,6 +30,9 @@ PRESENCE_MAX_BYTES = 128 * 1024
 HELLO_AGAIN_SECONDS = 5.0
 """To agents that have not heard our hello it is said again, but not more often than this."""
 
+BIRTH_AGAIN_SECONDS = 1.0
+"""An agent whose birth got lost is asked for it again, but not more often than this."""
+
 S = TypeVar("S", Offers, Progress, Gone)
 
 
@@ -70,10 +73,14 @@ class Presence:
         self.session = session
         for agent in self._registry.agents.values():  # it may have another session by now: its birth will tell
             agent.withdraw(now.monotonic)
+        self.renew_all(now)
+        return [self._hello(now)]
+
+    def renew_all(self, now: Now) -> None:
+        """Give every attempt another lease: it was us who did not listen."""
         for job in self._leasing.jobs.values():
             for attempt in job.attempts:
                 self._leasing.renew(attempt, now)
-        return [self._hello(now)]
 
     def disconnect(self) -> None:
         """Take note that nobody hears us."""
@@ -170,6 +177,16 @@ class Presence:
                 commands += self._leasing.lose(job, attempt, why, now)
         return commands
 
+    def _ask_for_birth(self, agent_id: str, session: int, now: Now) -> list[Command]:
+        """Ask an agent that speaks in a session whose birth never came to say it again; not more often than needed."""
+        agent = self._registry.get(agent_id)
+        if session <= agent.session or now.monotonic < agent.asked_at + BIRTH_AGAIN_SECONDS:
+            return []
+        agent.asked_at = now.monotonic
+        fields = (("code", "stale-session"), ("agent_id", agent_id))
+        text = f"Agent speaks in session {session}, whose birth has not come: asked it to say it again"
+        return [self._statements.control(agent_id, "rebirth", now), Note(logging.INFO, text, "refused", fields)]
+
     def on_offers(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
         """Take note of what an agent offers; what the catalogue does not have is never leased to it.
 
@@ -177,6 +194,8 @@ class Presence:
             PeerError: as `on_birth`.
         """
         offers = self._open(agent_id, payload, Offers)
+        if asked := self._ask_for_birth(agent_id, offers.session, now):
+            return asked
         known = tuple(offer for offer in offers.offers if self._in_catalogue(offer))
         before = self._registry.get(offers.agent_id).offers
         agent = self._registry.offers(offers.model_copy(update={"offers": known}), now.monotonic)
@@ -226,6 +245,8 @@ class Presence:
             PeerError: as `on_birth`.
         """
         progress = self._open(agent_id, payload, Progress)
+        if asked := self._ask_for_birth(agent_id, progress.session, now):
+            return asked
         if progress.session != self._registry.get(agent_id).session:
             raise RefusedError("progress of an older session", code="stale-session")
         for held in progress.held:

@@ -39,6 +39,7 @@ class Agent:
         credit: how many attempts we trust it to take.
         clock_skew_ms: by how much its clock was ahead of ours at its last sign of life; None before the first.
         skewed: whether that is so much that its results would be refused.
+        asked_at: monotonic seconds at which it was last asked for a birth that got lost.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Agent:
     labels: frozenset[str] | None = None
     in_flight: dict[bytes, float] = field(default_factory=dict)
     last_offered: dict[str, float] = field(default_factory=dict)
+    asked_at: float = float("-inf")
     credit: Credit = field(default_factory=Credit)
     clock_skew_ms: int | None = None
     skewed: bool = False

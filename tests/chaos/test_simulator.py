@@ -183,13 +183,14 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
     assert groups
     model = Database()
     store = Store(tmp_path / "coordinator.sqlite")
-    moment = {"monotonic": 50.0, "wall_ms": 1_800_000_020_000, "lease_seconds": 6.0}
+    moment = {"monotonic": 50.0, "wall_ms": 1_800_000_020_000, "lease_seconds": 6.0, "boot": 1}
     for group in tuple(groups):
         model.write(group)
         _write(store, [record for commit in group for record in commit.records])
         assert sorted(map(_facts, store.open_jobs(**moment))) == sorted(map(_facts, model.open_jobs(**moment)))
-    assert sorted(store.requests(1000)) == sorted(model.requests())
-    assert store.served_families() == model.served()
+    assert sorted(store.requests(1000)) == sorted(model.requests(1000))
+    assert store.served_families() == model.served_families()
+    assert store.accepted() == model.accepted()
     for job_id, row in simulation.coordinator.database.tables.jobs.items():
         stored = store.job(job_id)
         assert stored is not None

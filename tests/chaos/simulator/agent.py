@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from fakes import BUDGET_BYTES, COORDINATOR_KEY, MACHINE, MAX_BYTES, NETWORK, RUNTIME, TOPICS, answer_to, canary_done
+from fakes import (
+    BUDGET_BYTES,
+    COORDINATOR_KEY,
+    MACHINE,
+    MAX_BYTES,
+    NETWORK,
+    RUNTIME,
+    TOPICS,
+    answer_to,
+    canary_done,
+    scan,
+)
 
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
@@ -34,7 +45,7 @@ from edge_agent.agent.planner import Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.rules import Rules
-from edge_agent.inference.events import ModelLoaded, RunDone, WorkerDied, WorkerEvent, WorkerStarted
+from edge_agent.inference.events import ModelLoaded, RunDone, RunFailed, WorkerDied, WorkerEvent, WorkerStarted
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.fit import MachineFacts
 from edge_agent.notes import Note
@@ -54,6 +65,7 @@ SPOOL_SECONDS = 0.02
 """The longest that a healthy disk takes for one result."""
 RUN_SECONDS = 0.4
 """The longest that a run takes that is not slow."""
+SLOW_RUN_SECONDS = 2.5
 
 
 class Worker:
@@ -68,11 +80,11 @@ class Worker:
         self.pid = pid
         self.hung = False
         self._agent = agent
-        self._todo: deque[tuple[float, WorkerEvent]] = deque()
+        self._todo: deque[tuple[float, WorkerEvent | None]] = deque()
         self._busy = False
 
-    def do(self, seconds: float, event: WorkerEvent) -> None:
-        """Do something that takes so long and ends with this event."""
+    def do(self, seconds: float, event: WorkerEvent | None) -> None:
+        """Do something that takes so long and ends with this event, or with the worker's death."""
         self._todo.append((seconds, event))
         if not self._busy:
             self._next()
@@ -83,8 +95,11 @@ class Worker:
             seconds, event = self._todo.popleft()
             self._agent.world.later(seconds, lambda: self._done(event))
 
-    def _done(self, event: WorkerEvent) -> None:
+    def _done(self, event: WorkerEvent | None) -> None:
         if self.hung or self._agent.worker is not self:
+            return
+        if event is None:
+            self._agent.kill_worker()
             return
         self._agent.give(event)
         self._next()
@@ -262,8 +277,7 @@ class AgentProcess(Process):
                 case LoadModel(variant=variant):
                     self._do(LOAD_SECONDS, ModelLoaded(variant.digest_bytes, 5.0, (), (), 1_000_000))
                 case RunModel():
-                    seconds = RUN_SECONDS * share(self.world.seed, 6, self.number, command.token)
-                    self._do(seconds, RunDone(command.token, answer_to(command.inputs[0]), 300))
+                    self._run(command)
                 case SpoolResult() | ForgetSpooled():
                     self._keep(command)
                 case Exit():
@@ -310,7 +324,18 @@ class AgentProcess(Process):
             )
             self._last_state = opened.statement.state
 
-    def _do(self, seconds: float, event: WorkerEvent) -> None:
+    def _run(self, command: RunModel) -> None:
+        image = command.inputs[0]
+        chance = share(self.world.seed, 6, self.number, command.token)
+        seconds = RUN_SECONDS * chance if chance < 0.9 else SLOW_RUN_SECONDS
+        if self._script.poison and image == scan(self._script.poison):
+            self._do(seconds, None)
+        elif self._script.bad and image == scan(self._script.bad):
+            self._do(seconds, RunFailed(command.token, "wrong-input", "This input is refused.", "requester"))
+        else:
+            self._do(seconds, RunDone(command.token, answer_to(image), 300))
+
+    def _do(self, seconds: float, event: WorkerEvent | None) -> None:
         if self.worker is not None:  # a command to a worker that has died is dropped
             self.worker.do(seconds, event)
 

@@ -84,6 +84,8 @@ class Request:
             request_digest=request_digest(FAMILY, None, (image,), ()),
             durable=not self.step.sync,
             deadline_seconds=self.step.seconds,
+            client=f"client {self.step.count % 2}",
+            priority=self.step.count % 3,
         )
         self.asked.add(submit.job_id)
         if not self._coordinator.submit(submit, self._answered):

@@ -6,6 +6,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Any
 
 from fakes import COORDINATOR_KEY, TOPICS
 
@@ -25,6 +26,7 @@ from edge_agent.coordinator.events import (
     MessageReceived,
     Outcome,
     Publish,
+    SendFailed,
     Submit,
     SubmitRefused,
     Tick,
@@ -32,11 +34,13 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.writer import GROUP_COMMITS, LINGER_SECONDS
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.keys import PublicKey
 from simulator.broker import Broker, Link
+from simulator.chance import mix
 from simulator.database import BrokenRuleError, Database
 from simulator.script import COORDINATOR, Script
 from simulator.world import Process, Promise, World
@@ -76,7 +80,7 @@ class CoordinatorProcess(Process):
             lease_seconds=script.lease_seconds,
             max_attempts=script.max_attempts,
             max_queued_jobs=script.max_queued_jobs,
-            hedge_share=1.0,
+            hedge_share=script.hedge_share,
         )
         self.approved = frozenset(keys)
         self.slow_disk_seconds = 0.0
@@ -88,7 +92,6 @@ class CoordinatorProcess(Process):
         self.most_jobs = 0
         self._catalogue = catalogue
         self._decided_at: dict[bytes, float] = {}
-        self._keys = keys
         self._broker = broker
         self._link: Link = broker.join(self, None)
         self._submitted: dict[bytes, Callable[[Answer], None]] = {}
@@ -111,23 +114,10 @@ class CoordinatorProcess(Process):
         self.alive = True
         self.ups.append((self.world.now, None))
         self.incarnation += 1
-        now = self.clock()
         self.core = self._new_core()
-        served = self.database.served()
-        for agent_id, session in self.database.tables.agents.items():
-            families = served.get(agent_id, set())
-            self.core.registry.restore(agent_id, self._keys[agent_id], session, families, now.monotonic)
+        store: Any = self.database  # it answers as the real one
+        take_over(self.core, store, self.clock(), boot=self.boots, lease_seconds=self.rules.lease_seconds)
         self.core.registry.approved = self.approved
-        jobs = self.database.open_jobs(
-            monotonic=now.monotonic,
-            wall_ms=now.wall_ms,
-            lease_seconds=self.rules.lease_seconds,
-            boot=self.boots + 1,
-        )
-        for job in jobs:
-            self.core.leasing.add(job)
-        for key, job_id, digest in self.database.requests():
-            self.core.requests.remember(key, job_id, digest)
         self.schedule()
         self._broker.connect_soon(COORDINATOR, 0.05)
 
@@ -137,7 +127,7 @@ class CoordinatorProcess(Process):
             catalogue=self._catalogue,
             registry=Registry(admit_anyone=False),
             rules=self.rules,
-            rng=random.Random(f"{self.world.seed} {self.incarnation}"),
+            rng=random.Random(mix(self.world.seed, 7, self.incarnation)),
         )
 
     def crash(self, seconds: float, *, power: bool = False) -> None:
@@ -241,8 +231,7 @@ class CoordinatorProcess(Process):
             self.boundary()
             match command:
                 case Publish():
-                    if self._link.up:
-                        self._broker.publish(COORDINATOR, command.topic, command.payload, retain=command.retain)
+                    self._publish(command)
                 case Commit():
                     self._put(command)
                 case Note():
@@ -257,6 +246,14 @@ class CoordinatorProcess(Process):
                     for tell in self._waiting.pop(command.job_id, []):
                         tell(command)
         self.boundary()
+
+    def _publish(self, command: Publish) -> None:
+        if self._link.up:
+            self._broker.publish(COORDINATOR, command.topic, command.payload, retain=command.retain)
+        elif command.attempt is not None:
+            failed = SendFailed(*command.attempt, "not-connected", "there is no connection")
+            incarnation = self.incarnation
+            self.world.later(0.0, lambda: self.give(failed) if incarnation == self.incarnation else None)
 
     def deadline(self) -> float | None:
         """Return when the core wants a tick."""

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from edge_agent.coordinator.ages import remaining_seconds
 from edge_agent.coordinator.events import (
@@ -19,8 +22,8 @@ from edge_agent.coordinator.events import (
     Record,
     SaveAgent,
 )
-from edge_agent.coordinator.jobs import FINAL_STATES, Attempt, Job, JobState
-from edge_agent.coordinator.retries import DEADLY, counts
+from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
+from edge_agent.coordinator.rows import StoredAgent, pack_tensors, placement_to_text, restored_job
 
 
 class BrokenRuleError(Exception):
@@ -34,9 +37,9 @@ class JobRow:
     inserted: InsertJob
     state: JobState = JobState.QUEUED
     epoch: int = 0
+    deadline_at_ms: int | None = None
     outcome: Outcome | None = None
     result_epoch: int | None = None
-    deadline_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -54,11 +57,11 @@ class Tables:
     jobs: dict[bytes, JobRow] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     attempts: dict[tuple[bytes, int], AttemptRow] = field(default_factory=dict)
-    agents: dict[str, int] = field(default_factory=dict)
+    agents: dict[str, SaveAgent] = field(default_factory=dict)
     session: int = 0
     boot: int = 0
 
-    def apply(self, record: Record) -> None:
+    def apply(self, record: Record) -> None:  # noqa: C901 one branch a record
         """Write one record.
 
         Raises:
@@ -68,30 +71,31 @@ class Tables:
             case InsertJob(submit=submit):
                 if submit.job_id in self.jobs or submit.idempotency_key in self.keys:
                     raise BrokenRuleError("a job would be inserted twice")
-                self.jobs[submit.job_id] = JobRow(record, deadline_at=record.deadline)
+                self.jobs[submit.job_id] = JobRow(record, deadline_at_ms=int(record.deadline * 1000))
                 if submit.idempotency_key is not None:
                     self.keys[submit.idempotency_key] = submit.job_id
             case InsertAttempt():
                 if (record.job_id, record.epoch) in self.attempts:
                     raise BrokenRuleError("an attempt would be inserted twice")
                 self.attempts[record.job_id, record.epoch] = AttemptRow(record)
-                self._move(record.job_id, record.state, record.epoch)
+                if (row := self._open(record.job_id)) is not None:
+                    row.state, row.epoch = record.state, record.epoch
             case EndAttempt():
                 self._end_attempt(record.job_id, record.epoch, record.outcome)
-                self._move(record.job_id, record.state)
+                if record.state is not None and (row := self._open(record.job_id)) is not None:
+                    row.state = record.state
             case EndJob(outcome=outcome):
-                row = self.jobs.get(outcome.job_id)
-                if row is None or row.state in FINAL_STATES:
+                row = self._open(outcome.job_id)
+                if row is None:
                     raise BrokenRuleError("a job would end twice")
                 row.state, row.outcome, row.result_epoch = outcome.state, outcome, record.epoch
                 self._end_attempt(outcome.job_id, record.epoch, outcome.state.value)
             case SaveAgent():
-                self.agents[record.agent_id] = record.session
+                self.agents[record.agent_id] = record
 
-    def _move(self, job_id: bytes, state: JobState | None, epoch: int | None = None) -> None:
+    def _open(self, job_id: bytes) -> JobRow | None:
         row = self.jobs.get(job_id)
-        if row is not None and row.state not in FINAL_STATES:
-            row.state, row.epoch = state or row.state, epoch or row.epoch
+        return row if row is not None and row.state not in FINAL_STATES else None
 
     def _end_attempt(self, job_id: bytes, epoch: int, outcome: str) -> None:
         row = self.attempts.get((job_id, epoch))
@@ -101,9 +105,9 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class _Meta:
-    """A named number, which is not written by the writer."""
+    """A named number, or the deadline of a job on the clock of this boot: what the writer does not write."""
 
-    name: str
+    name: str | bytes
     value: int
 
 
@@ -134,15 +138,25 @@ class Database:
             self._synced = len(self._log)
 
     def next_session(self, wall_ms: int) -> int:
-        """Return a larger session than any before; written with a transaction that survives everything."""
-        self._put_meta("session", max(self.tables.session + 1, wall_ms))
+        """Return a larger session than any before."""
+        self._note(_Meta("session", max(self.tables.session + 1, wall_ms)))
         return self.tables.session
 
-    def _put_meta(self, name: str, value: int) -> None:
+    def _note(self, *notes: _Meta) -> None:
         """Write with a transaction of its own, which survives everything."""
-        setattr(self.tables, name, value)
-        self._log.append((_Meta(name, value),))
+        for note in notes:
+            self._apply(note)
+        self._log.append(notes)
         self._synced = len(self._log)
+
+    def _apply(self, record: Record | _Meta) -> None:
+        match record:
+            case _Meta(name=str()):
+                setattr(self.tables, str(record.name), record.value)
+            case _Meta(name=bytes() as job_id):
+                self.tables.jobs[job_id].deadline_at_ms = record.value
+            case _:
+                self.tables.apply(record)
 
     def lose_power(self, kept: float) -> None:
         """Go back to what was on the disk: all that was synchronised, and this share of what came after."""
@@ -150,80 +164,44 @@ class Database:
         self.tables = Tables()
         for transaction in self._log:
             for record in transaction:
-                if isinstance(record, _Meta):
-                    setattr(self.tables, record.name, record.value)
-                else:
-                    self.tables.apply(record)
+                self._apply(record)
 
-    # -- what a coordinator reads -------------------------------------------------------------------------------------
+    # -- what a coordinator reads, as from the store ----------------------------------------------------------------
 
-    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float, boot: int = 0) -> list[Job]:
+    def open_jobs(self, *, monotonic: float, wall_ms: int, lease_seconds: float, boot: int) -> list[Job]:
         """Return the jobs that had not ended, as `Store.open_jobs` does."""
+        same_boot = boot != 0 and self.tables.boot == boot
+        notes = [_Meta("boot", boot)]
         found = []
-        same_boot = boot != 0 and boot == self.tables.boot
-        self._put_meta("boot", boot)
-        for row in self.tables.jobs.values():
+        for job_id, row in self.tables.jobs.items():
             if row.state in FINAL_STATES:
                 continue
-            if not same_boot:
-                row.deadline_at = None
-            inserted, submit = row.inserted, row.inserted.submit
             left = remaining_seconds(
-                submitted_ms=inserted.submitted_ms,
-                deadline_ms=inserted.deadline_ms,
-                deadline_at_ms=int(row.deadline_at * 1000) if row.deadline_at is not None else None,
+                submitted_ms=row.inserted.submitted_ms,
+                deadline_ms=row.inserted.deadline_ms,
+                deadline_at_ms=row.deadline_at_ms if same_boot else None,
                 monotonic=monotonic,
                 wall_ms=wall_ms,
                 grace_seconds=lease_seconds,
             )
+            tried = [
+                _attempt_columns(tried) for (tried_id, _), tried in self.tables.attempts.items() if tried_id == job_id
+            ]
+            job = restored_job(_job_columns(row), tried, monotonic + left, monotonic, lease_seconds)  # type: ignore[arg-type] # mappings
             if not same_boot:
-                row.deadline_at = monotonic + left
-            tried = [a for (job_id, _), a in sorted(self.tables.attempts.items()) if job_id == submit.job_id]
-            failed = [a for a in tried if a.outcome is not None and counts(a.outcome)]
-            found.append(
-                Job(
-                    id=submit.job_id,
-                    family=submit.family,
-                    inputs=submit.inputs,
-                    outputs=submit.outputs,
-                    salt=submit.salt,
-                    submitted_ms=inserted.submitted_ms,
-                    deadline=monotonic + left,
-                    max_attempts=inserted.max_attempts,
-                    variant=submit.variant,
-                    client=submit.client,
-                    priority=submit.priority,
-                    placement=submit.placement,
-                    state=row.state,
-                    epoch=row.epoch,
-                    attempts=[
-                        Attempt(
-                            attempt.inserted.epoch,
-                            attempt.inserted.agent_id,
-                            attempt.inserted.variant,
-                            attempt.inserted.agent_session,
-                            attempt.inserted.coordinator_session,
-                            lease_until=monotonic + lease_seconds,
-                            leased_at=monotonic,
-                        )
-                        for attempt in tried
-                        if attempt.outcome is None
-                    ],
-                    failures=len(failed),
-                    failed_on={a.inserted.agent_id for a in failed},
-                    killed={a.inserted.agent_id for a in failed if a.outcome in DEADLY},
-                )
-            )
+                notes.append(_Meta(job_id, int(job.deadline * 1000)))
+            found.append(job)
+        self._note(*notes)
         found.sort(key=lambda job: job.submitted_ms)
         return found
 
-    def requests(self) -> list[tuple[str, bytes, bytes]]:
-        """Return (idempotency key, job, request digest) of every job that has a key, oldest first."""
+    def requests(self, limit: int) -> list[tuple[str, bytes, bytes]]:
+        """Return (idempotency key, job, request digest) of the newest jobs that have a key, oldest first."""
         rows = sorted(self.tables.jobs.values(), key=lambda row: row.inserted.submitted_ms)
-        submits = [row.inserted.submit for row in rows]
-        return [(s.idempotency_key, s.job_id, s.request_digest) for s in submits if s.idempotency_key is not None]
+        submits = [row.inserted.submit for row in rows if row.inserted.submit.idempotency_key is not None]
+        return [(s.idempotency_key or "", s.job_id, s.request_digest) for s in submits[-limit:]]
 
-    def served(self) -> dict[str, set[str]]:
+    def served_families(self) -> dict[str, set[str]]:
         """Return which families each agent has served so far."""
         served: dict[str, set[str]] = {}
         for (job_id, _), row in self.tables.attempts.items():
@@ -231,3 +209,44 @@ class Database:
                 family = self.tables.jobs[job_id].inserted.submit.family
                 served.setdefault(row.inserted.agent_id, set()).add(family)
         return served
+
+    def agents(self) -> list[StoredAgent]:
+        """Return every agent that was ever here; whether it is approved, the operator says elsewhere."""
+        saved = self.tables.agents.values()
+        return [StoredAgent(a.agent_id, a.public_key, True, a.session, a.software, a.seen_ms) for a in saved]
+
+    def accepted(self) -> dict[bytes, int]:
+        """Return how many results of each variant were accepted."""
+        rows = self.tables.attempts.values()
+        return dict(Counter(row.inserted.variant for row in rows if row.outcome == JobState.SUCCEEDED.value))
+
+
+def _job_columns(row: JobRow) -> dict[str, Any]:
+    submit = row.inserted.submit
+    return {
+        "id": submit.job_id,
+        "family": submit.family,
+        "inputs": pack_tensors(submit.inputs),
+        "outputs": json.dumps(submit.outputs),
+        "salt": submit.salt,
+        "submitted_ms": row.inserted.submitted_ms,
+        "max_attempts": row.inserted.max_attempts,
+        "variant": submit.variant,
+        "client": submit.client,
+        "priority": submit.priority,
+        "placement": placement_to_text(submit.placement),
+        "state": row.state.value,
+        "epoch": row.epoch,
+    }
+
+
+def _attempt_columns(row: AttemptRow) -> dict[str, Any]:
+    inserted = row.inserted
+    return {
+        "epoch": inserted.epoch,
+        "agent_id": inserted.agent_id,
+        "variant": inserted.variant,
+        "agent_session": inserted.agent_session,
+        "coordinator_session": inserted.coordinator_session,
+        "outcome": row.outcome,
+    }

@@ -79,8 +79,11 @@ _COORDINATOR_FAULTS: tuple[Draw, ...] = (
     _crash(_coordinator),
     _crash(_coordinator),
     _crash(_coordinator),
+    _lasting(Kind.POWER_CUT, _coordinator),
+    _lasting(Kind.HANG, _coordinator),
     _lasting(Kind.STOP, _coordinator),
     lambda _rng, at, _agents: Step(at, Kind.CUT),
+    _clock(_coordinator),
     lambda rng, at, _agents: Step(at, Kind.SLOW_DISK, seconds=_pause(rng)),
 )
 _AGENT_FAULTS: tuple[Draw, ...] = (
@@ -119,7 +122,7 @@ PROFILES: dict[str, tuple[Draw, ...]] = {
     "agents": _AGENT_FAULTS,
     "processes": (*_COORDINATOR_FAULTS, *_AGENT_FAULTS),
     "kills": (_crash(_coordinator), _crash(_agent), _kill_worker),
-    "clocks": (_clock(_agent), _clock(_agent), _crash(_anybody), _fate),
+    "clocks": (_clock(_coordinator), _clock(_coordinator), _clock(_agent), _crash(_anybody), _fate),
     "stops": (_lasting(Kind.STOP, _agent), _lasting(Kind.STOP, _coordinator), _kill_worker),
 }
 
@@ -152,6 +155,9 @@ def generate(seed: int, profile: str | None = None) -> Script:
         agent_room=rng.choice((1, 2, 4)),
         worker_idle_seconds=rng.choice((0.0, 0.0, 2.0)),
         spool=rng.random() < 0.5,
+        hedge_share=rng.choice((0.02, 1.0)),
+        poison=rng.choice((0, 0, 0, 1, 2)),
+        bad=rng.choice((0, 0, 0, 2, 3)),
     )
 
 

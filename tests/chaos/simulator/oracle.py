@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import struct
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fakes import answer_to
+from fakes import COORDINATOR_KEY, MAX_BYTES, NETWORK, answer_to, scan
 
+from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.jobs import FINAL_STATES, Blame, JobState
 from edge_agent.coordinator.registry import Presence
+from edge_agent.coordinator.retries import DEADLY, POISON_AGENTS
+from edge_agent.wire import envelope
+from edge_agent.wire.messages import Result
+from edge_agent.wire.receipts import verify_receipt
+from edge_agent.wire.tensors import Tensor
+from simulator.database import AttemptRow
 from simulator.script import COORDINATOR, Kind
 from simulator.simulation import PROBE, Simulation
+from simulator.wire import TOKEN_RECEIPT
 from simulator.world import Promise
 
 LIVENESS_SECONDS = 150.0
@@ -103,38 +112,77 @@ def _power_failed_after(simulation: Simulation, moment: float) -> bool:
     return any(f.step.kind is Kind.POWER_CUT and f.step.who == COORDINATOR and f.at >= moment for f in faults)
 
 
+def _workers_failed(simulation: Simulation) -> int:
+    return sum(fault.step.kind in {Kind.KILL_WORKER, Kind.HANG_WORKER} for fault in simulation.faults)
+
+
 def _clock_jumped_over_a_reboot(simulation: Simulation) -> bool:
     kinds = {fault.step.kind for fault in simulation.faults if fault.step.who == COORDINATOR}
     return kinds >= {Kind.POWER_CUT, Kind.CLOCK}
 
 
-def answer_inputs(number: int) -> tuple[object, ...]:
+def answer_inputs(number: int) -> tuple[Tensor, ...]:
     """Return the inputs of the request of this number."""
-    from fakes import scan  # noqa: PLC0415 a helper of this function alone
-
     return (scan(number),)
 
 
+def number_in(inputs: tuple[Tensor, ...]) -> int:
+    """Return the number in the inputs of a request."""
+    return int(struct.unpack("<f", inputs[0].data[:4])[0])
+
+
 def results_fit_their_attempts(simulation: Simulation) -> Found:
-    """Promise 1 and 2: a result is for its own input, by the agent and under an epoch that was live to its end."""
+    """Promise 1 and 2: a result is for its own input, by the agent that held an attempt that was not over."""
     tables = simulation.coordinator.database.tables
-    accepted: dict[bytes, int] = defaultdict(int)
-    for (job_id, _), held in tables.attempts.items():
-        accepted[job_id] += held.outcome == JobState.SUCCEEDED.value
+    attempts: dict[bytes, dict[int, AttemptRow]] = defaultdict(dict)
+    for (job_id, epoch), attempt in tables.attempts.items():
+        attempts[job_id][epoch] = attempt
     for job_id, row in tables.jobs.items():
         outcome = row.outcome
-        if outcome is None or row.state is not JobState.SUCCEEDED:
+        if outcome is None:
+            continue
+        accepted = [epoch for epoch, attempt in attempts[job_id].items() if attempt.outcome == JobState.SUCCEEDED]
+        if any(attempt.outcome is None for attempt in attempts[job_id].values()):
+            yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} has ended, and an attempt of it has not"
+        if row.state is not JobState.SUCCEEDED:
             continue
         (image,) = row.inserted.submit.inputs
         if outcome.outputs != answer_to(image):
             yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} has the result of another input"
-        attempt = tables.attempts.get((job_id, row.result_epoch or 0))
-        if attempt is None or attempt.inserted.agent_id != outcome.agent_id:
+        if accepted != [row.result_epoch]:
+            yield Promise.BROKER, f"the result of {_name(simulation, job_id)} is of an attempt that was over"
+        elif _epoch_in(simulation, outcome) != row.result_epoch:
+            yield Promise.BROKER, f"the result of {_name(simulation, job_id)} was signed for an attempt that was over"
+        elif attempts[job_id][accepted[0]].inserted.agent_id != outcome.agent_id:
             yield Promise.BROKER, f"the result of {_name(simulation, job_id)} is not by the agent that held the attempt"
-        elif attempt.outcome != JobState.SUCCEEDED.value:
-            yield Promise.BROKER, f"the result of {_name(simulation, job_id)} is of an epoch that was over"
-        if accepted[job_id] != 1:
-            yield Promise.ENDS_ONCE, f"{accepted[job_id]} attempts of {_name(simulation, job_id)} were accepted"
+
+
+def _epoch_in(simulation: Simulation, outcome: Outcome) -> int:
+    """Return the epoch in the statement that the agent signed."""
+    receipt = outcome.receipt or b""
+    if not receipt.startswith(TOKEN_RECEIPT):
+        return verify_receipt(receipt, COORDINATOR_KEY.public).result.epoch
+    agent = next(agent for agent in simulation.agents if agent.id == outcome.agent_id)
+    signed = receipt.removeprefix(TOKEN_RECEIPT)
+    opened = envelope.open_envelope(signed, agent.key.public, Result, network=NETWORK, max_bytes=MAX_BYTES)
+    return opened.statement.epoch
+
+
+def poison_is_contained(simulation: Simulation) -> Found:
+    """Promise 1: what kills workers is tried on two agents at most and blames none; what is refused is tried once."""
+    script, tables = simulation.script, simulation.coordinator.database.tables
+    for job_id, row in tables.jobs.items():
+        tried = [a for (tried_id, _), a in tables.attempts.items() if tried_id == job_id]
+        error = row.outcome.error if row.outcome is not None else None
+        number = number_in(row.inserted.submit.inputs)
+        if number == script.poison:
+            killed = {a.inserted.agent_id for a in tried if a.outcome in DEADLY}
+            if row.state is JobState.SUCCEEDED or len(killed) > POISON_AGENTS:
+                yield Promise.ENDS_ONCE, f"the poison of {_name(simulation, job_id)} was given to {len(killed)} agents"
+            if len(killed) >= POISON_AGENTS and error is not None and error.blame is Blame.AGENT:
+                yield Promise.STANDING, f"the poison of {_name(simulation, job_id)} blames an agent"
+        elif number == script.bad and (error is None or error.blame is Blame.AGENT):
+            yield Promise.ENDS_ONCE, f"the refused {_name(simulation, job_id)} ended with {error}"
 
 
 def everything_drains(simulation: Simulation) -> Found:
@@ -170,16 +218,12 @@ def everybody_is_back(simulation: Simulation) -> Found:
             left = simulation.submitted_at(job_id) + submit.deadline_seconds - simulation.healed_at
             exhausted = row.outcome.error.code == "attempts-exhausted"
             may_be = exhausted and row.inserted.max_attempts < 50 and not probe
-            may_be = may_be or (row.outcome.error.code == "poison" and _workers_died(simulation) > 1)
+            may_be = may_be or number_in(submit.inputs) in {simulation.script.poison, simulation.script.bad}
+            may_be = may_be or (row.outcome.error.code == "poison" and _workers_failed(simulation) >= POISON_AGENTS)
             may_be = may_be or _clock_jumped_over_a_reboot(simulation)
             if left > LIVENESS_SECONDS and not may_be:
                 error = row.outcome.error
                 yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} could have succeeded, but: {error.message}"
-
-
-def _workers_died(simulation: Simulation) -> int:
-    kinds = (Kind.KILL_WORKER, Kind.HANG_WORKER)
-    return sum(1 for fault in simulation.faults if fault.step.kind in kinds)
 
 
 def deadlines_hold(simulation: Simulation) -> Found:
@@ -196,7 +240,8 @@ def deadlines_hold(simulation: Simulation) -> Found:
             early = due - ended_at[job_id][-1]
             yield Promise.TIME, f"{_name(simulation, job_id)} was ended {early:.1f} s before its deadline"
         slow = sum(fault.step.seconds for fault in simulation.faults if fault.step.kind is Kind.SLOW_DISK)
-        if ended_at[job_id][0] > simulation.next_up(due) + slow + SLACK_SECONDS:
+        latest = max(simulation.next_up(due), simulation.last_reboot() + row.inserted.submit.deadline_seconds)
+        if ended_at[job_id][0] > latest + slow + SLACK_SECONDS:
             late = ended_at[job_id][0] - due
             yield Promise.TIME, f"{_name(simulation, job_id)} went on for {late:.1f} s after its deadline"
 
@@ -212,8 +257,10 @@ def absence_costs_no_standing(simulation: Simulation) -> Found:
         if row.outcome == "lease-expired":
             yield Promise.STANDING, f"attempt {epoch} of {_name(simulation, job_id)} was taken from an agent at work"
     for job_id, row in tables.jobs.items():
-        if row.outcome is not None and row.outcome.error is not None and row.outcome.error.blame is Blame.AGENT:
-            yield Promise.STANDING, f"{_name(simulation, job_id)} blames an agent for {row.outcome.error.message}"
+        poison = number_in(row.inserted.submit.inputs) == simulation.script.poison
+        error = row.outcome.error if row.outcome is not None else None
+        if error is not None and error.blame is Blame.AGENT and not poison:
+            yield Promise.STANDING, f"{_name(simulation, job_id)} blames an agent for {error.message}"
 
 
 _OURS = frozenset({Kind.CRASH, Kind.POWER_CUT, Kind.HANG, Kind.STOP, Kind.CUT, Kind.CLOCK, Kind.SLOW_DISK})
@@ -268,6 +315,7 @@ RULES: tuple[Callable[[Simulation], Found], ...] = (
     nobody_is_told_what_is_not_so,
     one_key_is_one_job,
     results_fit_their_attempts,
+    poison_is_contained,
     everything_drains,
     everybody_is_back,
     deadlines_hold,

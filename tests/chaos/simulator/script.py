@@ -111,6 +111,9 @@ class Script:
         agents: how many.
         steps: in the order of their times.
         spool: every result counts as expensive, so that it is kept on disk.
+        hedge_share: of the synchronous jobs that may have a second attempt when they are late.
+        poison: the number in an input over which every worker dies; 0 for none.
+        bad: the number in an input that every worker refuses; 0 for none.
     """
 
     seed: int
@@ -123,6 +126,9 @@ class Script:
     agent_room: int = 4
     worker_idle_seconds: float = 0.0
     spool: bool = False
+    hedge_share: float = 0.02
+    poison: int = 0
+    bad: int = 0
 
     def without(self, dropped: frozenset[int]) -> Script:
         """Return the script without the steps of these positions."""
@@ -154,6 +160,8 @@ class Script:
             f"seed {self.seed}, {self.profile}: {self.agents} agents with room for {self.agent_room}, "
             f"lease {self.lease_seconds:g} s, at most {self.max_attempts} attempts, "
             f"queue of {self.max_queued_jobs}, workers sleep after {self.worker_idle_seconds:g} s, "
-            f"{'every result is' if self.spool else 'no result is'} kept on disk"
+            f"{'every result is' if self.spool else 'no result is'} kept on disk, "
+            f"{self.hedge_share:.0%} of the synchronous jobs may be hedged, "
+            f"poison is number {self.poison or 'none'}, refused is number {self.bad or 'none'}"
         )
         return "\n".join([head, *map(str, self.steps)])

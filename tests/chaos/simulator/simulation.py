@@ -201,7 +201,8 @@ class Simulation:
             return {}
         known = self.coordinator.core.registry.agents.get(self.agents[who].id)
         jobs = self.coordinator.core.leasing.jobs
-        return {job_id: jobs[job_id].epoch for job_id in known.in_flight} if known else {}
+        attempts = {job_id: jobs[job_id].attempt_on(known.id) for job_id in known.in_flight} if known else {}
+        return {job_id: attempt.epoch for job_id, attempt in attempts.items() if attempt is not None}
 
     # -- for the oracle -----------------------------------------------------------------------------------------------
 
@@ -216,3 +217,8 @@ class Simulation:
                 free = max(started, moment)
                 return free + self.coordinator.hung_between(free - 30.0, free + 60.0)
         return self.ended_at
+
+    def last_reboot(self) -> float:
+        """Return when the coordinator's machine was last started: it does not know for how long it was off."""
+        cuts = [f.at for f in self.faults if f.step.kind is Kind.POWER_CUT and f.step.who == COORDINATOR]
+        return max((started for started, _ in self.coordinator.ups if cuts and started >= max(cuts)), default=0.0)

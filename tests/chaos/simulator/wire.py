@@ -22,6 +22,7 @@ from edge_agent.wire.messages import Statement
 S = TypeVar("S", bound=Statement)
 
 
+TOKEN_RECEIPT = b"receipt of "
 TOKEN_BYTES = 300
 """About what a signed statement has."""
 
@@ -84,7 +85,7 @@ class TokenWire:
     def make_receipt(self, coordinator: SigningKey, **fields: Any) -> bytes:  # noqa: ANN401 as the real one
         """Stand in for `receipts.make_receipt`: evidence that is kept and compared, not checked offline."""
         result: bytes = fields["result"]
-        return b"receipt of " + result
+        return TOKEN_RECEIPT + result
 
     def _find(self, data: bytes | memoryview) -> _Sealed:
         sealed = self._sealed.get(bytes(data))

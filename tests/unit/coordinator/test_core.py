@@ -38,7 +38,7 @@ from edge_agent.coordinator.events import (
     Tick,
 )
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobState
-from edge_agent.coordinator.presence import GONE_GRACE_SECONDS, HELLO_AGAIN_SECONDS
+from edge_agent.coordinator.presence import BIRTH_AGAIN_SECONDS, GONE_GRACE_SECONDS, HELLO_AGAIN_SECONDS
 from edge_agent.coordinator.retries import BACKOFF_FIRST_SECONDS
 from edge_agent.coordinator.rules import Rules
 from edge_agent.wire.envelope import open_envelope
@@ -125,6 +125,30 @@ def test_a_submission_is_answered_after_it_is_stored(here: Setting) -> None:
     assert [type(record) for record in commit.records] == [InsertJob]
     assert commit.durable
     assert commit.then == (JobStored(job_id, job_id, repeated=False),)
+
+
+def test_the_end_of_an_acknowledged_job_survives_a_power_cut_before_it_is_told(here: Setting) -> None:
+    """Otherwise the job would run again, and its client would be told two different things."""
+    _, commands = here.script.submit(durable=True)
+    (opened,) = jobs_for(here.agent, commands)
+    (ended,) = (c for c in of_type(here.script.tell(here.agent.result(opened)), Commit) if records([c], EndJob))
+    assert ended.durable
+    cancelled, _ = here.script.submit(durable=True)
+    (called_off,) = (c for c in of_type(here.script.tell(CancelJob(cancelled)), Commit) if records([c], EndJob))
+    assert called_off.durable
+
+
+def test_the_end_of_a_job_that_only_its_caller_waits_for_is_not_synchronised(here: Setting) -> None:
+    """Its caller was told nothing before; but an acknowledgement under the same key makes it a promise."""
+    _, commands = here.script.submit(1, idempotency_key="k")
+    (opened,) = jobs_for(here.agent, commands)
+    _, unpromised = here.script.submit(2)
+    (other,) = jobs_for(here.agent, unpromised)
+    (ended,) = (c for c in of_type(here.script.tell(here.agent.result(other)), Commit) if records([c], EndJob))
+    assert not ended.durable
+    here.script.submit(1, idempotency_key="k", durable=True)
+    (promised,) = (c for c in of_type(here.script.tell(here.agent.result(opened)), Commit) if records([c], EndJob))
+    assert promised.durable
 
 
 def test_a_request_that_is_repeated_gets_the_first_job(here: Setting) -> None:
@@ -326,6 +350,36 @@ def test_leases_do_not_run_out_while_we_are_cut_off(here: Setting) -> None:
     assert "lease-expired" in actions(here.script.tick_until(0.2))
 
 
+def test_leases_do_not_run_out_while_this_process_stands_still(here: Setting) -> None:
+    """A stopped or swapped-out coordinator finds renewals waiting: its timer, which rings first, takes nothing away."""
+    job_id, _ = here.script.submit(deadline=10_000.0)
+    here.clock.advance(200.0)
+    woken = here.script.tell(Tick())
+    assert "stood-still" in actions(woken)
+    assert "lease-expired" not in actions(woken)
+    here.script.tell(here.agent.progress((job_id, 1)))
+    assert "lease-expired" not in actions(here.script.tick_until(29.9))
+    assert "lease-expired" in actions(here.script.tick_until(0.2))
+
+
+def test_a_process_that_runs_is_not_taken_for_one_that_stands_still(here: Setting) -> None:
+    """While something is leased the core asks to be called often; an agent that is silent loses its lease in time."""
+    here.script.submit(deadline=10_000.0)
+    commands = here.script.tick_until(30.1)
+    assert "stood-still" not in actions(commands)
+    assert "lease-expired" in actions(commands)
+
+
+def test_an_idle_process_is_not_taken_for_one_that_stands_still(here: Setting) -> None:
+    """Where nothing is leased, nobody calls the core for hours, and that is as it should be."""
+    here.clock.advance(10_000.0)
+    here.script.tell(here.agent.offers())
+    _, commands = here.script.submit()
+    assert "stood-still" not in actions(commands)
+    here.clock.advance(1.0)
+    assert "stood-still" not in actions(here.script.tell(here.agent.progress()))
+
+
 def test_a_deadline_passes_also_while_we_are_cut_off(here: Setting) -> None:
     """The client is waiting, whatever the reason."""
     here.script.submit(deadline=5.0)
@@ -515,6 +569,35 @@ def test_a_new_session_is_saved_and_a_repeated_birth_is_quiet(here: Setting) -> 
     commands = here.script.tell(here.agent.birth(answers=100))
     assert [(r.agent_id, r.session) for r in records(commands, SaveAgent)] == [(here.agent.id, 2)]
     assert actions(commands) == ["agent-online"]
+
+
+def test_a_birth_that_got_lost_is_asked_for_when_its_agent_speaks_but_not_without_end(here: Setting) -> None:
+    """Nothing but its next birth would bring it back; what it says before is refused as before."""
+    here.agent.session = 2
+    asked = here.script.tell(here.agent.offers())
+    assert controls_for(here.agent, asked) == ["rebirth"]
+    assert codes(asked) == ["stale-session"]
+    again = here.script.tell(here.agent.progress(), here.agent.offers())
+    assert controls_for(here.agent, again) == []
+    assert codes(again) == ["stale-session", "stale-session"]
+    here.clock.advance(BIRTH_AGAIN_SECONDS)
+    assert controls_for(here.agent, here.script.tell(here.agent.progress())) == ["rebirth"]
+    here.script.tell(here.agent.birth(answers=100))
+    here.clock.advance(BIRTH_AGAIN_SECONDS)
+    taken = here.script.tell(here.agent.offers())
+    assert controls_for(here.agent, taken) == []
+    assert here.script.registry.agents[here.agent.id].offers
+
+
+@pytest.mark.parametrize("channel", ["offers", "progress"])
+def test_what_an_older_session_said_late_asks_nobody_for_anything(here: Setting, channel: str) -> None:
+    """It is history."""
+    here.agent.session = 5
+    here.script.tell(here.agent.birth(answers=100), here.agent.offers())
+    here.agent.session = 1
+    late = here.script.tell(getattr(here.agent, channel)())
+    assert controls_for(here.agent, late) == []
+    assert codes(late) == ["stale-session"]
 
 
 def test_an_agent_that_has_not_heard_our_hello_is_told_again_but_not_without_end(here: Setting) -> None:
