@@ -600,15 +600,19 @@ class AgentScript:
         """Connect, hear the hello, plan, and have the first variant chosen and loaded."""
         commands = self.tell(agent_events.LinkUp(session), self.coordinator.hello())
         commands += self.tell(agent_events.PlanRequested())
+        commands += self.play_worker(commands)
         return [*commands, *self.worker_up()]
 
     def worker_up(self, pid: int = 4000) -> list[agent_events.Command]:
-        """Play a worker that starts, measures and loads whatever it is asked to; the first variant is the fastest."""
+        """Play a worker that starts, and loads whatever it is asked to."""
         commands = self.tell(WorkerStarted(pid, RUNTIME, ("CPUExecutionProvider",), 400.0))
         return [*commands, *self.play_worker(commands)]
 
     def play_worker(self, commands: Sequence[agent_events.Command]) -> list[agent_events.Command]:
-        """Answer canary runs and loads until nothing more is asked; runs of jobs are left to the test."""
+        """Answer canary runs and loads until nothing more is asked; the first variant is the fastest.
+
+        Starts of the worker and runs of jobs are left to the test.
+        """
         said: list[agent_events.Command] = []
         waiting = list(commands)
         while waiting:

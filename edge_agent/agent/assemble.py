@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
+from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.policy import Policy
+from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.wishes import rules, values
 from edge_agent.folders import make_private
+from edge_agent.inference.installed import installed, runtime_name
+from edge_agent.models import experience_file
 from edge_agent.models.catalogue import builtin
+from edge_agent.models.content import Content
 from edge_agent.models.fit import MachineFacts
+from edge_agent.models.obstacles import Here
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Settings
@@ -18,8 +26,7 @@ from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
 
-FALLBACK_BUDGET_BYTES = 256 * 1024 * 1024
-"""Where the free memory cannot be known, no more than this is used."""
+log = logging.getLogger("edge_agent.agent")
 
 
 def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinator_key: PublicKey) -> Agent:
@@ -45,23 +52,39 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
             spool_results=own.spool_results,
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
-        policy=Policy(own.families, own.max_in_flight, own.memory_share),
+        policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings)),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
         inbox_bytes=settings.limits.inbox_bytes,
     )
-    return Agent(options, key, coordinator_key, builtin(), Store(), summarise(machine, own.labels))
+    store = Store(content=Content(settings.models.dir))
+    summary = summarise(machine, own.labels, circumstances(settings, machine, store))
+    return Agent(options, key, coordinator_key, builtin(), store, summary)
 
 
-def summarise(machine: Profile, labels: tuple[str, ...] = ()) -> MachineSummary:
+def circumstances(settings: Settings, machine: Profile, store: Store) -> Circumstances:
+    """Take from everywhere what the choice of variants goes by."""
+    experience, problem = experience_file.read(settings.agent.state_dir)
+    if problem:
+        log.warning("What was measured before is lost: %s", problem, extra={"action": "experience"})
+    return Circumstances(
+        here=Here(runtime_name(), installed(), store.has),
+        kernel=machine.kernel_release or "",
+        conditions=conditions(machine),
+        experience=experience,
+        rules=rules(settings),
+    )
+
+
+def summarise(machine: Profile, labels: tuple[str, ...] = (), known: Circumstances | None = None) -> MachineSummary:
     """Take from the profile what the agent needs, and what its owner calls it."""
     usable = len(machine.cpu.usable or ()) or 1
     total_mib = (machine.memory.total_kib or 0) // 1024
-    budget = machine.memory.budget_bytes
+    budget = budget_bytes(machine)
     name = machine.board.model or machine.cpu.model or "unknown board"
     cores = f"{usable} usable CPU{'s' if usable != 1 else ''}"
-    free = "unknown" if budget is None else f"{budget / 1e9:.1f} GB"
+    free = "unknown memory" if machine.memory.budget_bytes is None else f"{budget / 1e9:.1f} GB"
     return MachineSummary(
         statement=Machine(
             isa=machine.isa_path[:64],
@@ -71,6 +94,7 @@ def summarise(machine: Profile, labels: tuple[str, ...] = ()) -> MachineSummary:
             labels=labels,
         ),
         facts=MachineFacts(cpus=float(machine.usable_threads)),
-        budget_bytes=FALLBACK_BUDGET_BYTES if budget is None else budget,
+        budget_bytes=budget,
+        circumstances=known or Circumstances(),
         text=f"{name}, {machine.isa_path}, {cores}, {total_mib / 1024:.1f} GiB memory, {free} free for models",
     )

@@ -15,7 +15,9 @@ from edge_agent.agent.answers import Answers
 from edge_agent.agent.attempts import Attempts, renew_seconds
 from edge_agent.agent.delivery import Delivery, attempt_note
 from edge_agent.agent.events import (
+    CatalogueChanged,
     Command,
+    ConditionsChanged,
     Event,
     Exit,
     JobTurnedAway,
@@ -45,7 +47,6 @@ from edge_agent.inference.events import (
     RunDone,
     RunFailed,
     WorkerDied,
-    WorkerEvent,
     WorkerStarted,
 )
 from edge_agent.notes import Note
@@ -102,6 +103,7 @@ class Core:
         self._stop_at = 0.0
         self._present_at = 0.0
         self._idle_since: float | None = None
+        self._offered: tuple[object, ...] | None = None
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
@@ -132,9 +134,17 @@ class Core:
                 commands = self._on_tick(now)
             case PlanRequested():
                 commands = self._planner.begin(now)
+            case CatalogueChanged():
+                commands = self._planner.on_catalogue(event.catalogue, now)
+            case ConditionsChanged():
+                commands = self._planner.on_conditions(event.budget_bytes, event.conditions, now)
             case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
-                commands = self._on_plan(event, now)
+                commands = self._planner.on_worker_event(event, now)
         commands += self._pump(now)
+        if not self.stopping:
+            commands += self._planner.on_load(self.attempts.active(), now)
+        if self._offering() != self._offered:
+            commands += self._offer(now)
         commands += self._delivery.forget_on_disk()
         if self.stopping:
             commands += self._finish_stop(now)
@@ -249,6 +259,7 @@ class Core:
         klass = self._planner.offered(job.variant)
         if klass is None:
             return self._delivery.fail(held, "wrong-model", "the variant was withdrawn", "agent", now, retry=True)
+        self._planner.on_job_done(job.variant, held.inputs, event.run_us, now)
         signed = self._answers.result(held, klass, event, now)
         return self._delivery.result(held, signed, event.run_us / 1e6, now)
 
@@ -270,9 +281,7 @@ class Core:
             self.attempts.back_to_waiting(tokens[1:])
             if first is not None:
                 commands += self._delivery.fail(first, event.code, event.message, "agent", now, retry=True)
-        before = self._planner.offers()
-        commands += self._planner.on_worker_died(event, now)
-        return [*commands, *self._offer(now)] if self._planner.offers() != before else commands
+        return [*commands, *self._planner.on_worker_died(event, now)]
 
     # -- presence -------------------------------------------------------------------------------------------------
 
@@ -293,14 +302,15 @@ class Core:
         if self.session is None or not self._planner.decided:
             return []
         self._sequence += 1
+        self._offered = self._offering()
         offers = () if self.stopping else self._planner.offers()
         return [self._presence.offers(self.session, self._sequence, offers, now)]
 
-    def _on_plan(self, event: WorkerEvent, now: Now) -> list[Command]:
-        before = self._planner.offers()
-        commands = self._planner.on_worker_event(event, now)
-        changed = self._planner.decided and (self._planner.offers() != before or isinstance(event, WorkerStarted))
-        return [*commands, *self._offer(now)] if changed else commands
+    def _offering(self) -> tuple[object, ...] | None:
+        """Return what others must hear of at once when it changes; how fast it is, they hear in time."""
+        if not self._planner.decided:
+            return None
+        return () if self.stopping else self._planner.offering
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -318,7 +328,7 @@ class Core:
             commands += [Note(logging.WARNING, text, "run-timeout"), StopWorker(hung=True)]
         idle = self._idle_deadline()
         if idle is not None and idle <= now.monotonic:
-            commands += [*self._planner.sleep(), *self._offer(now)]
+            commands += self._planner.sleep()
         if self._present_at <= now.monotonic:
             commands += self._present(now)
         return commands

@@ -12,12 +12,13 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
+    CancelCanary,
     Command,
     Event,
     Exit,
@@ -29,14 +30,17 @@ from edge_agent.agent.events import (
     Publish,
     RunCanary,
     RunModel,
+    SaveExperience,
     SpoolResult,
     StartWorker,
     StopRequested,
     StopWorker,
     Tick,
+    UnloadModel,
 )
 from edge_agent.agent.inbox import Inbox
-from edge_agent.agent.planner import Planner
+from edge_agent.agent.lookout import LOOK_SECONDS, look
+from edge_agent.agent.planner import Circumstances, Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.rules import Rules
@@ -44,9 +48,13 @@ from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import write_status
 from edge_agent.clock import system_now
-from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.errors import EdgeAgentError
+from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied
 from edge_agent.inference.handle import Worker
+from edge_agent.inference.launch import Options as WorkerOptions
+from edge_agent.inference.measurements import request
+from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue, Variant
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
@@ -58,7 +66,6 @@ from edge_agent.wire.topics import Topics
 
 log = logging.getLogger("edge_agent.agent")
 
-CANARY_SECONDS = 0.05
 WORKER_STOP_SECONDS = 2.0
 LINK_STOP_SECONDS = 2.0
 MQTT_OVERHEAD_BYTES = 1024
@@ -98,12 +105,14 @@ class MachineSummary:
         facts: what the predictor goes by.
         budget_bytes: memory that is free for models.
         text: one line for people.
+        circumstances: what the choice of variants goes by beside that.
     """
 
     statement: Machine
     facts: MachineFacts
     budget_bytes: int
     text: str
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
 
 class Agent:
@@ -140,6 +149,7 @@ class Agent:
             isa=machine.statement.isa,
             budget_bytes=machine.budget_bytes,
             threads=options.threads,
+            circumstances=machine.circumstances,
         )
         self._core = Core(
             presence=self._presence,
@@ -158,12 +168,14 @@ class Agent:
             stamp=lambda: time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
         )
         self._exit_status: int | None = None
+        self._look_at = system_now().monotonic + LOOK_SECONDS
         self._worker = Worker(
             self._inbox.put,
             threads=options.threads,
-            memory_limit_bytes=options.policy.memory_bytes(machine.budget_bytes),
+            memory_limit_bytes=options.policy.room_bytes(machine.budget_bytes),
             log=logging.getLogger("edge_agent.worker"),
         )
+        self._canaries = Canaries(self._inbox.put, logging.getLogger("edge_agent.canary"))
 
     def run(self, on_online: Callable[[], None] | None = None) -> int:
         """Run until SIGTERM or SIGINT; return the exit status. To be called on the main thread.
@@ -206,6 +218,7 @@ class Agent:
                     on_online()
                     on_online = None
         finally:
+            self._canaries.cancel()
             self._worker.stop(WORKER_STOP_SECONDS)
             link.stop(LINK_STOP_SECONDS)
             if not self._spooling.stop():
@@ -231,8 +244,12 @@ class Agent:
 
     def _next_event(self) -> Event:
         deadline = self._core.next_deadline()
-        timeout = None if deadline is None else max(0.0, deadline - system_now().monotonic)
-        return self._inbox.get(timeout) or Tick()
+        until = self._look_at if deadline is None else min(deadline, self._look_at)
+        event = self._inbox.get(max(0.0, until - system_now().monotonic))
+        if event is None and until == self._look_at:
+            self._look_at += LOOK_SECONDS
+            event = look(self._worker.pid)
+        return event or Tick()
 
     def _tell_dropped(self) -> None:
         if dropped := self._inbox.take_dropped():
@@ -251,7 +268,7 @@ class Agent:
 
     # -- commands out ---------------------------------------------------------------------------------------------
 
-    def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901 one branch a command
+    def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901, PLR0912 one branch a command
         for command in commands:
             match command:
                 case Publish():
@@ -261,7 +278,7 @@ class Agent:
                 case Note():
                     self._journal.write(command, system_now().monotonic)
                 case StartWorker():
-                    self._start_worker()
+                    self._start_worker(command.limit_bytes)
                 case StopWorker():
                     if command.hung:
                         self._worker.kill("hung")
@@ -269,9 +286,15 @@ class Agent:
                         self._worker.stop(WORKER_STOP_SECONDS)
                     self._write_status()
                 case RunCanary():
-                    self._run_canary(command.variant)
+                    self._run_canary(command)
+                case CancelCanary():
+                    self._canaries.cancel()
                 case LoadModel():
-                    self._load(command.variant)
+                    self._load(command.variant, command.threads)
+                case UnloadModel():
+                    self._unload(command.variant)
+                case SaveExperience():
+                    self._save_experience(command.document)
                 case SpoolResult() | ForgetSpooled():
                     self._spooling.do(command)
                 case Exit():
@@ -288,9 +311,9 @@ class Agent:
         if command.topic == self._topics.offers(self._presence.agent_id):
             self._write_status()
 
-    def _start_worker(self) -> None:
+    def _start_worker(self, limit_bytes: int | None) -> None:
         try:
-            self._worker.start()
+            self._worker.start(limit_bytes)
         except EdgeAgentError as error:  # the planner tries again, later and later
             self._inbox.put(WorkerDied(NO_PID, "worker-died", error.message, ()))
         self._write_status()
@@ -301,21 +324,32 @@ class Agent:
         except EdgeAgentError as error:
             self._inbox.put(RunFailed(command.token, error.error_code, error.message, "agent"))
 
-    def _run_canary(self, variant: Variant) -> None:
+    def _run_canary(self, command: RunCanary) -> None:
+        variant = command.variant
         try:
-            if variant.golden is None:
-                raise StateError(f"There are no known answers for {variant.name}: it cannot be checked here.")
-            golden = self._store.golden_file(variant)
-            descriptor = self._store.open_variant(variant)
-            self._worker.canary(variant.digest_bytes, descriptor, golden, CANARY_SECONDS, tolerance=variant.golden)
+            asked = request(command.family, variant, self._store, self._options.threads)
         except EdgeAgentError as error:
             self._inbox.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
+        else:
+            self._canaries.start(asked, WorkerOptions(self._options.threads, command.limit_bytes))
 
-    def _load(self, variant: Variant) -> None:
+    def _load(self, variant: Variant, threads: int) -> None:
         try:
-            self._worker.load(variant.digest_bytes, self._store.open_variant(variant))
+            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), threads)
         except EdgeAgentError as error:
             self._inbox.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
+
+    def _unload(self, variant: bytes) -> None:
+        try:
+            self._worker.unload(variant)
+        except EdgeAgentError as error:  # it holds the memory until it sleeps or ends
+            log.warning("Could not unload a model: %s", error.message, extra={"action": "unload"})
+
+    def _save_experience(self, document: str) -> None:
+        try:
+            experience_file.write(self._options.state_dir, document)
+        except OSError as error:
+            log.warning("Could not write what was measured: %s", error, extra={"action": "experience"})
 
     # -- status ---------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.inference.events import WorkerEvent
-from edge_agent.models.catalogue import Variant
+from edge_agent.models.catalogue import Catalogue, Family, Variant
 from edge_agent.notes import Note
 from edge_agent.wire.tensors import Tensor
 
@@ -102,6 +102,26 @@ class Tick:
     """Time has passed: `next_deadline` is reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class CatalogueChanged:
+    """There is another catalogue, or other files of models lie here now: consider it."""
+
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionsChanged:
+    """The machine was looked at again.
+
+    Attributes:
+        budget_bytes: memory that is free for models, what the worker has included.
+        conditions: what a speed depends on; compared, not read.
+    """
+
+    budget_bytes: int
+    conditions: str
+
+
 Event = (
     LinkUp
     | LinkDown
@@ -110,6 +130,8 @@ Event = (
     | SpoolLoaded
     | SpoolFailed
     | PlanRequested
+    | CatalogueChanged
+    | ConditionsChanged
     | StopRequested
     | Tick
     | WorkerEvent
@@ -129,9 +151,10 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class StartWorker:
-    """Start the worker process."""
+    """Start the worker process; its models may take so much memory together, above an idle worker."""
 
     threads: int
+    limit_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,16 +166,38 @@ class StopWorker:
 
 @dataclass(frozen=True, slots=True)
 class RunCanary:
-    """Measure a variant in the worker on its golden inputs."""
+    """Measure a variant of a family in a worker of its own, which may take so much memory above an idle one."""
 
     variant: Variant
+    family: Family
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelCanary:
+    """Call the canary run off that goes on; its outcome, if it still comes, is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Load a variant in the worker."""
+    """Load a variant in the worker; `threads` is the best number for it, 0 the worker's own."""
 
     variant: Variant
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    """Forget a variant in the worker, and give its memory back."""
+
+    variant: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SaveExperience:
+    """Write what was learnt about variants to disk; when that fails, it is learnt again at the next start."""
+
+    document: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,5 +240,17 @@ class Exit:
 
 
 Command = (
-    Publish | StartWorker | StopWorker | RunCanary | LoadModel | RunModel | SpoolResult | ForgetSpooled | Note | Exit
+    Publish
+    | StartWorker
+    | StopWorker
+    | RunCanary
+    | CancelCanary
+    | LoadModel
+    | UnloadModel
+    | RunModel
+    | SaveExperience
+    | SpoolResult
+    | ForgetSpooled
+    | Note
+    | Exit
 )

@@ -121,6 +121,7 @@ class Intake:
             text, seconds = full
             return self._refuse(job, "queue-full", text, seconds, now)
         self._attempts.add(job, inputs, now)
+        self._planner.on_job(job.family, now)
         return [attempt_note("Took an attempt on", "attempt-taken", key)]
 
     def _why_full(self, input_bytes: int) -> tuple[str, float] | None:

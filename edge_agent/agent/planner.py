@@ -1,19 +1,22 @@
-"""Decides what this machine offers: predict what fits, measure the rest in the worker, choose on what was measured.
+"""Decides what this machine offers: predict, measure in canary runs, choose on what was measured, and keep it served.
 
-Pure: it is told what the worker says and answers with commands. It also keeps the worker running while there is
-something to serve, with a pause that doubles when the worker keeps dying.
+Pure: it is told what workers say and answers with commands. Canary runs go on in workers of their own, which neither
+wait for the serving worker nor it for them; `measuring` says when.
 """
 
 from __future__ import annotations
 
 import logging
-import re
-from collections import deque
-from dataclasses import dataclass
-from enum import StrEnum
 
-from edge_agent.agent.events import Command, LoadModel, RunCanary, StartWorker, StopWorker
+from edge_agent.agent.estimates import is_usual
+from edge_agent.agent.events import CancelCanary, Command, LoadModel, UnloadModel
+from edge_agent.agent.keeper import Keeper, WorkerState
+from edge_agent.agent.measuring import Measuring
+from edge_agent.agent.outcomes import Outcomes
+from edge_agent.agent.plans import Plan
 from edge_agent.agent.policy import Policy
+from edge_agent.agent.prospects import Circumstances, Prospects
+from edge_agent.agent.serving import Serving
 from edge_agent.clock import Now
 from edge_agent.inference.events import (
     CanaryDone,
@@ -24,43 +27,20 @@ from edge_agent.inference.events import (
     WorkerEvent,
     WorkerStarted,
 )
-from edge_agent.models.catalogue import Catalogue, Family, Variant
-from edge_agent.models.fit import MachineFacts, predict
-from edge_agent.models.selection import Lost, Measured, choose, prune
+from edge_agent.models.catalogue import Catalogue
+from edge_agent.models.fit import MachineFacts
+from edge_agent.models.selection import IDLE_WORKER_BYTES, Measured
 from edge_agent.notes import Note
 from edge_agent.wire.messages import Offer, VariantClass
+from edge_agent.wire.tensors import Tensor
+
+__all__ = ["Circumstances", "Planner", "WorkerState"]
 
 PROVIDER = "CPUExecutionProvider"
-RESTART_FIRST_SECONDS = 0.1
-RESTART_MAX_SECONDS = 60.0
-STABLE_SECONDS = 30.0
 MAX_MODEL_DEATHS = 3
-"""A variant that ends the worker while it is measured or loaded this often in a row is left out."""
-PATIENCE_SECONDS = 60.0
-"""A worker that takes longer to start, to measure or to load is ended."""
-
-
-class WorkerState(StrEnum):
-    """What the planner knows of the worker."""
-
-    OFF = "off"
-    STARTING = "starting"
-    UP = "up"
-    ASLEEP = "asleep"
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is known about one family so far."""
-
-    family: Family
-    candidates: deque[Variant]
-    lost: list[Lost]
-    measured: list[Measured]
-    chosen: Measured | None = None
-    why: str = ""
-    loaded: bool = False
-    deaths: int = 0  # of the worker, over the variant that is measured or loaded
+"""A variant that ends the worker while it is loaded this often in a row is withdrawn."""
+REVIEW_SECONDS = 900.0
+"""How often the set of families is looked at again with the demand of late, and failures with the time that passed."""
 
 
 class Planner:
@@ -73,6 +53,7 @@ class Planner:
         isa: the instruction set path, part of the class of every result.
         budget_bytes: memory that is free for models on this machine.
         threads: for one inference.
+        circumstances: what else is known.
     """
 
     def __init__(  # noqa: PLR0913 each is a fact of its own
@@ -84,40 +65,49 @@ class Planner:
         isa: str,
         budget_bytes: int,
         threads: int,
+        circumstances: Circumstances | None = None,
     ) -> None:
-        self.worker = WorkerState.OFF
         self.decided = False
+        self.plans: list[Plan] = []
         self._catalogue = catalogue
         self._policy = policy
-        self._machine = machine
         self._isa = isa
-        self._budget = budget_bytes
-        self._threads = threads
-        self.plans: list[Plan] = []
-        self._runtime = ""
-        self._pid = 0
-        self._asked: bytes | None = None  # the variant that the worker measures or loads
-        self._patience_until: float | None = None
-        self._started_at = 0.0
-        self._restart_at: float | None = None
-        self._deaths = 0
+        self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes)
+        self._keeper = Keeper(threads)
+        self._measuring = Measuring()
+        self._outcomes = Outcomes(self._measuring, self._prospects)
+        self._serving = Serving(policy)
+        self._paused = False  # the serving worker sleeps so that a canary run has its memory
+        self._review_at: float | None = None
 
-    # -- what is offered ------------------------------------------------------------------------------------------
+    # -- what is offered ----------------------------------------------------------------------------------------------
+
+    @property
+    def worker(self) -> WorkerState:
+        """What is known of the serving worker."""
+        return self._keeper.state
 
     @property
     def ready(self) -> bool:
         """Whether the worker is up and everything that is offered is loaded."""
         return self.decided and self.worker is WorkerState.UP and all(p.loaded for p in self.plans if p.chosen)
 
+    @property
+    def offering(self) -> tuple[tuple[str, bool], ...]:
+        """The digest of each variant that is offered, and whether it is loaded."""
+        if not self.decided or not self._prospects.runtime:
+            return ()
+        return tuple((plan.chosen.variant.digest, plan.loaded) for plan in self.plans if plan.chosen is not None)
+
     def offers(self) -> tuple[Offer, ...]:
-        """Return what can be leased to this machine; nothing before the choice is made."""
-        if not self.decided:
+        """Return what can be leased to this machine; nothing before a choice is made."""
+        if not self.decided or not self._prospects.runtime:
             return ()
         return tuple(self._offer(plan, plan.chosen) for plan in self.plans if plan.chosen is not None)
 
     def offered(self, variant: bytes) -> VariantClass | None:
         """Return the class in which a variant is served here, or None when it is not."""
-        return self._class(variant) if self._serving(variant) else None
+        return self._class(variant) if self._plans_of(variant) else None
 
     def _offer(self, plan: Plan, chosen: Measured) -> Offer:
         return Offer(
@@ -125,221 +115,278 @@ class Planner:
             variant=chosen.variant.digest_bytes,
             variant_name=chosen.variant.name,
             klass=self._class(chosen.variant.digest_bytes),
-            latency_us=chosen.p50_us,
+            latency_us=self._serving.estimates.latency_us(chosen),
             max_in_flight=self._policy.max_in_flight,
             loaded=plan.loaded,
         )
 
     def _class(self, variant: bytes) -> VariantClass:
-        return VariantClass(variant=variant, runtime=self._runtime, provider=PROVIDER, isa=self._isa)
+        return VariantClass(variant=variant, runtime=self._prospects.runtime, provider=PROVIDER, isa=self._isa)
 
-    # -- choosing ---------------------------------------------------------------------------------------------------
+    def _plans_of(self, digest: bytes) -> list[Plan]:
+        return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
+
+    # -- what is considered -------------------------------------------------------------------------------------------
 
     def begin(self, now: Now) -> list[Command]:
-        """Predict, leave out what cannot fit, and start measuring the rest."""
-        for family in self._catalogue.families:
-            refused = self._policy.refuses_family(family.name)
-            if refused is not None:
-                self.plans.append(Plan(family, deque(), [Lost(v, refused) for v in family.variants], [], why=refused))
-                continue
-            fits = {v.digest: predict(v.costs, self._machine) for v in family.variants if v.costs}
-            pruned = prune(family, fits, self._budget)
-            why = "" if pruned.candidates else "no variant fits this machine"
-            self.plans.append(Plan(family, deque(pruned.candidates), list(pruned.rejected), [], why=why))
-        if not any(plan.candidates for plan in self.plans):
+        """Predict, leave out what cannot be served, take what is remembered, and start measuring the rest."""
+        return self._consider(self._catalogue, now)
+
+    def on_catalogue(self, catalogue: Catalogue, now: Now) -> list[Command]:
+        """Consider another catalogue, or other files; what is served stays until the search says otherwise."""
+        return self._consider(catalogue, now)
+
+    def on_conditions(self, budget_bytes: int, conditions: str, now: Now) -> list[Command]:
+        """Plan anew if the machine has another amount of memory, or works under other conditions."""
+        if self._prospects.has_conditions(budget_bytes, conditions):
+            return self._consider(self._catalogue, now)
+        return [*self._replan(now), *self._next(now)] if self.decided else []
+
+    def _consider(self, catalogue: Catalogue, now: Now) -> list[Command]:
+        """Make the plans anew, from what is remembered, and go on from there."""
+        commands = self._measuring.cancel()
+        self._catalogue = catalogue
+        old = {plan.family.name: plan for plan in self.plans}
+        loaded = {plan.chosen.variant.digest_bytes for plan in self.plans if plan.loaded and plan.chosen}
+        # What is worth more to the owner is measured first.
+        families = sorted(catalogue.families, key=lambda family: -self._policy.value_of(family.name))
+        self.plans = [self._prospects.plan(family, now) for family in families]
+        for plan in self.plans:
+            _take_over(plan, old.get(plan.family.name))
+        kept = {plan.chosen.variant.digest_bytes for plan in self.plans if plan.chosen}
+        commands += [UnloadModel(digest) for digest in sorted(loaded - kept)]
+        if self._review_at is None:
+            self._review_at = now.monotonic + REVIEW_SECONDS
+        commands += self._search(now)
+        if self._measuring.due(self.plans) is None:
             self.decided = True
-            return [Note(logging.WARNING, "Nothing of the catalogue fits this machine", "nothing-fits")]
-        return self._start(now)
+            if not any(plan.chosen for plan in self.plans):
+                text = "Nothing of the catalogue can be served on this machine"
+                commands.append(Note(logging.WARNING, text, "nothing-fits"))
+        return [*commands, *self._next(now)]
+
+    # -- what workers say ---------------------------------------------------------------------------------------------
 
     def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:
-        """Take note of what the worker says and ask for the next thing."""
+        """Take note of what a worker says and ask for the next thing."""
         commands: list[Command] = []
         match event:
             case WorkerStarted():
-                self.worker = WorkerState.UP
-                self._runtime = event.runtime
-                self._pid = event.pid
-                self._leave_out_newer()
-            case CanaryDone():
-                self._measured(event)
-            case CanaryFailed():
-                plan = self._measuring(event.digest)
-                if plan is not None:
-                    commands = self._leave_out(plan, event.code, f"it did not run here: {event.message}")
+                self._keeper.started(event)
+                if self._prospects.has_runtime(event.runtime):
+                    text = f"onnxruntime is another one now, {event.runtime}: measuring anew"
+                    commands = [Note(logging.INFO, text, "runtime-changed"), *self._consider(self._catalogue, now)]
+            case CanaryDone() | CanaryFailed():
+                commands = self._on_canary(event, now)
             case ModelLoaded():
-                for plan in self._serving(event.digest):
+                self._keeper.answered()
+                for plan in self._plans_of(event.digest):
                     plan.loaded = True
                     plan.deaths = 0
             case LoadFailed():
-                for plan in self._serving(event.digest):
-                    commands += self._withdraw(plan, event.code, event.message)
+                self._keeper.answered()
+                for plan in self._plans_of(event.digest):
+                    commands += self._withdraw(plan, event.code, event.message, now)
             case _:
                 return []
         return [*commands, *self._next(now)]
 
-    def _leave_out_newer(self) -> None:
-        """Leave out the candidates that need a newer onnxruntime than the worker has."""
-        have = _version(self._runtime)
-        for plan in self.plans:
-            for variant in [v for v in plan.candidates if _version(v.min_runtime) > have]:
-                plan.candidates.remove(variant)
-                why = f"it needs onnxruntime {variant.min_runtime}, and here is {self._runtime}"
-                plan.lost.append(Lost(variant, why))
-
-    def _measuring(self, digest: bytes) -> Plan | None:
-        """Return the plan whose next candidate this is: what the worker was asked to measure last."""
-        for plan in self.plans:
-            if plan.candidates:
-                return plan if plan.candidates[0].digest_bytes == digest else None
-        return None
-
-    def _serving(self, digest: bytes) -> list[Plan]:
-        return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
-
-    def _leave_out(self, plan: Plan, code: str, why: str) -> list[Command]:
-        """Give the variant up that is measured now."""
-        plan.deaths = 0
-        variant = plan.candidates.popleft()
-        plan.lost.append(Lost(variant, why))
-        text = f"Left {variant.name} of {plan.family.name} out: {why}"
-        return [Note(logging.WARNING, text, "canary-failed", (("code", code),))]
-
-    def _measured(self, event: CanaryDone) -> None:
-        plan = self._measuring(event.digest)
-        if plan is None:
-            return
-        plan.deaths = 0
-        variant = plan.candidates.popleft()
-        plan.measured.append(
-            Measured(
-                variant=variant,
-                p50_us=event.p50_us,
-                peak_bytes=event.peak_bytes,
-                golden_ok=event.golden_ok,
-                why=event.why,
-            )
-        )
-
-    def _next(self, now: Now) -> list[Command]:
-        """Measure what is not measured, then choose, then load what was chosen and is not loaded."""
-        if self.worker is not WorkerState.UP:
+    def on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
+        """Start another one: at once after a long life, later and later after short ones."""
+        asked = self._keeper.asked
+        note = self._keeper.died(event, now)
+        if note is None:
             return []
-        self._asked = None
-        self._patience_until = None
-        for plan in self.plans:
-            if plan.candidates:
-                self._ask(plan.candidates[0], now)
-                return [RunCanary(plan.candidates[0])]
-        commands: list[Command] = []
-        if not self.decided:
-            commands += [note for plan in self.plans for note in self._choose(plan)]
-            self.decided = True
-        for plan in self.plans:
-            if plan.chosen is not None and not plan.loaded:
-                self._ask(plan.chosen.variant, now)
-                return [*commands, LoadModel(plan.chosen.variant)]
+        self._forget_loads()
+        blamed: list[Command] = []
+        for plan in [] if asked is None else self._plans_of(asked):
+            plan.deaths += 1  # once says nothing yet
+            if plan.deaths >= MAX_MODEL_DEATHS:
+                blamed += self._withdraw(plan, event.code, event.message, now)
+        return [note, *blamed, *self.on_tick(now)]
+
+    def _withdraw(self, plan: Plan, code: str, message: str, now: Now) -> list[Command]:
+        """Serve a variant no longer, but the next best one that was measured, if there is one."""
+        if plan.chosen is None or plan.trials is None:
+            return []
+        variant, why = plan.chosen.variant, f"it can no longer be loaded: {message}"
+        plan.trials.rule_out(variant, why)
+        self._serving.leave(plan)
+        plan.deaths, plan.over = 0, False
+        text = f"Withdrew {variant.name} of {plan.family.name}: {message}"
+        note = Note(logging.ERROR, text, "withdrawn", (("code", code),))
+        commands = [note, *self._outcomes.remember_failure(plan, variant, code, why, now), *self._search(now)]
+        if plan.over and not plan.measured:
+            plan.why = why
         return commands
 
-    def _ask(self, variant: Variant, now: Now) -> None:
-        self._asked = variant.digest_bytes
-        self._patience_until = now.monotonic + PATIENCE_SECONDS
+    # -- canary runs --------------------------------------------------------------------------------------------------
 
-    def _choose(self, plan: Plan) -> list[Command]:
-        if plan.why:  # it was decided before anything was measured
+    def _on_canary(self, event: CanaryDone | CanaryFailed, now: Now) -> list[Command]:
+        canary = self._measuring.end(event.digest)
+        if canary is None:
             return []
-        choice = choose(plan.measured, plan.family)  # the canary runs had the memory limit themselves
-        plan.chosen, plan.why = choice.chosen, choice.why
-        plan.lost += choice.lost
-        if choice.chosen is None:
-            text = f"No variant of {plan.family.name} works here: {choice.why}"
-            return [Note(logging.WARNING, text, "no-variant")]
-        text = f"Chose {choice.chosen.variant.name} for {plan.family.name}: {choice.why}"
-        fields = (("family", plan.family.name), ("p50_us", choice.chosen.p50_us))
-        return [Note(logging.INFO, text, "chosen", fields)]
+        return [*self._outcomes.take(canary, event, now), *self._search(now)]
+
+    def _search(self, now: Now) -> list[Command]:
+        """End the searches that are over, and plan the set with what they found."""
+        running = None if self._measuring.canary is None else self._measuring.canary.plan
+        ended = [
+            plan
+            for plan in self.plans
+            if plan.trials is not None and not plan.over and plan is not running and plan.trials.next() is None
+        ]
+        commands: list[Command] = []
+        for plan in ended:
+            if plan.finish() is None:
+                text = f"No variant of {plan.family.name} can be served here: {plan.why}"
+                commands.append(Note(logging.WARNING, text, "no-variant", (("family", plan.family.name),)))
+        return [*commands, *self._replan(now)] if ended else commands
+
+    def _measure(self, now: Now) -> list[Command]:
+        """Begin the next canary run, if one is due and nothing is in its way."""
+        if self._measuring.canary is not None:
+            return []
+        due = self._measuring.due(self.plans)
+        if due is None:
+            self._measuring.nothing_due()
+            return []
+        if self.worker is WorkerState.STARTING or self._keeper.asked is not None:
+            return []  # it would measure how fast the machine is while it does something else
+        plan, variant = due
+        room = self._prospects.room_bytes
+        held = sum(p.chosen.held_bytes for p in self.plans if p.chosen is not None and p.loaded)
+        alone = self._measuring.needs_sleep(plan, variant, held, room)
+        if not self._measuring.may_begin(now, ends_worker=alone):
+            return []
+        commands: list[Command] = []
+        if alone:
+            commands = self._keeper.sleep()
+            self._forget_loads()
+            self._paused = True
+        limit = room if alone or not held else room - held - IDLE_WORKER_BYTES
+        return [*commands, self._measuring.begin(plan, variant, limit, now)]
+
+    # -- the set ------------------------------------------------------------------------------------------------------
+
+    def _replan(self, now: Now) -> list[Command]:
+        """Choose the families to serve together, and serve them."""
+        self.decided = True
+        return self._serving.replan(self.plans, self._prospects.rules, self._room_bytes, now)
+
+    @property
+    def _room_bytes(self) -> int:
+        """What models may take now: a worker that runs keeps the limit that it was started with."""
+        room = self._prospects.room_bytes
+        limit = self._keeper.limit_bytes
+        if limit is not None and self.worker in {WorkerState.STARTING, WorkerState.UP}:
+            return min(room, limit)
+        return room
+
+    def _start(self, now: Now) -> list[Command]:
+        """Start the serving worker, with as much memory as there is now."""
+        self._keeper.limit_bytes = self._room_bytes
+        return self._keeper.start(now)
+
+    def _forget_loads(self) -> None:
+        for plan in self.plans:
+            plan.loaded = False
+
+    # -- jobs ---------------------------------------------------------------------------------------------------------
+
+    def on_job(self, family: str, now: Now) -> None:
+        """Take note that a job of a family was taken on."""
+        self._serving.demand.saw(family, now.monotonic)
+
+    def on_job_done(self, variant: bytes, inputs: tuple[Tensor, ...], run_us: int, now: Now) -> None:
+        """Take note of how long a job ran; measure anew when that is far from what was measured, for long."""
+        for plan in self._plans_of(variant):
+            drifted = is_usual(plan.family, inputs) and self._serving.estimates.saw(variant, run_us, now.monotonic)
+            if drifted and plan.chosen is not None:
+                self._measuring.again(plan, plan.chosen.variant)
+
+    def on_load(self, active: int, now: Now) -> list[Command]:
+        """Take note of how many jobs wait or run; begin what waited for a quiet moment."""
+        self._measuring.on_load(active, now)
+        return self._measure(now)
 
     # -- keeping the worker up ----------------------------------------------------------------------------------------
 
-    def _start(self, now: Now) -> list[Command]:
-        self.worker = WorkerState.STARTING
-        self._started_at = now.monotonic
-        self._patience_until = now.monotonic + PATIENCE_SECONDS
-        return [StartWorker(self._threads)]
-
-    def _withdraw(self, plan: Plan, code: str, message: str) -> list[Command]:
-        """Serve a family no longer."""
-        if plan.chosen is not None:
-            plan.lost.append(Lost(plan.chosen.variant, f"it can no longer be loaded: {message}"))
-        plan.chosen, plan.deaths = None, 0
-        plan.why = f"it can no longer be loaded: {message}"
-        text = f"Withdrew {plan.family.name}: {message}"
-        return [Note(logging.ERROR, text, "withdrawn", (("code", code),))]
-
-    def _blame_model(self, event: WorkerDied) -> list[Command]:
-        """Leave out what ends the worker again and again while it is measured or loaded; once says nothing yet."""
-        asked, self._asked = self._asked, None
-        if asked is None:
-            return []
-        if (measured := self._measuring(asked)) is not None:
-            measured.deaths += 1
-            if measured.deaths >= MAX_MODEL_DEATHS:
-                return self._leave_out(measured, event.code, f"it ends the worker: {event.message}")
-            return []
-        commands: list[Command] = []
-        for plan in self._serving(asked):
-            plan.deaths += 1
-            if plan.deaths >= MAX_MODEL_DEATHS:
-                commands += self._withdraw(plan, event.code, event.message)
+    def _next(self, now: Now) -> list[Command]:
+        """Start the worker if there is something to serve, load what is not loaded, measure what is not measured."""
+        wanted = [plan for plan in self.plans if plan.chosen is not None]
+        if self._keeper.idle:
+            waiting = next((plan.chosen for plan in wanted if plan.chosen and not plan.loaded), None)
+            if waiting is not None:
+                self._keeper.ask(waiting.variant.digest_bytes, now)
+                return [LoadModel(waiting.variant, waiting.threads)]
+        elif wanted and self.decided and self.worker is WorkerState.OFF:
+            return self._start(now)
+        commands = self._measure(now)
+        if self._paused and self._measuring.canary is None:
+            self._paused = False
+            commands += self._start(now)
         return commands
 
-    def on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
-        """Start another one: at once after a long life, later and later after short ones."""
-        if self.worker in {WorkerState.ASLEEP, WorkerState.STARTING} and event.pid == self._pid:
-            return []  # it died while it was asked to stop: not the one that we start, or need, now
-        blamed = self._blame_model(event)
-        self.worker = WorkerState.OFF
-        self._patience_until = None
-        for plan in self.plans:
-            plan.loaded = False
-        lived = now.monotonic - self._started_at
-        self._deaths = 1 if lived >= STABLE_SECONDS else self._deaths + 1
-        wait = min(RESTART_FIRST_SECONDS * 2 ** (self._deaths - 1), RESTART_MAX_SECONDS) if self._deaths > 1 else 0.0
-        self._restart_at = now.monotonic + wait
-        text = f"The worker ended: {event.message}"
-        note = Note(logging.WARNING, text, event.code, (("pid", event.pid), ("restart_ms", int(wait * 1000))))
-        return [note, *blamed, *self.on_tick(now)]
-
     def next_deadline(self) -> float | None:
-        """Return the monotonic second at which the worker is to be started again or has hung, if any."""
-        due = [moment for moment in (self._restart_at, self._patience_until) if moment is not None]
-        return min(due, default=None)
+        """Return the monotonic second at which something here is due, if any."""
+        canary = self._measuring.canary
+        due = [self._keeper.next_deadline(), self._measuring.retry_at, canary.until if canary else None]
+        if self._can_change():
+            due.append(self._review_at)
+        return min((moment for moment in due if moment is not None), default=None)
+
+    def _can_change(self) -> bool:
+        """Whether anything may change by itself: a set of several, what failed once, files that are not here yet."""
+        considered = [plan for plan in self.plans if plan.trials is not None]
+        return self.decided and (len(self.plans) > 1 or any(plan.trials and plan.trials.lost for plan in considered))
 
     def on_tick(self, now: Now) -> list[Command]:
-        """Start the worker again when it is time; end one that does not come back from what it was asked."""
-        if self._patience_until is not None and self._patience_until <= now.monotonic:
-            self._patience_until = now.monotonic + PATIENCE_SECONDS
-            text = f"The worker has not answered for {PATIENCE_SECONDS:g} s; ending it"
-            return [Note(logging.WARNING, text, "worker-hung"), StopWorker(hung=True)]
-        if self._restart_at is None or self._restart_at > now.monotonic:
-            return []
-        self._restart_at = None
-        return self._start(now)
+        """Do what is due: the worker's restart, an outcome that never came, a canary run that waited, a review."""
+        commands: list[Command] = []
+        canary = self._measuring.canary
+        if canary is not None and canary.until <= now.monotonic:
+            lost = CanaryFailed(canary.variant.digest_bytes, "worker-hung", "No outcome of its canary run came.")
+            commands += [CancelCanary(), *self._on_canary(lost, now), *self._next(now)]
+        if self.worker is WorkerState.OFF:
+            self._keeper.limit_bytes = self._room_bytes
+        commands += self._keeper.on_tick(now, wanted=any(plan.chosen for plan in self.plans))
+        if self._review_at is not None and self._review_at <= now.monotonic and self._can_change():
+            self._review_at = now.monotonic + REVIEW_SECONDS
+            commands += self._review(now)
+        return [*commands, *self._measure(now)]
+
+    def _review(self, now: Now) -> list[Command]:
+        """Give variants another try that can be had now, or failed long enough ago; look at the set with the demand."""
+        for index, old in enumerate(self.plans):
+            ruled_out = len(old.trials.lost) if old.trials is not None else len(old.family.variants)
+            plan = self._prospects.plan(old.family, now)
+            if plan.trials is not None and (old.trials is None or old.over) and len(plan.trials.lost) < ruled_out:
+                _take_over(plan, old)
+                self.plans[index] = plan
+        return [*self._search(now), *self._replan(now), *self._next(now)]
 
     def sleep(self) -> list[Command]:
         """End the worker, to free its memory while there is nothing to do."""
-        if self.worker is not WorkerState.UP:
-            return []
-        self.worker = WorkerState.ASLEEP
-        self._asked = self._patience_until = None
-        for plan in self.plans:
-            plan.loaded = False
-        return [StopWorker(), Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep")]
+        commands = self._keeper.sleep()
+        if commands:
+            self._forget_loads()
+            commands.append(Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep"))
+        return commands
 
     def wake(self, now: Now) -> list[Command]:
-        """Start the worker if it sleeps."""
-        return self._start(now) if self.worker is WorkerState.ASLEEP else []
+        """Start the worker if it sleeps; a canary run, which may have its memory, is called off."""
+        if self.worker is not WorkerState.ASLEEP:
+            return []
+        self._paused = False
+        return [*self._measuring.cancel(), *self._start(now)]
 
 
-def _version(text: str) -> tuple[int, int]:
-    """Read the first two numbers of a version, such as `1.27` or `onnxruntime 1.32.0`."""
-    found = re.search(r"(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+def _take_over(plan: Plan, old: Plan | None) -> None:
+    """Keep serving what is served, if it can still be served, until the search says otherwise."""
+    if old is None or old.chosen is None or plan.trials is None:
+        return
+    variant = old.chosen.variant
+    kept = plan.family.variant(variant.digest) == variant
+    if kept and all(lost.variant != variant for lost in plan.trials.lost):
+        plan.chosen, plan.loaded, plan.deaths = old.chosen, old.loaded, old.deaths

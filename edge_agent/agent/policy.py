@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from edge_agent.models.selection import room_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -14,11 +16,13 @@ class Policy:
         families: shell-style patterns of the families that may be served.
         max_in_flight: attempts held at once, waiting ones included.
         memory_share: of the memory that is free for models, 0 to 1.
+        values: patterns of families and what they are worth to the owner, 0 for nothing; the first that fits counts.
     """
 
     families: tuple[str, ...] = ("*",)
     max_in_flight: int = 8
     memory_share: float = 0.5
+    values: tuple[tuple[str, float], ...] = ()
 
     def refuses_family(self, family: str) -> str | None:
         """Return why a family may not be served, or None."""
@@ -26,6 +30,10 @@ class Policy:
             return None
         return f"the owner allows only {', '.join(self.families) or 'nothing'} (agent.families)"
 
-    def memory_bytes(self, budget_bytes: int) -> int:
-        """Return how much of the free memory models may take, bytes."""
-        return int(budget_bytes * self.memory_share)
+    def room_bytes(self, budget_bytes: int) -> int:
+        """Return how much of the free memory models may take above an idle worker, reserve taken off, bytes."""
+        return room_bytes(budget_bytes, self.memory_share)
+
+    def value_of(self, family: str) -> float:
+        """Return what a family is worth to the owner; 1 where nothing is said."""
+        return next((value for pattern, value in self.values if fnmatchcase(family, pattern)), 1.0)

@@ -120,7 +120,7 @@ def _pull(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, co
     done: list[dict[str, object]] = []
     chosen = _named(catalogue, args.names)
     if not args.all:
-        chosen = _without_hopeless(catalogue, args.names, chosen)
+        chosen = _without_hopeless(settings, catalogue, args.names, chosen)
     in_use = frozenset(wanted.digest for family, variant in chosen for wanted in _files_of(family, variant))
     for family, variant in chosen:
         here = store.has(variant)
@@ -147,12 +147,12 @@ def _pull(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, co
 
 
 def _without_hopeless(
-    catalogue: Catalogue, names: Iterable[str], chosen: list[tuple[str, Variant]]
+    settings: Settings, catalogue: Catalogue, names: Iterable[str], chosen: list[tuple[str, Variant]]
 ) -> list[tuple[str, Variant]]:
     """Leave out what cannot be served here, of families that were named without a variant; say why."""
     from edge_agent.agent.assemble import summarise  # noqa: PLC0415 - for this verb alone
-    from edge_agent.models.fit import predict  # noqa: PLC0415 - as above
-    from edge_agent.models.selection import prune, usable_bytes  # noqa: PLC0415 - as above
+    from edge_agent.models.selection import room_bytes  # noqa: PLC0415 - as above
+    from edge_agent.models.trials import Trials, outlook  # noqa: PLC0415 - as above
     from hardware import profile  # noqa: PLC0415 - as above
 
     machine = summarise(profile())
@@ -161,11 +161,8 @@ def _without_hopeless(
         if "/" in name:
             continue
         family = catalogue.family(name)
-        fits = {variant.digest: predict(variant.costs, machine.facts) for variant in family.variants if variant.costs}
-        for lost in prune(family, fits, machine.budget_bytes).rejected:
-            # Of a graph that nobody has counted, only the size is known.
-            if lost.variant.costs is None and lost.variant.size_bytes <= usable_bytes(machine.budget_bytes):
-                continue
+        room = room_bytes(machine.budget_bytes, settings.agent.memory_share)
+        for lost in Trials(family, outlook(family, machine.facts), room).lost:
             hopeless.add(lost.variant.digest)
             print(f"{name}/{lost.variant.name}: not fetched, {lost.reason}", file=sys.stderr)
     return [(family, variant) for family, variant in chosen if variant.digest not in hopeless]

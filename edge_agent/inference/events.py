@@ -9,6 +9,9 @@ from edge_agent.wire.tensors import DataType, Tensor
 
 Blame: TypeAlias = Literal["requester", "model", "agent"]
 
+CANCELLED = "cancelled"
+"""The code of a canary run that was called off; it says nothing about the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -78,11 +81,18 @@ class RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class CanaryDone:
-    """A model was measured, alone, on its golden inputs.
+    """A model was measured, alone in a worker of its own, on its golden inputs or on made-up ones.
 
-    Times are of single runs after a first, unmeasured one. `peak_bytes` is the highest resident memory above
-    the idle worker's, loading included. `why` says in words where the outputs left the golden ones; empty if
-    they did not.
+    Times are of single runs after a warm-up, with the number of `threads` that was fastest. Memory is resident
+    memory above the idle worker's. `why` says in words where the outputs left the golden ones, or that they are not
+    finite; empty if all is well.
+
+    Attributes:
+        peak_bytes: the most at any time.
+        checked: whether there were golden outputs; if not, it is only known to run.
+        cpu_us: CPU time of one run over all threads.
+        tried: every number of threads that was tried, with its median time in microseconds.
+        runtime: that it ran in.
     """
 
     digest: bytes
@@ -94,11 +104,18 @@ class CanaryDone:
     golden_ok: bool
     why: str
     threads: int
+    load_peak_bytes: int = 0
+    steady_bytes: int = 0
+    run_peak_bytes: int = 0
+    cpu_us: int = 0
+    checked: bool = True
+    tried: tuple[tuple[int, int], ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CanaryFailed:
-    """A model could not be measured: it does not load or run here, or the worker ended over it."""
+    """A model could not be measured: it does not load or run here, its worker ended over it, or it was `CANCELLED`."""
 
     digest: bytes
     code: str

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 
-from edge_agent.errors import PeerError, WorkerError
+from edge_agent.errors import WorkerError
 from edge_agent.inference.events import (
     CanaryDone,
     CanaryFailed,
@@ -22,8 +22,6 @@ from edge_agent.inference.events import (
 from edge_agent.inference.launch import Options
 from edge_agent.inference.messages import spec_entries
 from edge_agent.inference.process import Verdict, WorkerProcess
-from edge_agent.models.catalogue import Golden
-from edge_agent.models.golden import decode_cases
 from edge_agent.wire.tensors import Tensor
 
 __all__ = [
@@ -79,26 +77,39 @@ class Worker:
         """Whether the worker takes commands."""
         return self._process is not None and self._process.alive
 
-    def start(self) -> None:
+    def start(self, memory_limit_bytes: int | None = None) -> None:
         """Start a worker. `WorkerStarted` follows when it is ready; commands may be given before.
+
+        Args:
+            memory_limit_bytes: for this one and those after it, if it is another than before.
 
         Raises:
             WorkerError: "worker-start": one is running already, or the process could not be made.
         """
         if self.alive:
             raise WorkerError("The worker is running already.", code="worker-start")
+        if memory_limit_bytes is not None:
+            self._options = Options(self._options.threads, memory_limit_bytes)
         process = WorkerProcess(self._options, self._sink, self._log)
         process.start()
         self._process = process
 
-    def load(self, digest: bytes, fd: int) -> None:
+    def load(self, digest: bytes, fd: int, threads: int = 0) -> None:
         """Load the model in the file `fd`, which this call takes over. Answer: `ModelLoaded` or `LoadFailed`.
+
+        Args:
+            digest: names the model.
+            fd: the verified file.
+            threads: for this model, at most the worker's; 0 for the worker's.
 
         Raises:
             WorkerError: no worker was started.
             ResourceError: "queue-full".
         """
-        self._running(fd).load({"do": "load", "digest": digest}, digest, fd)
+        header: dict[str, object] = {"do": "load", "digest": digest}
+        if threads:
+            header["threads"] = threads
+        self._running(fd).load(header, digest, fd)
 
     def unload(self, digest: bytes) -> None:
         """Forget a model and give its memory back, after the commands before. There is no answer.
@@ -132,32 +143,6 @@ class Worker:
             "max_output_bytes": max_output_bytes,
         }
         self._running().run(header, token, [tensor.data for tensor in inputs], max_output_bytes)
-
-    def canary(self, digest: bytes, fd: int, golden: bytes, seconds: float, *, tolerance: Golden) -> None:
-        """Measure the model in the file `fd`, which this call takes over, by running it for `seconds`.
-
-        The answer is `CanaryDone` or `CanaryFailed`, the latter also if the golden file is not one. The
-        outputs are judged on this side: a model that has taken its worker over cannot call them right.
-
-        Args:
-            digest: names the model in the answer.
-            fd: the verified file.
-            golden: the content of the golden file.
-            seconds: how long runs are repeated; there is at least one.
-            tolerance: the catalogue's entry on that golden file.
-
-        Raises:
-            WorkerError: no worker was started.
-            ResourceError: "queue-full".
-        """
-        process = self._running(fd)
-        try:
-            cases = decode_cases(golden)
-        except PeerError as error:
-            os.close(fd)
-            self._sink(CanaryFailed(digest, error.error_code, error.message))
-        else:
-            process.canary(digest, fd, cases, tolerance, seconds)
 
     def kill(self, reason: Verdict) -> None:
         """End the worker at once. "hung": `WorkerDied` follows. "stop": nothing, but what was on its way."""

@@ -15,6 +15,9 @@ _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = "800"
 _KIB = 1024
 
+THREAD_STACK_BYTES = 8 * 1024 * 1024
+"""What glibc sets aside for each stack of a thread: all of it counts against a limit, and hardly any is touched."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

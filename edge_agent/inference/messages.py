@@ -28,6 +28,7 @@ from edge_agent.wire.tensors import DIGEST_BYTES, MAX_RANK, DataType, Tensor, Te
 
 MAX_TEXT_CHARACTERS = 2_000
 MAX_INTEGER = 2**63 - 1
+MAX_THREADS = 1024
 _BLAMES = get_args(Blame)
 
 
@@ -120,16 +121,44 @@ def tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) ->
 
 
 def cases_of(header: Header, parts: Sequence[bytes | memoryview]) -> list[Case]:
-    """Return the known runs that a canary command asks for: their inputs, and the outputs wanted of each.
+    """Return the known runs that a canary command asks for: their inputs, and the outputs wanted of each; maybe none.
 
     Raises:
-        MalformedError: there are none, or they are not as described.
+        MalformedError: they are not as described.
     """
     inputs = grouped_tensors_of(header, "cases", parts)
     wanted = _list(header.get("wanted"), "wanted")
-    if not inputs or len(inputs) != len(wanted):
-        raise MalformedError("A canary run has no cases, or not as many lists of outputs as of inputs.")
+    if len(inputs) != len(wanted):
+        raise MalformedError("A canary run has not as many lists of outputs as of inputs.")
     return [Case(group, names_of({"wanted": names}, "wanted")) for group, names in zip(inputs, wanted, strict=True)]
+
+
+def counts_of(header: Header, key: str) -> tuple[int, ...]:
+    """Return the list of whole numbers `key`: at least one, each from 1 to 1024.
+
+    Raises:
+        MalformedError: it is missing or something else.
+    """
+    values = tuple(integer_of({key: value}, key) for value in _list(header.get(key), key))
+    if not values or not all(1 <= value <= MAX_THREADS for value in values):
+        raise MalformedError(f"The entry {key!r} of a frame is not a list of numbers from 1 to {MAX_THREADS}.")
+    return values
+
+
+def extents_of(header: Header) -> dict[str, int]:
+    """Return the extents of symbols in shapes, by their names.
+
+    Raises:
+        MalformedError: they are missing or something else.
+    """
+    extents = {}
+    for entry in _list(header.get("extents"), "extents"):
+        match entry:
+            case [str(symbol), int(extent)] if not isinstance(extent, bool) and 0 <= extent <= MAX_INTEGER:
+                extents[symbol] = extent
+            case _:
+                raise MalformedError("An extent in a frame is not a name and a whole number.")
+    return extents
 
 
 def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) -> list[tuple[Tensor, ...]]:
@@ -213,7 +242,8 @@ def event_of(frame: Frame, judge: Judge | None = None) -> WorkerEvent:
             integer_of(header, "run_us"),
         )
     if kind == "canary-done" and judge is not None:
-        return _canary_done(header, judge(grouped_tensors_of(header, "cases", frame.parts)))
+        answers = grouped_tensors_of(header, "cases", frame.parts)
+        return _canary_done(header, judge(answers), checked=bool(answers))
     if frame.parts:
         raise MalformedError("The worker sent bytes where none belong.")
     if kind == "run-failed":
@@ -244,15 +274,34 @@ def _loaded(header: Header) -> ModelLoaded:
     )
 
 
-def _canary_done(header: Header, why: str) -> CanaryDone:
+def _canary_done(header: Header, why: str, *, checked: bool) -> CanaryDone:
+    tried = [_times(entry) for entry in _list(header.get("times"), "times")]
+    if not tried:
+        raise MalformedError("A canary run has no times.")
+    threads, p50_us, p95_us, cpu_us, runs = tried[0]
+    load_peak, run_peak = integer_of(header, "load_peak_bytes"), integer_of(header, "run_peak_bytes")
+    wrong = why or plain(text_of(header, "not_finite"))
     return CanaryDone(
         digest=digest_of(header),
-        p50_us=integer_of(header, "p50_us"),
-        p95_us=integer_of(header, "p95_us"),
-        runs=integer_of(header, "runs"),
+        p50_us=p50_us,
+        p95_us=p95_us,
+        runs=runs,
         load_ms=integer_of(header, "load_us") / 1e3,
-        peak_bytes=integer_of(header, "peak_bytes"),
-        golden_ok=not why,
-        why=why,
-        threads=integer_of(header, "threads"),
+        peak_bytes=max(load_peak, run_peak),
+        golden_ok=not wrong,
+        why=wrong,
+        threads=threads,
+        load_peak_bytes=load_peak,
+        steady_bytes=integer_of(header, "steady_bytes"),
+        run_peak_bytes=run_peak,
+        cpu_us=cpu_us,
+        checked=checked,
+        tried=tuple((entry[0], entry[1]) for entry in tried),
     )
+
+
+def _times(entry: Value) -> tuple[int, int, int, int, int]:
+    match [integer_of({"times": value}, "times") for value in _list(entry, "times")]:
+        case [threads, p50_us, p95_us, cpu_us, runs]:
+            return threads, p50_us, p95_us, cpu_us, runs
+    raise MalformedError("A canary run's times are not five numbers each.")

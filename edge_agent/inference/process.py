@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Literal
 
 from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
@@ -52,6 +52,31 @@ _STDERR_SECONDS = 0.5
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 Verdict = Literal["hung", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """What to measure of a model, alone in a worker.
+
+    Attributes:
+        digest: names the model in the answer.
+        fd: the verified file; whoever sends this hands it over.
+        threads: numbers of threads to try; memory is measured with the first.
+        cases: known answers; without any, inputs are made up, and the outputs only have to be finite.
+        tolerance: how far outputs may be from the known ones; goes with `cases`.
+        extents: of the symbols in the shapes of made-up inputs.
+        seconds: how long runs are repeated with each number of threads; there is at least one.
+        within_seconds: no further number of threads is begun later than this.
+    """
+
+    digest: bytes
+    fd: int
+    threads: tuple[int, ...]
+    cases: tuple[Case, ...] = ()
+    tolerance: Golden | None = None
+    extents: Mapping[str, int] = field(default_factory=dict)
+    seconds: float = 0.3
+    within_seconds: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,28 +151,32 @@ class WorkerProcess:
         """Send a command to load, taking over `fd`. Raises as `send` does."""
         self.send(header, fd=fd, expected=_Expected((ModelLoaded, LoadFailed), digest))
 
-    def canary(self, digest: bytes, fd: int, cases: Sequence[Case], tolerance: Golden, seconds: float) -> None:
-        """Send a command to measure, taking over `fd`. Raises as `send` does."""
+    def canary(self, request: Canary) -> None:
+        """Send a command to measure, taking over its descriptor. Raises as `send` does."""
+        cases = request.cases
 
         def judge(answers: Sequence[Sequence[Tensor]]) -> str:
             if len(answers) != len(cases):
                 return f"{len(answers)} cases were answered instead of {len(cases)}"
             for number, (case, outputs) in enumerate(zip(cases, answers, strict=True), 1):
-                if wrong := difference(tolerance, case, outputs):
+                if request.tolerance is not None and (wrong := difference(request.tolerance, case, outputs)):
                     return f"case {number}: {wrong}"
             return ""
 
         header: dict[str, object] = {
             "do": "canary",
-            "digest": digest,
-            "seconds": float(seconds),
+            "digest": request.digest,
+            "threads": list(request.threads),
+            "seconds": float(request.seconds),
+            "within_seconds": float(request.within_seconds),
             "cases": [spec_entries([tensor.spec for tensor in case.inputs]) for case in cases],
             "wanted": [[tensor.name for tensor in case.outputs] for case in cases],
+            "extents": [[symbol, extent] for symbol, extent in request.extents.items()],
             "max_output_bytes": MAX_GOLDEN_BYTES,
         }
         parts = [tensor.data for case in cases for tensor in case.inputs]
-        expected = _Expected((CanaryDone, CanaryFailed), digest, MAX_GOLDEN_BYTES, judge)
-        self.send(header, parts, fd, expected)
+        expected = _Expected((CanaryDone, CanaryFailed), request.digest, MAX_GOLDEN_BYTES, judge)
+        self.send(header, parts, request.fd, expected)
 
     def run(self, header: Mapping[str, object], token: int, parts: Sequence[frames.Buffer], most_bytes: int) -> None:
         """Send a run whose outputs have at most `most_bytes`. Raises as `send` does."""

@@ -13,7 +13,9 @@ from edge_agent.inference import canary, frames, limits
 from edge_agent.inference.events import Blame
 from edge_agent.inference.messages import (
     cases_of,
+    counts_of,
     digest_of,
+    extents_of,
     integer_of,
     names_of,
     number_of,
@@ -77,7 +79,8 @@ class Service:
         digest = digest_of(frame.header)
         self._sessions.pop(digest, None)
         try:
-            session = self._sessions[digest] = Session(_fd(frame), self._threads)
+            threads = integer_of(frame.header, "threads") if "threads" in frame.header else self._threads
+            session = self._sessions[digest] = Session(_fd(frame), min(max(1, threads), self._threads))
         except (EdgeAgentError, MemoryError) as error:
             limits.trim()
             self._say({"say": "load-failed", "digest": digest, **_failure(error)})
@@ -113,15 +116,22 @@ class Service:
         header = frame.header
         digest = digest_of(header)
         try:
-            cases = cases_of(header, frame.parts)
-            most = integer_of(header, "max_output_bytes")
-            found = canary.measure(_fd(frame), cases, most, number_of(header, "seconds"), self._threads)
+            plan = canary.Plan(
+                cases=cases_of(header, frame.parts),
+                extents=extents_of(header),
+                threads=counts_of(header, "threads"),
+                seconds=number_of(header, "seconds"),
+                within_seconds=number_of(header, "within_seconds"),
+                max_output_bytes=integer_of(header, "max_output_bytes"),
+            )
+            found = canary.measure(_fd(frame), plan)
         except (EdgeAgentError, MemoryError) as error:
             self._say({"say": "canary-failed", "digest": digest, **_failure(error)})
         else:
-            answer: dict[str, object] = {"say": "canary-done", "digest": digest, "threads": self._threads}
-            answer |= {"p50_us": found.p50_us, "p95_us": found.p95_us, "runs": found.runs}
-            answer |= {"load_us": found.load_us, "peak_bytes": found.peak_bytes}
+            answer: dict[str, object] = {"say": "canary-done", "digest": digest, "load_us": found.load_us}
+            answer |= {"times": [list(times) for times in found.times], "not_finite": plain(found.not_finite)}
+            answer |= {"load_peak_bytes": found.load_peak_bytes, "steady_bytes": found.steady_bytes}
+            answer |= {"run_peak_bytes": found.run_peak_bytes}
             specs = [spec_entries([output.spec for output in outputs]) for outputs in found.outputs]
             parts = [output.data for outputs in found.outputs for output in outputs]
             self._say({**answer, "cases": specs}, parts)

@@ -28,8 +28,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 PROVIDERS = ("CPUExecutionProvider",)
-# What stands for a type in numpy: same size, and the same bits unless they are counted or compared.
-_NUMPY = {
+NUMPY = {
     DataType.BOOL: np.dtype("?"),
     DataType.UINT8: np.dtype("u1"),
     DataType.UINT16: np.dtype("<u2"),
@@ -44,6 +43,7 @@ _NUMPY = {
     DataType.FP32: np.dtype("<f4"),
     DataType.FP64: np.dtype("<f8"),
 }
+"""What stands for a type in numpy: same size, and the same bits unless they are counted or compared."""
 # onnx.TensorProto.DataType, for the values that are made without numpy's word on their type.
 _ONNX_NUMBERS = {
     DataType.FP32: 1,
@@ -263,7 +263,7 @@ def _array(tensor: Tensor) -> npt.NDArray[Any]:
     """Return the tensor as numpy sees it; numbers are a view of its bytes."""
     spec = tensor.spec
     if spec.datatype is not DataType.BYTES:
-        return np.frombuffer(tensor.data, _NUMPY[spec.datatype]).reshape(spec.shape)
+        return np.frombuffer(tensor.data, NUMPY[spec.datatype]).reshape(spec.shape)
     array = np.empty(spec.element_count, dtype=object)
     for index, item in enumerate(unpack_strings(tensor.data, spec.element_count)):
         try:

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     gc.enable()
     limits.trim()
     if options.memory_limit_bytes is not None:
-        limits.limit_memory(options.memory_limit_bytes)
+        limits.limit_memory(options.memory_limit_bytes + options.threads * limits.THREAD_STACK_BYTES)
     with socket.socket(fileno=options.fd) as connection:
         service = Service(connection, options.threads)
         try:

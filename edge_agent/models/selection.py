@@ -1,36 +1,39 @@
-"""Which variant of a family to serve: leave out what cannot fit, then take the best of what was measured.
+"""Which variant of a family to serve, of those that were measured on this machine.
 
-Pure, and independent of the order in which variants are given. Every variant that does not win gets its
-reason in words. The order of the wishes: right outputs, within memory, within the family's latency target,
-best quality, fastest, reproducible, smallest. Quality and speed that differ too little to matter count as
-equal, and the next wish decides; each comparison is with the best one, so that chains of small differences
-do not add up.
+Pure, and independent of the order in which variants are given. Every variant that does not win gets its reason in
+words. The order of the wishes: right outputs, within memory, quality not broken, within the family's latency target,
+best quality, the owner's weights (speed, unless they say otherwise), reproducible, smallest. If no variant keeps the
+latency target, the owner's weights decide alone. What differs too little to matter counts as equal, and the next wish
+decides; each comparison is with the best one, so that chains of small differences do not add up.
+
+`trials` decides which variants are measured at all; `docs/models.md` says what the choice is held against.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from edge_agent.models import quality
+
 if TYPE_CHECKING:
-    from edge_agent.models.catalogue import Family, Quality, Variant
-    from edge_agent.models.fit import Fit
+    from edge_agent.models.catalogue import Family, Variant
 
 RESERVE_FRACTION = 0.10
 RESERVE_BYTES = 128_000_000
-"""What is left to the machine whatever the model: the larger of 10 % of the budget and 128 MB."""
-MAX_CANDIDATES = 4
-"""How many variants of a family are worth a canary run."""
-Z_95 = 1.96
-"""Two qualities count as equal if chance alone gives such a difference in one of 20 pairs of equal
-variants.
-"""
+"""What is left to the machine whatever the model: the larger of 10 % of the budget and 128 MB …"""
+RESERVE_MOST_FRACTION = 0.25
+"""… but never more than a quarter: a board of 256 MB is to be of use, too."""
+IDLE_WORKER_BYTES = 32_000_000
+"""What a worker takes before it has a model: Python, numpy and onnxruntime, without what the kernel can drop."""
 EQUAL_SPEED_FRACTION = 0.05
 """Repeated measurements of one variant differ by as much."""
 EQUAL_SPEED_OF_TARGET = 0.01
 """A hundredth of what the family's users are content to wait is nothing that they notice."""
+EQUAL_MEMORY_BYTES = 4_000_000
+"""Repeated measurements of one variant differ by as much."""
 
 
 class Lost(NamedTuple):
@@ -38,14 +41,6 @@ class Lost(NamedTuple):
 
     variant: Variant
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Pruned:
-    """What is worth measuring, most promising first, and what is not."""
-
-    candidates: tuple[Variant, ...]
-    rejected: tuple[Lost, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +53,63 @@ class Measured:
 
     variant: Variant
     p50_us: int
-    """Median time of one sample after warm-up, microseconds."""
+    """Median time of one sample after warm-up, microseconds, with `threads`."""
     peak_bytes: int
     """Most memory above an idle worker, loading or running."""
     golden_ok: bool
     why: str = ""
+    p95_us: int = 0
+    load_peak_bytes: int = 0
+    steady_bytes: int = 0
+    """Memory above an idle worker that the loaded model holds between runs."""
+    run_peak_bytes: int = 0
+    cpu_us: int = 0
+    """CPU time of one sample over all threads, microseconds: what stands for energy; 0 if it was not measured."""
+    threads: int = 0
+    """The fastest number of threads; 0 if only the default was tried."""
+    checked: bool = True
+    """Whether there were golden outputs to hold it against; if not, it is only known to run."""
 
     def __post_init__(self) -> None:
-        if self.p50_us < 0 or self.peak_bytes < 0:
+        numbers = (self.p50_us, self.peak_bytes, self.p95_us, self.steady_bytes, self.cpu_us, self.threads)
+        if min(*numbers, self.load_peak_bytes, self.run_peak_bytes) < 0:
             raise ValueError("times and sizes are not negative")
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that it holds as long as it is served; all it ever took if that is all that is known."""
+        return self.steady_bytes or self.peak_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What an owner thinks of the qualities of a variant; each counts by its share of the sum.
+
+    Raises:
+        ValueError: a negative weight, or only zeros.
+    """
+
+    quality: float = 1.0
+    speed: float = 1.0
+    memory: float = 0.0
+    energy: float = 0.0
+
+    def __post_init__(self) -> None:
+        every = (self.quality, self.speed, self.memory, self.energy)
+        if min(every) < 0 or not 0 < sum(every) < math.inf:
+            raise ValueError("weights are from 0 on, and not all 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the choice goes by beside the family's own target: the owner's settings."""
+
+    weights: Weights = Weights()
+    max_quality_drop: float = quality.MAX_DROP
+    """How far below the best quality of its family a variant may be, in parts of that one."""
+
+
+DEFAULT_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,64 +123,37 @@ class Choice:
 
 def usable_bytes(budget_bytes: int) -> int:
     """Return what a worker's models may take of `budget_bytes`: all but the reserve, at least 0."""
-    reserve = max(math.ceil(budget_bytes * RESERVE_FRACTION), RESERVE_BYTES)
+    reserve = max(
+        math.ceil(budget_bytes * RESERVE_FRACTION),
+        min(RESERVE_BYTES, math.ceil(budget_bytes * RESERVE_MOST_FRACTION)),
+    )
     return max(0, budget_bytes - reserve)
 
 
-def prune(
-    family: Family, fits: Mapping[str, Fit], budget_bytes: int, *, max_candidates: int = MAX_CANDIDATES
-) -> Pruned:
-    """Leave out the variants that cannot fit, and those beyond the most promising `max_candidates`.
+def room_bytes(budget_bytes: int, share: float = 1.0) -> int:
+    """Return what models may take, above an idle worker that has not been started yet.
 
     Args:
-        family: whose variants.
-        fits: predictions by variant digest; a variant without one is left out.
-        budget_bytes: memory that the owner and the machine allow, before the reserve.
-        max_candidates: at most so many are worth measuring.
+        budget_bytes: memory that is free.
+        share: how much of it the owner gives to models, 0 to 1.
     """
-    room = usable_bytes(budget_bytes)
-    rejected: list[Lost] = []
-    fitting: list[Variant] = []
-    for variant in family.variants:
-        fit = fits.get(variant.digest)
-        if fit is None:
-            rejected.append(Lost(variant, "nothing is known about what it would cost here"))
-        elif fit.peak_bytes.high > room:
-            rejected.append(
-                Lost(
-                    variant,
-                    f"it may take {_mb(fit.peak_bytes.high)}, and of {_mb(budget_bytes)} only {_mb(room)} may be used",
-                )
-            )
-        else:
-            fitting.append(variant)
-
-    def promise(variant: Variant) -> tuple[object, ...]:
-        latency = fits[variant.digest].latency_ms
-        hopeless = latency.low > family.latency_target_ms
-        return (
-            hopeless,
-            tuple(-part for part in _quality_rank(variant.quality)),
-            latency.expected,
-            variant.size_bytes,
-            variant.digest,
-        )
-
-    fitting.sort(key=promise)
-    rejected += [
-        Lost(variant, f"{max_candidates} others promise more, by their quality and predicted speed")
-        for variant in fitting[max_candidates:]
-    ]
-    return Pruned(tuple(fitting[:max_candidates]), _by_name(rejected))
+    return max(0, min(int(budget_bytes * share), usable_bytes(budget_bytes) - IDLE_WORKER_BYTES))
 
 
-def choose(measured: Sequence[Measured], family: Family, *, budget_bytes: int | None = None) -> Choice:
+def choose(
+    measured: Sequence[Measured],
+    family: Family,
+    *,
+    room_bytes: int | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Choice:
     """Return the best of the variants that were measured.
 
     Args:
         measured: at most one measurement of each variant.
         family: whose variants they are.
-        budget_bytes: as for `prune`; None if the canary runs had that limit themselves.
+        room_bytes: what one model may take; None if the canary runs had that limit themselves.
+        rules: the owner's.
 
     Raises:
         ValueError: a variant that is measured twice or is not of the family.
@@ -147,129 +163,164 @@ def choose(measured: Sequence[Measured], family: Family, *, budget_bytes: int | 
         raise ValueError("a variant is measured twice")
     if any(family.variant(digest) != entry.variant for digest, entry in zip(digests, measured, strict=True)):
         raise ValueError(f"a measured variant is not of the family {family.name}")
-    lost: list[Lost] = []
-    left = list(measured)
-
-    def keep(stays: Callable[[Measured], bool], reason: Callable[[Measured], str]) -> None:
-        lost.extend(Lost(entry.variant, reason(entry)) for entry in left if not stays(entry))
-        left[:] = [entry for entry in left if stays(entry)]
-
-    keep(lambda entry: entry.golden_ok, lambda entry: f"it does not work here: {entry.why or 'wrong outputs'}")
-    if budget_bytes is not None:
-        room = usable_bytes(budget_bytes)
-        keep(
-            lambda entry: entry.peak_bytes <= room,
-            lambda entry: f"it took {_mb(entry.peak_bytes)}, and {_mb(room)} may be used",
+    field = _Field(list(measured), family, rules)
+    field.keep(lambda entry: entry.golden_ok, lambda entry: f"it does not work here: {entry.why or 'wrong outputs'}")
+    if room_bytes is not None:
+        field.keep(
+            lambda entry: entry.peak_bytes <= room_bytes,
+            lambda entry: f"it took {told_mb(entry.peak_bytes)}, and {told_mb(room_bytes)} may be used",
         )
-    if not left:
+    field.keep_sound()
+    if not field.left:
         why = "no variant works here within the memory there is" if measured else "no variant was measured"
-        return Choice(None, why, _by_name(lost))
-    target_us = family.latency_target_ms * 1000
-    in_time = any(entry.p50_us <= target_us for entry in left)
-    if in_time:
-        keep(
-            lambda entry: entry.p50_us <= target_us,
-            lambda entry: f"it takes {_time(entry.p50_us)}, and {_time(target_us)} are wanted",
+        return Choice(None, why, by_name(field.lost))
+    if field.keep_in_time():
+        field.keep_best_quality()
+    field.keep_heaviest()
+    field.keep_preferred()
+    (winner,) = field.left
+    return Choice(winner, _praise(winner, field), by_name(field.lost))
+
+
+class _Field:
+    """Those who are left, and those who are not."""
+
+    def __init__(self, entries: list[Measured], family: Family, rules: Rules) -> None:
+        self.left = entries
+        self.lost: list[Lost] = []
+        self.target_us = family.latency_target_ms * 1000
+        self._rules = rules
+        self._best = quality.best_of(family.variants)
+
+    def keep(self, stays: Callable[[Measured], bool], reason: Callable[[Measured], str]) -> None:
+        self.lost.extend(Lost(entry.variant, reason(entry)) for entry in self.left if not stays(entry))
+        self.left = [entry for entry in self.left if stays(entry)]
+
+    def keep_sound(self) -> None:
+        """Leave out what is broken by what is said of it, whatever its outputs were."""
+        self.keep(lambda entry: not self._drop(entry), self._drop)
+
+    def _drop(self, entry: Measured) -> str:
+        best = None if self._best is None else self._best.quality
+        return quality.drop(best, entry.variant.quality, self._rules.max_quality_drop)
+
+    def keep_in_time(self) -> bool:
+        """Leave those that keep the target, if any does."""
+        if not any(entry.p50_us <= self.target_us for entry in self.left):
+            return False
+        self.keep(
+            lambda entry: entry.p50_us <= self.target_us,
+            lambda entry: f"it takes {told_us(entry.p50_us)}, and {told_us(self.target_us)} are wanted",
         )
-        _keep_best_quality(left, keep)
-    _keep_fastest(left, keep, target_us)
-    _keep_preferred(left, keep)
-    (winner,) = left
-    return Choice(winner, _praise(winner, lost, target_us), _by_name(lost))
+        return True
 
+    def keep_best_quality(self) -> None:
+        best = quality.best_of(entry.variant for entry in self.left)
+        assert best is not None  # noqa: S101 - somebody is left
+        self.keep(lambda entry: quality.equal(best, entry.variant), lambda entry: _worse(best, entry.variant))
 
-_Keep = Callable[[Callable[[Measured], bool], Callable[[Measured], str]], None]
+    def keep_heaviest(self) -> None:
+        """Leave those whose score by the owner's weights is the highest."""
+        scores = self._scores()
+        highest = max(scores.values())
+        fastest = min(entry.p50_us for entry in self.left)
+        weights = self._rules.weights
+        by_speed = weights.memory == weights.energy == 0
 
+        def reason(entry: Measured) -> str:
+            if by_speed and entry.p50_us > fastest:
+                return f"it is not better, and takes {told_us(entry.p50_us)} against {told_us(fastest)}"
+            return f"it has {scores[entry.variant.digest]:.3f} against {highest:.3f} by the owner's weights"
 
-def _keep_best_quality(left: list[Measured], keep: _Keep) -> None:
-    best = max((entry.variant.quality for entry in left), key=_quality_rank)
-    if best is None:
-        return
-    keep(
-        lambda entry: entry.variant.quality is not None and equal_quality(best, entry.variant.quality),
-        lambda entry: _worse(best, entry.variant.quality),
-    )
+        # Sums of the same numbers in another order differ in their last bits.
+        self.keep(lambda entry: scores[entry.variant.digest] >= highest - 1e-9, reason)
 
+    def _scores(self) -> dict[str, float]:
+        """Return for each that is left the weighted sum of its parts of the best, 0 to 1; what is equal counts as 1."""
+        weights = self._rules.weights
+        best = quality.best_of(entry.variant for entry in self.left)
+        fastest = min(entry.p50_us for entry in self.left)
+        soon = fastest + max(EQUAL_SPEED_FRACTION * fastest, EQUAL_SPEED_OF_TARGET * self.target_us)
+        smallest = min(entry.held_bytes for entry in self.left) + EQUAL_MEMORY_BYTES
+        thriftiest = min(entry.cpu_us for entry in self.left) * (1 + EQUAL_SPEED_FRACTION)
+        total = weights.quality + weights.speed + weights.memory + weights.energy
+        scores = {}
+        for entry in self.left:
+            same = best is None or quality.equal(best, entry.variant)
+            of_best = 1.0 if same or best is None else quality.share(best.quality, entry.variant.quality)
+            scores[entry.variant.digest] = (
+                weights.quality * of_best
+                + weights.speed * _part(soon, entry.p50_us)
+                + weights.memory * _part(smallest, entry.held_bytes)
+                + weights.energy * _part(thriftiest, entry.cpu_us)
+            ) / total
+        return scores
 
-def _keep_fastest(left: list[Measured], keep: _Keep, target_us: float) -> None:
-    fastest = min(entry.p50_us for entry in left)
-    limit = fastest + max(EQUAL_SPEED_FRACTION * fastest, EQUAL_SPEED_OF_TARGET * target_us)
-    keep(
-        lambda entry: entry.p50_us <= limit,
-        lambda entry: f"it is not better, and takes {_time(entry.p50_us)} against {_time(fastest)}",
-    )
-
-
-def _keep_preferred(left: list[Measured], keep: _Keep) -> None:
-    """Leave one of variants that are equal in quality and speed."""
-    if any(entry.variant.reproducible for entry in left):
-        keep(
-            lambda entry: entry.variant.reproducible,
-            lambda _: "it is as good and as fast, but other kinds of machines cannot check its outputs bit for bit",
+    def keep_preferred(self) -> None:
+        """Leave one of variants that are equal in quality and in what the owner cares for."""
+        if any(entry.checked for entry in self.left):
+            self.keep(
+                lambda entry: entry.checked,
+                lambda _: "it is as good and as fast, but there is nothing to check its outputs against",
+            )
+        if any(entry.variant.reproducible for entry in self.left):
+            self.keep(
+                lambda entry: entry.variant.reproducible,
+                lambda _: "it is as good and as fast, but other kinds of machines cannot check its outputs bit for bit",
+            )
+        smallest = min(entry.variant.size_bytes for entry in self.left)
+        self.keep(
+            lambda entry: entry.variant.size_bytes == smallest,
+            lambda entry: f"it is no better, and has {entry.variant.size_bytes} bytes against {smallest}",
         )
-    smallest = min(entry.variant.size_bytes for entry in left)
-    keep(
-        lambda entry: entry.variant.size_bytes == smallest,
-        lambda entry: f"it is no better, and has {entry.variant.size_bytes} bytes against {smallest}",
-    )
-    first = min(entry.variant.digest for entry in left)
-    keep(
-        lambda entry: entry.variant.digest == first,
-        lambda _: "it is equal in all that counts, and its digest comes later",
-    )
+        first = min(entry.variant.digest for entry in self.left)
+        self.keep(
+            lambda entry: entry.variant.digest == first,
+            lambda _: "it is equal in all that counts, and its digest comes later",
+        )
 
 
-def equal_quality(best: Quality, other: Quality) -> bool:
-    """Return whether `other` may in truth be as good as `best`.
-
-    The 95 % interval of a difference of two proportions, with one success and one failure added to each
-    side, which keeps it honest near 0 and 1 (A. Agresti and B. Caffo, The American Statistician 54 (2000)
-    280-288).
-    """
-    variance = 0.0
-    for quality in (best, other):
-        n = quality.n or 0
-        share = (quality.value * n + 1) / (n + 2)
-        variance += share * (1 - share) / (n + 2)
-    return abs(best.value - other.value) <= Z_95 * math.sqrt(variance)
+def _part(best: float, own: float) -> float:
+    return 1.0 if own <= best else best / own
 
 
-def _worse(best: Quality, other: Quality | None) -> str:
-    if other is None:
-        return f"nobody has measured its quality, and the best reaches {best.metric} {best.value:.3g}"
-    if best.metric == "top1":
-        told = f"it is right in {other.value:.1%} of the samples against {best.value:.1%}"
+def _worse(best: Variant, other: Variant) -> str:
+    if best.quality is None:
+        return f"nobody has measured what its form costs in quality, and {best.name} is nearer to the original"
+    if other.quality is None:
+        return f"nobody has measured its quality, and {best.name} has a {quality.told(best.quality)}"
+    what = "chance explains" if other.quality.n is not None and best.quality.metric in quality.SHARES else "counts"
+    return f"its {quality.told(other.quality)} is worse than {quality.told(best.quality)} by more than {what}"
+
+
+def _praise(winner: Measured, field: _Field) -> str:
+    found = winner.variant.quality
+    told = f"{told_us(winner.p50_us)} a sample"
+    if found is not None and found.metric in {"top1", "accuracy"} and found.n is not None:
+        told = f"right in {found.value:.1%} of {found.n} samples, {told}"
+    elif found is not None:
+        told = f"{quality.told(found)}{' as its source reports' if found.reported else ''}, {told}"
     else:
-        told = f"its {best.metric} is {other.value:.4g} against {best.value:.4g}"
-    return f"{told}, which is more than chance explains"
-
-
-def _quality_rank(quality: Quality | None) -> tuple[float, int]:
-    if quality is None:
-        return -math.inf, 0
-    # Of two equal values the one from more samples is the stricter standard.
-    return (quality.value if quality.higher_is_better else -quality.value), quality.n or 0
-
-
-def _praise(winner: Measured, lost: Iterable[Lost], target_us: float) -> str:
-    quality = winner.variant.quality
-    told = _time(winner.p50_us) + " a sample"
-    if quality is not None and quality.metric == "top1":
-        told = f"right in {quality.value:.1%} of {quality.n} samples, {told}"
-    if winner.p50_us > target_us:
-        return f"{told}: no variant keeps the {_time(target_us)} that are wanted, and this is among the fastest"
+        told = f"its quality is not known, {told}"
+    if not winner.checked:
+        told += ", its outputs unchecked for want of known answers"
+    if winner.p50_us > field.target_us:
+        return f"{told}: no variant keeps the {told_us(field.target_us)} that are wanted, and this is the best of those"
     if winner.variant.reproducible:
         told += ", and other kinds of machines can check its outputs bit for bit"
-    return told if any(True for _ in lost) else f"{told}; no other variant was measured"
+    return told if field.lost else f"{told}; no other variant was measured"
 
 
-def _by_name(lost: Iterable[Lost]) -> tuple[Lost, ...]:
+def by_name(lost: Iterable[Lost]) -> tuple[Lost, ...]:
+    """Return the losers in the order of their names."""
     return tuple(sorted(lost, key=lambda entry: (entry.variant.name, entry.variant.digest)))
 
 
-def _mb(size_bytes: float) -> str:
+def told_mb(size_bytes: float) -> str:
+    """Return a size as people read it."""
     return f"{size_bytes / 1e6:.0f} MB"
 
 
-def _time(microseconds: float) -> str:
+def told_us(microseconds: float) -> str:
+    """Return a time as people read it."""
     return f"{microseconds / 1000:.3g} ms" if microseconds >= 1000 else f"{microseconds:.0f} µs"

@@ -1,6 +1,6 @@
 """Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
 
-from edge_agent.settings.fields import Flag, parse_host_port
+from edge_agent.settings.fields import Flag, pairs, parse_host_port
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
 from edge_agent.settings.model import Agent, Broker, Coordinator, Limits, Log, Network, Settings
@@ -22,6 +22,7 @@ __all__ = [
     "Settings",
     "default_paths",
     "load",
+    "pairs",
     "parse_host_port",
     "plain",
 ]

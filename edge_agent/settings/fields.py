@@ -64,6 +64,23 @@ SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=Fal
 MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]
 Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._=-]{0,63}$")]
 FamilyPattern = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}$")]
+FamilyValue = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}=[0-9]{1,6}(\.[0-9]{1,6})?$")]
+Weight = Annotated[str, Field(pattern=r"^(quality|speed|memory|energy)=[0-9]{1,6}(\.[0-9]{1,6})?$")]
+
+
+def pairs(texts: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """Split each `NAME=NUMBER`."""
+    split = (text.partition("=") for text in texts)
+    return tuple((name, float(number)) for name, _, number in split)
+
+
+def weigh_something(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Check weights: each once, and not all of them 0."""
+    if len(dict(pairs(texts))) < len(texts):
+        raise ValueError("must say each weight once")
+    if not any(number for _, number in pairs(texts)):
+        raise ValueError("must have a weight above 0, for example quality=1, speed=1")
+    return texts
 
 
 class Section(BaseModel):

@@ -16,13 +16,16 @@ from edge_agent.settings.fields import (
     MIB,
     Derived,
     FamilyPattern,
+    FamilyValue,
     Flag,
     Label,
     MessageBytes,
     Seconds,
     SecondsOrNever,
+    Weight,
     broker_url,
     http_address,
+    weigh_something,
 )
 from edge_agent.settings.fields import Section as _Section
 
@@ -140,6 +143,21 @@ class Agent(_Section):
     )
     memory_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         default=0.5, description="Share of the free memory that models may take."
+    )
+    values: Annotated[tuple[FamilyValue, ...], Field(max_length=256)] = Field(
+        default=(),
+        description="What families are worth to you when not all fit: `PATTERN=NUMBER`, the first that fits counts, "
+        "1 where none does, 0 never serves it.",
+    )
+    weights: Annotated[tuple[Weight, ...], AfterValidator(weigh_something)] = Field(
+        default=("quality=1", "speed=1"),
+        description="What counts between variants of a family: `quality`, `speed`, `memory`, `energy`, each "
+        "`NAME=NUMBER`; what is not named counts nothing.",
+    )
+    max_quality_drop_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.02,
+        description="A variant whose reported quality is further below the best of its family, as a share of that, "
+        "is not served.",
     )
     worker_idle_seconds: SecondsOrNever = Field(
         default=0.0, description="Stop a worker without work after so long, to free its memory; 0 keeps it."

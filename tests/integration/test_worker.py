@@ -22,8 +22,6 @@ import pytest
 from edge_agent.errors import ResourceError, WorkerError
 from edge_agent.inference import launch, process
 from edge_agent.inference.events import (
-    CanaryDone,
-    CanaryFailed,
     LoadFailed,
     ModelLoaded,
     Port,
@@ -34,8 +32,6 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.inference.handle import Worker
-from edge_agent.models.catalogue import BUILTIN_DIR, Golden, builtin
-from edge_agent.models.golden import Case, encode_cases
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
 
 LOG = logging.getLogger("test.worker")
@@ -221,8 +217,6 @@ def test_no_descriptor_is_left_behind(shared: Heard) -> None:
         shared.load(onnx_models.doubling())
         shared.worker.load(TWO, onnx_models.file_of(b"garbage"))
         shared.next(LoadFailed)
-        shared.worker.canary(TWO, onnx_models.file_of(b"garbage"), b"garbage", 0, tolerance=tolerance())
-        shared.next(CanaryFailed)
     assert count() == before
 
 
@@ -560,95 +554,6 @@ def test_a_sink_that_fails_is_heard_of(ready: Heard, monkeypatch: pytest.MonkeyP
     died = ready.next(WorkerDied)
     assert "Full" in died.message
     assert len(calls) == 2
-
-
-# -- the canary run
-# ---------------------------------------------------------------------------------------------------
-
-
-def tolerance(atol: float = 0.0, rtol: float = 0.0) -> Golden:
-    """Return a catalogue's entry on a golden file."""
-    return Golden(file="x.golden.cbor", digest="0" * 64, size_bytes=1, atol=atol, rtol=rtol)
-
-
-def golden(*pairs: tuple[Tensor, Tensor]) -> bytes:
-    """Return a golden file of runs with one input and one output."""
-    return encode_cases([Case((given,), (wanted,)) for given, wanted in pairs])
-
-
-def test_the_built_in_models_pass_their_canary_run(shared: Heard) -> None:
-    """Every variant that ships is right on this machine, and its figures make sense."""
-    for variant in builtin().families[0].variants:
-        fd = os.open(BUILTIN_DIR / variant.file, os.O_RDONLY)
-        content = (BUILTIN_DIR / variant.golden.file).read_bytes()
-        shared.worker.canary(variant.digest_bytes, fd, content, 0.05, tolerance=variant.golden)
-        done = shared.next(CanaryDone)
-        assert (done.digest, done.golden_ok, done.why) == (variant.digest_bytes, True, "")
-        assert done.runs > 1
-        assert 0 < done.p50_us <= done.p95_us < 50_000
-        assert done.load_ms > 0
-        assert 0 <= done.peak_bytes < 100 * MIB
-        assert done.threads == 1
-
-
-def test_a_variant_that_computes_wrongly_is_found(shared: Heard) -> None:
-    """One element outside the tolerance in the second case is enough; inside the tolerance it passes."""
-    content = golden((floats(1, 2), floats(2, 4, name="out0")), (floats(1, 2), floats(2, 4.5, name="out0")))
-    for allowed, ok in ((0.4, False), (0.6, True)):
-        model = onnx_models.file_of(onnx_models.doubling())
-        shared.worker.canary(TWO, model, content, 0, tolerance=tolerance(atol=allowed))
-        done = shared.next(CanaryDone)
-        assert done.golden_ok is ok
-        assert done.why == ("" if ok else "case 2: element 1 of the output 'out0' is 4 instead of 4.5")
-        assert done.runs == 1
-
-
-def test_a_canary_run_leaves_no_model_behind(shared: Heard) -> None:
-    """What was measured is not loaded by it."""
-    content = golden((floats(1), floats(2, name="out0")))
-    shared.worker.canary(
-        bytes([9]) * 32, onnx_models.file_of(onnx_models.doubling()), content, 0, tolerance=tolerance()
-    )
-    shared.next(CanaryDone)
-    assert shared.refused(floats(1), digest=bytes([9]) * 32).code == "worker"
-
-
-def test_a_canary_sees_the_memory_of_a_run(shared: Heard) -> None:
-    """The peak holds what a run takes, although it is given back after it."""
-    given, wanted = length(8), Tensor(TensorSpec("out0", DataType.FP32, (8,)), bytes(32))
-    big = Tensor(TensorSpec("in0", DataType.INT64, (1,)), struct.pack("<q", 30 * MIB // 4))
-    model = onnx_models.growing()
-    peaks = []
-    for case in ((given, wanted), (big, wanted)):
-        shared.worker.canary(TWO, onnx_models.file_of(model), golden(case), 0, tolerance=tolerance())
-        event = shared.events.get(timeout=WAIT_SECONDS)
-        if isinstance(event, CanaryDone):
-            peaks.append(event.peak_bytes)
-        else:
-            # 30 MiB of output are more than a golden file may have, and more than is sent.
-            assert isinstance(event, CanaryFailed)
-            assert event.code == "too-large"
-    assert len(peaks) == 1
-    assert peaks[0] < 16 * MIB
-
-
-@pytest.mark.parametrize(
-    ("model", "content", "code"),
-    [
-        (b"garbage", golden((floats(1), floats(2, name="out0"))), "model-load"),
-        (onnx_models.failing(), golden((floats(1), floats(2, name="out0"))), "model-run"),
-        (onnx_models.doubling(), golden((floats(1, name="x"), floats(2, name="out0"))), "bad-input"),
-        (onnx_models.doubling(), golden((floats(1), floats(2, name="y"))), "bad-input"),
-        (onnx_models.doubling(), b"not a golden file", "malformed"),
-    ],
-    ids=["no model", "fails", "other input", "other output", "no golden file"],
-)
-def test_a_canary_run_that_cannot_be_made_says_why(shared: Heard, model: bytes, content: bytes, code: str) -> None:
-    """A model that does not load, run or fit its golden file fails its canary run, and only that."""
-    shared.worker.canary(TWO, onnx_models.file_of(model), content, 0, tolerance=tolerance())
-    failed = shared.next(CanaryFailed)
-    assert (failed.digest, failed.code) == (TWO, code)
-    assert failed.message
 
 
 # -- nothing phones home, nothing is shared that need not be

@@ -313,7 +313,7 @@ def test_no_rule_goes_by_the_wall_clock() -> None:
             return commands
 
         agent.tell = tell  # type: ignore[method-assign] # every event passes the broken clock
-        tell(SpoolLoaded(()), LinkUp(1), agent.coordinator.hello(), PlanRequested())
+        agent.play_worker(tell(SpoolLoaded(()), LinkUp(1), agent.coordinator.hello(), PlanRequested()))
         agent.worker_up()
         for number in range(3):
             (run,) = of_type(tell(agent.coordinator.job(number)), RunModel)

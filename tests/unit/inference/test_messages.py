@@ -41,12 +41,12 @@ LOAD_FAILED: dict[str, object] = {"say": "load-failed", "digest": DIGEST, "code"
 CANARY_DONE: dict[str, object] = {
     "say": "canary-done",
     "digest": DIGEST,
-    "p50_us": 10,
-    "p95_us": 20,
-    "runs": 30,
     "load_us": 2500,
-    "peak_bytes": 1 << 20,
-    "threads": 2,
+    "load_peak_bytes": 1 << 19,
+    "steady_bytes": 1 << 18,
+    "run_peak_bytes": 1 << 20,
+    "times": [[2, 10, 20, 15, 30], [1, 14, 24, 13, 25]],
+    "not_finite": "",
     "cases": [[["y", "INT8", [1]]], [["y", "INT8", [2]]]],
 }
 CANARY_FAILED = {**LOAD_FAILED, "say": "canary-failed"}
@@ -92,7 +92,33 @@ def test_a_canary_run_is_judged_by_its_outputs() -> None:
     frame = Frame(dict(CANARY_DONE), PARTS["canary-done"])  # type: ignore[arg-type] # a dict of plain values
     done = messages.event_of(frame, judge)
     assert seen == [[(row("y", b"\x01"),), (row("y", b"\x02\x03"),)]]
-    assert done == CanaryDone(DIGEST, 10, 20, 30, 2.5, 1 << 20, golden_ok=False, why="case 2: wrong", threads=2)
+    assert done == CanaryDone(
+        DIGEST,
+        10,
+        20,
+        30,
+        2.5,
+        1 << 20,
+        golden_ok=False,
+        why="case 2: wrong",
+        threads=2,
+        load_peak_bytes=1 << 19,
+        steady_bytes=1 << 18,
+        run_peak_bytes=1 << 20,
+        cpu_us=15,
+        tried=((2, 10), (1, 14)),
+    )
+
+
+def test_a_canary_run_without_known_answers_is_unchecked_and_has_to_be_finite() -> None:
+    """It only shows that the model runs, and that what comes out are numbers."""
+    header = {**CANARY_DONE, "cases": []}
+    done = event(header)
+    assert isinstance(done, CanaryDone)
+    assert (done.golden_ok, done.checked) == (True, False)
+    done = event({**header, "not_finite": "the output 'y' has infinities"})
+    assert isinstance(done, CanaryDone)
+    assert (done.golden_ok, done.why) == (False, "the output 'y' has infinities")
 
 
 def test_a_canary_run_that_nobody_judges_is_refused() -> None:
@@ -173,7 +199,7 @@ def test_texts_of_a_worker_are_made_harmless() -> None:
 
 
 def test_the_cases_of_a_canary_command() -> None:
-    """Inputs and wanted outputs are read case by case; no case, or lists that do not match, are refused."""
+    """Inputs and wanted outputs are read case by case; lists that do not match are refused, none is made up for."""
     cases = [[["x", "INT8", [1]]], [["x", "INT8", [1]], ["z", "INT8", [1]]]]
     parts = [b"\x01", b"\x02", b"\x03"]
     found = messages.cases_of({"cases": cases, "wanted": [["y"], []]}, parts)
@@ -181,6 +207,23 @@ def test_the_cases_of_a_canary_command() -> None:
         messages.Case((row("x", b"\x01"),), ("y",)),
         messages.Case((row("x", b"\x02"), row("z", b"\x03")), ()),
     ]
-    for header in ({"cases": cases, "wanted": [["y"]]}, {"cases": [], "wanted": []}, {"cases": cases}):
+    assert messages.cases_of({"cases": [], "wanted": []}, []) == []
+    for header in ({"cases": cases, "wanted": [["y"]]}, {"cases": [], "wanted": [[]]}, {"cases": cases}):
         with pytest.raises(MalformedError):
             messages.cases_of(header, parts)  # type: ignore[arg-type] # wrong on purpose
+
+
+@pytest.mark.parametrize("wrong", [None, [], [0], [1, -1], [True], ["1"], [2000], [[1]]], ids=str)
+def test_the_threads_of_a_canary_command_are_whole_numbers_from_1(wrong: object) -> None:
+    """A worker that was to start a million threads would end the machine."""
+    assert messages.counts_of({"threads": [2, 1]}, "threads") == (2, 1)
+    with pytest.raises(MalformedError):
+        messages.counts_of({"threads": wrong}, "threads")  # type: ignore[dict-item] # wrong on purpose
+
+
+@pytest.mark.parametrize("wrong", [None, {}, [["N"]], [["N", -1]], [["N", True]], [[1, 1]], ["N"]], ids=str)
+def test_the_extents_of_a_canary_command_are_names_and_sizes(wrong: object) -> None:
+    """What the shapes of made-up inputs are made of."""
+    assert messages.extents_of({"extents": [["N", 4], ["length", 128]]}) == {"N": 4, "length": 128}
+    with pytest.raises(MalformedError):
+        messages.extents_of({"extents": wrong})  # type: ignore[dict-item] # wrong on purpose

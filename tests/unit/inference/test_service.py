@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import struct
@@ -9,9 +10,11 @@ import onnx_models
 import pytest
 
 from edge_agent.errors import InputError, MalformedError, PeerError, ResourceError, TooLargeError, WorkerError
-from edge_agent.inference import canary, frames, limits
+from edge_agent.inference import canary, frames, limits, samples
+from edge_agent.inference.events import Port
 from edge_agent.inference.service import Service, blame
-from edge_agent.inference.sessions import Session
+from edge_agent.inference.sessions import Output, Session
+from edge_agent.wire.tensors import DataType, TensorSpec
 
 ONE, TWO = bytes(32), bytes([2]) * 32
 ROW = struct.pack("<2f", 1, 2)
@@ -27,6 +30,9 @@ CANARY: dict[str, object] = {
     "do": "canary",
     "digest": TWO,
     "seconds": 0.01,
+    "within_seconds": 5.0,
+    "threads": [1],
+    "extents": [],
     "cases": [[["in0", "FP32", [2]]]],
     "wanted": [["out0"]],
     "max_output_bytes": 100,
@@ -69,8 +75,10 @@ def test_a_canary_run_answers_with_figures_and_outputs() -> None:
     (found,) = answers((CANARY, (ROW,), onnx_models.doubling()))
     assert found.parts == (struct.pack("<2f", 2, 4),)
     assert found.header["cases"] == [[["out0", "FP32", [2]]]]
-    assert isinstance(found.header["runs"], int)
-    assert found.header["runs"] > 1
+    ((threads, p50_us, p95_us, _, runs),) = found.header["times"]  # type: ignore[union-attr,misc]
+    assert threads == 1
+    assert runs > 1
+    assert 0 <= p50_us <= p95_us
 
 
 @pytest.mark.parametrize(
@@ -127,12 +135,56 @@ def test_times_are_sorted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The number of timed runs has a bound, and the quantiles are in order."""
     monkeypatch.setattr(canary, "MAX_RUNS", 7)
     fd = onnx_models.file_of(onnx_models.constant_text(b"fine"))
+    plan = canary.Plan([canary.Case((), ())], {}, (2, 1), seconds=0.0, within_seconds=60, max_output_bytes=100)
+    monkeypatch.setattr(canary, "WARM_UP_RUNS", 0)
     try:
-        found = canary.measure(fd, [canary.Case((), ())], 100, 60, 1)
+        found = canary.measure(fd, dataclasses.replace(plan, seconds=60))
     finally:
         os.close(fd)
-    assert found.runs == 7
-    assert found.p50_us <= found.p95_us
+    assert [times.runs for times in found.times] == [7, 7]
+    assert {times.threads for times in found.times} == {1, 2}
+    assert all(times.p50_us <= times.p95_us for times in found.times)
+    assert found.steady_bytes <= found.load_peak_bytes
+
+
+def test_no_further_number_of_threads_is_begun_when_the_time_is_over() -> None:
+    """A model that takes long to load is measured once."""
+    fd = onnx_models.file_of(onnx_models.doubling())
+    try:
+        plan = canary.Plan([], {"n": 4}, (2, 1), seconds=0.0, within_seconds=0.0, max_output_bytes=100)
+        found = canary.measure(fd, plan)
+    finally:
+        os.close(fd)
+    assert [times.threads for times in found.times] == [2]
+
+
+@pytest.mark.parametrize("datatype", list(DataType), ids=str)
+def test_inputs_are_made_up_for_every_type(datatype: DataType) -> None:
+    """Of the usual extents, and such that the model runs; what is not named is 1."""
+    fd = onnx_models.file_of(onnx_models.identity(datatype.value, shape=("n", 3, "m")))
+    try:
+        plan = canary.Plan([], {"n": 2}, (1,), seconds=0.0, within_seconds=5.0, max_output_bytes=0)
+        found = canary.measure(fd, plan)
+    finally:
+        os.close(fd)
+    assert found.outputs == []
+    assert found.not_finite == ""
+    (tensor,) = samples.make([Port("x", datatype, ("n", 3, "m"))], {"n": 2})
+    assert tensor.spec.shape == (2, 3, 1)
+    assert samples.make([Port("x", datatype, ("n", 3, "m"))], {"n": 2}) == (tensor,)
+
+
+def test_made_up_inputs_have_a_bound() -> None:
+    """Extents that multiply to more than a machine has are refused before room is made for them."""
+    with pytest.raises(InputError):
+        samples.make([Port("x", DataType.FP32, ("n", "n", "n"))], {"n": 10_000})
+
+
+def test_outputs_that_are_no_numbers_are_found() -> None:
+    """For want of known answers, that much can be said."""
+    spec = TensorSpec("y", DataType.FP32, (2,))
+    assert samples.not_finite([Output(spec, struct.pack("<2f", 1, 2))]) == ""
+    assert "'y' has infinities" in samples.not_finite([Output(spec, struct.pack("<2f", 1, float("nan")))])
 
 
 def test_sizes_of_this_process() -> None:

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.models.fit import Fit, Interval
+from edge_agent.models.quality import equal_quality
 from edge_agent.models.selection import (
+    IDLE_WORKER_BYTES,
     RESERVE_BYTES,
     Choice,
     Measured,
+    Rules,
+    Weights,
     choose,
-    equal_quality,
-    prune,
+    room_bytes,
     usable_bytes,
 )
 
@@ -27,12 +29,8 @@ if TYPE_CHECKING:
     MakeFamily = Callable[..., Family]
 
 MB = 1_000_000
-PLENTY = 8000 * MB
-
-
-def _fit(peak: float, latency_ms: float = 1.0) -> Fit:
-    memory, time = Interval(0, peak / 2, peak), Interval(latency_ms / 2, latency_ms, latency_ms * 2)
-    return Fit(memory, memory, memory, time, ())
+ANY_QUALITY = Rules(max_quality_drop=1.0)
+"""For tests of what is between sound variants; the gate has its own."""
 
 
 _POINTS = st.lists(
@@ -76,7 +74,9 @@ def _run(
 ) -> tuple[list[Measured], Choice]:
     measured = _measured(points, make_variant)
     family = make_family(*(entry.variant for entry in measured))
-    return measured, choose(measured, family, budget_bytes=budget)
+    return measured, choose(
+        measured, family, room_bytes=None if budget is None else usable_bytes(budget), rules=ANY_QUALITY
+    )
 
 
 @given(points=_POINTS, budget=st.integers(0, 2000 * MB))
@@ -120,7 +120,10 @@ def test_the_order_of_the_measurements_does_not_matter(
     measured, choice = _run(points, budget, make_variant, make_family)
     family = make_family(*(entry.variant for entry in measured))
     random.Random(seed).shuffle(measured)
-    assert choose(measured, family, budget_bytes=budget) == choice
+    assert (
+        choose(measured, family, room_bytes=None if budget is None else usable_bytes(budget), rules=ANY_QUALITY)
+        == choice
+    )
 
 
 @given(points=_POINTS, budget=st.integers(0, 2000 * MB), more=st.integers(0, 2000 * MB))
@@ -144,80 +147,37 @@ def test_more_memory_never_leaves_less_to_choose(
 
 @given(budget=st.integers(0, 10**13), more=st.integers(0, 10**12))
 def test_the_reserve_is_kept_and_grows_with_the_machine(budget: int, more: int) -> None:
-    """10 % or 128 MB, whichever is more; more memory never gives less room."""
+    """10 % or 128 MB, whichever is more, but no more than a quarter; more memory never gives less room."""
     room = usable_bytes(budget)
-    assert room == 0 or (budget - room >= RESERVE_BYTES and budget - room >= budget // 10)
+    assert budget - room >= budget // 10
+    assert budget - room >= min(RESERVE_BYTES, budget // 4)
+    assert room >= 3 * budget // 4 - 1
     assert room <= usable_bytes(budget + more)
 
 
 def test_the_reserve_by_example() -> None:
-    """At 512 MB the fixed part counts, at 4 GB the share."""
+    """A quarter up to 512 MB, 128 MB from there on, and a tenth from 1.28 GB on: small boards are of use, too."""
+    assert usable_bytes(100 * MB) == 75 * MB
+    assert usable_bytes(256 * MB) == 192 * MB
     assert usable_bytes(512 * MB) == 384 * MB
     assert usable_bytes(4000 * MB) == 3600 * MB
-    assert usable_bytes(100 * MB) == 0
+    assert usable_bytes(0) == 0
 
 
-@given(
-    peaks=st.lists(st.integers(0, 900 * MB), min_size=1, max_size=8),
-    budget=st.integers(0, 1500 * MB),
-    more=st.integers(0, 500 * MB),
-    seed=st.integers(0, 1000),
-)
-def test_pruning_keeps_only_what_surely_fits(
-    peaks: list[int],
-    budget: int,
-    more: int,
-    seed: int,
-    *,
-    make_variant: MakeVariant,
-    make_family: MakeFamily,
-) -> None:
-    """Bounded in number, monotone in memory, independent of order, and every variant is accounted for."""
-    variants = [make_variant(f"v{number}", quality=0.9) for number in range(len(peaks))]
-    fits = {v.digest: _fit(peak, 1 + peak / MB) for v, peak in zip(variants, peaks, strict=True)}
-    pruned = prune(make_family(*variants), fits, budget)
-    for variant in pruned.candidates:
-        assert fits[variant.digest].peak_bytes.high <= usable_bytes(budget)
-    assert len(pruned.candidates) <= 4
-    assert len(pruned.candidates) + len(pruned.rejected) == len(variants)
-    roomy = prune(make_family(*variants), fits, budget + more, max_candidates=8)
-    assert set(pruned.candidates) <= set(roomy.candidates)
-    random.Random(seed).shuffle(variants)
-    assert prune(make_family(*variants), fits, budget) == pruned
-
-
-def test_the_most_promising_come_first(make_variant: MakeVariant, make_family: MakeFamily) -> None:
-    """Quality, then speed; what surely misses the target comes last; beyond the limit it says so."""
-    good, quick = make_variant("good", quality=0.99), make_variant("quick", quality=0.95)
-    slow, brisk = make_variant("slow", quality=1.0), make_variant("brisk", quality=0.95)
-    unknown = make_variant("unknown")
-    fits = {
-        good.digest: _fit(MB, 5),
-        quick.digest: _fit(MB, 1),
-        brisk.digest: _fit(MB, 2),
-        slow.digest: _fit(MB, 100),
-    }
-    pruned = prune(make_family(slow, brisk, quick, good, unknown), fits, PLENTY, max_candidates=3)
-    assert pruned.candidates == (good, quick, brisk)
-    assert [(lost.variant.name, lost.reason) for lost in pruned.rejected] == [
-        ("slow", "3 others promise more, by their quality and predicted speed"),
-        ("unknown", "nothing is known about what it would cost here"),
-    ]
-
-
-def test_what_does_not_fit_is_told_with_the_numbers(make_variant: MakeVariant, make_family: MakeFamily) -> None:
-    """The owner sees what it would take and what there is."""
-    variant = make_variant()
-    pruned = prune(make_family(variant), {variant.digest: _fit(400 * MB)}, 512 * MB)
-    assert pruned.candidates == ()
-    assert pruned.rejected[0].reason == "it may take 400 MB, and of 512 MB only 384 MB may be used"
+@given(budget=st.integers(0, 10**12), more=st.integers(0, 10**11), share=st.floats(0.01, 1.0))
+def test_the_room_keeps_the_reserve_the_share_and_a_worker(budget: int, more: int, share: float) -> None:
+    """What models may take is never above the owner's share, nor does it leave less than the reserve and a worker."""
+    room = room_bytes(budget, share)
+    assert room <= budget * share
+    assert room == 0 or room + IDLE_WORKER_BYTES <= usable_bytes(budget)
+    assert room <= room_bytes(budget + more, share)
 
 
 def _duel(
-    make_family: MakeFamily, *entries: Measured, target_ms: float = 20.0
+    make_family: MakeFamily, *entries: Measured, target_ms: float = 20.0, rules: Rules = ANY_QUALITY
 ) -> tuple[str | None, dict[str, str], str]:
     family = make_family(*(entry.variant for entry in entries), target_ms=target_ms)
-    choice = choose(entries, family)
+    choice = choose(entries, family, rules=rules)
     name = choice.chosen.variant.name if choice.chosen else None
     return name, {lost.variant.name: lost.reason for lost in choice.lost}, choice.why
 
@@ -228,7 +188,7 @@ def test_clearly_better_quality_beats_speed(make_variant: MakeVariant, make_fami
     quick = Measured(make_variant("quick", quality=0.90), 1_000, MB, golden_ok=True)
     name, lost, why = _duel(make_family, good, quick)
     assert name == "good"
-    assert "90.0% of the samples against 99.0%" in lost["quick"]
+    assert lost["quick"] == "its top1 of 90.00% is worse than top1 of 99.00% by more than chance explains"
     assert "right in 99.0% of 364 samples, 10 ms" in why
 
 
@@ -328,3 +288,82 @@ def test_wrong_use_is_refused(make_variant: MakeVariant, make_family: MakeFamily
         choose([entry], make_family(make_variant("other")))
     with pytest.raises(ValueError, match="negative"):
         Measured(make_variant(), -1, 0, golden_ok=True)
+
+
+def test_a_variant_whose_reported_quality_is_broken_is_never_chosen(
+    make_variant: MakeVariant, make_family: MakeFamily
+) -> None:
+    """As the public 8-bit PP-ResNet50, 82.28 % to 0.22 %: not even alone, or where all others are too slow."""
+    good = Measured(make_variant("good", quality=0.8228, n=50_000), 900_000, MB, golden_ok=True)
+    broken = Measured(make_variant("broken", quality=0.0022, n=50_000), 100, MB, golden_ok=True)
+    name, lost, _ = _duel(make_family, good, broken, rules=Rules())
+    assert name == "good"
+    assert "agent.max_quality_drop" in lost["broken"]
+    family = make_family(good.variant, broken.variant)
+    assert choose([broken], family).chosen is None
+
+
+def test_the_owner_decides_how_large_a_drop_is_served(make_variant: MakeVariant, make_family: MakeFamily) -> None:
+    """What the gate allows is slower or faster, better or worse, and no longer broken."""
+    good = Measured(make_variant("good", quality=0.80, n=50_000), 50_000, MB, golden_ok=True)
+    worse = Measured(make_variant("worse", quality=0.76, n=50_000), 1_000, MB, golden_ok=True)
+    assert _duel(make_family, good, worse, rules=Rules())[0] == "good"
+    assert _duel(make_family, good, worse, rules=Rules(max_quality_drop=0.06))[0] == "worse"
+
+
+def test_what_nobody_measured_goes_behind_what_is_known(make_variant: MakeVariant, make_family: MakeFamily) -> None:
+    """An unknown quality is no perfect one; of unknown ones the original goes first, within the target."""
+    known = Measured(make_variant("known", quality=0.7), 5_000, MB, golden_ok=True)
+    unknown = Measured(make_variant("unknown").model_copy(update={"quality": None}), 1_000, MB, golden_ok=True)
+    name, lost, _ = _duel(make_family, known, unknown)
+    assert name == "known"
+    assert "nobody has measured its quality" in lost["unknown"]
+    int8 = make_variant("int8", format="qdq").model_copy(update={"quality": None})
+    quick = Measured(int8, 500, MB, golden_ok=True)
+    name, lost, why = _duel(make_family, unknown, quick)
+    assert name == "unknown"
+    assert "nobody has measured what its form costs" in lost["int8"]
+    assert "its quality is not known" in why
+    assert _duel(make_family, unknown, quick, target_ms=0.8)[0] == "int8"
+
+
+def test_the_owners_weights_decide_between_equally_good_ones(
+    make_variant: MakeVariant, make_family: MakeFamily
+) -> None:
+    """Speed unless they say otherwise; memory and energy where they do."""
+    quick = Measured(make_variant("quick"), 5_000, 400 * MB, golden_ok=True, steady_bytes=300 * MB, cpu_us=20_000)
+    small = Measured(make_variant("small"), 9_000, 100 * MB, golden_ok=True, steady_bytes=60 * MB, cpu_us=15_000)
+    thrifty = Measured(make_variant("thrifty"), 12_000, 200 * MB, golden_ok=True, steady_bytes=150 * MB, cpu_us=6_000)
+    entries = (quick, small, thrifty)
+    assert _duel(make_family, *entries)[0] == "quick"
+    name, lost, _ = _duel(make_family, *entries, rules=Rules(Weights(quality=1, speed=1, memory=3)))
+    assert name == "small"
+    assert "by the owner's weights" in lost["quick"]
+    assert _duel(make_family, *entries, rules=Rules(Weights(quality=1, speed=0, energy=1)))[0] == "thrifty"
+
+
+def test_without_anybody_in_time_the_weights_weigh_quality_too(
+    make_variant: MakeVariant, make_family: MakeFamily
+) -> None:
+    """An owner who cares for nothing but quality gets it, late as it is."""
+    good = Measured(make_variant("good", quality=0.99, n=50_000), 900_000, MB, golden_ok=True)
+    quick = Measured(make_variant("quick", quality=0.97, n=50_000), 400_000, MB, golden_ok=True)
+    assert _duel(make_family, good, quick)[0] == "quick"
+    assert _duel(make_family, good, quick, rules=Rules(Weights(quality=1, speed=0), 1.0))[0] == "good"
+
+
+def test_outputs_that_were_checked_go_before_unchecked_ones(make_variant: MakeVariant, make_family: MakeFamily) -> None:
+    """Of equals; and the winner says that nothing was there to check it against."""
+    sure = Measured(make_variant("sure", size_bytes=9), 100, MB, golden_ok=True)
+    loose = Measured(make_variant("loose", size_bytes=1), 100, MB, golden_ok=True, checked=False)
+    name, lost, _ = _duel(make_family, sure, loose)
+    assert name == "sure"
+    assert "nothing to check its outputs against" in lost["loose"]
+    assert "unchecked" in _duel(make_family, loose)[2]
+
+
+@pytest.mark.parametrize("weights", [(0, 0, 0, 0), (-1, 1, 0, 0), (float("inf"), 1, 0, 0)])
+def test_weights_that_weigh_nothing_are_refused(weights: tuple[float, ...]) -> None:
+    """A defect of the caller, or a setting that was not checked."""
+    with pytest.raises(ValueError, match="weights"):
+        Weights(*weights)

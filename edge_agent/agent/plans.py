@@ -1,0 +1,81 @@
+"""What is known and decided about one family on this machine. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge_agent.models.selection import Lost, Measured, choose
+
+if TYPE_CHECKING:
+    from edge_agent.models.catalogue import Family, Variant
+    from edge_agent.models.selection import Rules
+    from edge_agent.models.trials import Trials
+
+
+@dataclass(slots=True)
+class Plan:
+    """One family.
+
+    Attributes:
+        family: as the catalogue has it.
+        trials: the search for its variant; None if the family is not considered at all.
+        why: why its variant was chosen, or why the family is not served.
+        chosen: what is served; None if the family is not.
+        loaded: whether the worker has it.
+        deaths: of the worker in a row, over loading it.
+        over: whether the search is.
+        disturbed: variants that were measured while jobs ran, and how often.
+    """
+
+    family: Family
+    trials: Trials | None = None
+    why: str = ""
+    chosen: Measured | None = None
+    loaded: bool = False
+    deaths: int = 0
+    over: bool = False
+    disturbed: dict[str, int] = field(default_factory=dict)
+    reasons: list[Lost] = field(default_factory=list)
+
+    @property
+    def candidates(self) -> tuple[Variant, ...]:
+        """The variants that are neither measured nor ruled out, while the search goes on."""
+        return () if self.trials is None or self.over else self.trials.open
+
+    @property
+    def measured(self) -> list[Measured]:
+        """What was measured, or is remembered."""
+        return [] if self.trials is None else self.trials.measured
+
+    @property
+    def lost(self) -> list[Lost]:
+        """Why each variant that is not served is not, as far as that is known by now."""
+        if self.trials is None:
+            return self.reasons
+        if not self.over:
+            return list(self.trials.lost)
+        served = None if self.chosen is None else self.chosen.variant
+        return [lost for lost in self.reasons if lost.variant != served]
+
+    def finish(self) -> Measured | None:
+        """End the search; return the best variant, if any, with `why` and the reasons for all others in place."""
+        if self.trials is None:
+            return None
+        self.over = True
+        choice = self.trials.choice()
+        self.why, self.reasons = choice.why, list(choice.lost)
+        return choice.chosen
+
+    def options(self, rules: Rules) -> tuple[Measured, ...]:
+        """Return what may serve the family, the best first, each next one the best of what is left."""
+        if self.trials is None:
+            return ()
+        if not self.over:
+            return () if self.chosen is None else (self.chosen,)
+        left = list(self.trials.measured)
+        found: list[Measured] = []
+        while (best := choose(left, self.family, rules=rules).chosen) is not None:
+            found.append(best)
+            left.remove(best)
+        return tuple(found)
