@@ -85,11 +85,12 @@ class ManualClock:
 
     def __init__(self, monotonic: float = 1000.0) -> None:
         self.monotonic = monotonic
+        self.wall_jump_ms = 0
 
     @property
     def now(self) -> Now:
         """The present moment."""
-        return Now(self.monotonic, START_MS + int(self.monotonic * 1000))
+        return Now(self.monotonic, START_MS + self.wall_jump_ms + int(self.monotonic * 1000))
 
     def advance(self, seconds: float) -> Now:
         """Let time pass."""

@@ -41,7 +41,10 @@ def found_version(path: Path) -> int | None:
     """
     if not path.exists() or not path.stat().st_size:
         return None
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=PATIENCE_SECONDS)) as reader:
+    # Without a log nobody has it open: then not even the files are made that readers share.
+    alone = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    address = f"{path.absolute().as_uri()}?mode=ro{alone}"
+    with closing(sqlite3.connect(address, uri=True, timeout=PATIENCE_SECONDS)) as reader:
         if reader.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'meta'").fetchone() is None:
             return None
         row = reader.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()

@@ -117,6 +117,30 @@ def test_asynchronous_job_is_kept(network: Network) -> None:
         assert client.get(state["receipt"]).headers["content-type"] == "application/cose"
 
 
+def test_options_of_a_job_reach_the_scheduler(network: Network) -> None:
+    """A class that an answer names can be asked for again; what no machine is, is refused at once."""
+    about = network.about
+    with httpx.Client(base_url=about["http"], trust_env=False) as client:
+
+        def infer(**parameters: object) -> httpx.Response:
+            return client.post("/v2/models/digits/infer", json={**request_of_first_scan(), "parameters": parameters})
+
+        first = infer(client="reports", priority=3).json()
+        klass = first["parameters"]["class"]
+        again = infer(**{"class": klass}).json()
+        assert (again["parameters"]["class"], again["outputs"]) == (klass, first["outputs"])
+        (agent,) = client.get("/api/v1/agents").json()
+        assert (agent["classes"], agent["loaded"]) == ({"digits": klass}, ["digits"])
+        assert abs(agent["clock_skew_ms"]) < 10_000
+        for elsewhere in ({"labels": "gpu"}, {"owner": "ada"}, {"class": "0" * 32}):
+            refused = infer(**elsewhere)
+            assert (refused.status_code, refused.json()["code"]) == (503, "no-agent")
+            assert int(refused.headers["Retry-After"]) > 0
+        (listed,) = client.get("/api/v1/jobs?client=reports").json()
+        assert (listed["job_id"], listed["priority"], listed["class"]) == (first["parameters"]["job_id"], 3, klass)
+        assert len(client.get("/api/v1/jobs").json()) == 2
+
+
 def test_state_directory_is_used_by_one_at_a_time(network: Network) -> None:
     """A second `up` on the same state says so and changes nothing."""
     second = edge_agent("up", "--state", str(network.state))

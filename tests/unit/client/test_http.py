@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from edge_agent.client import Client
+from edge_agent.client import Client, JobOptions, Placement
 from edge_agent.errors import InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError, UsageError
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
@@ -154,3 +154,68 @@ def test_asynchronous_job_insists_on_its_variant() -> None:
         client.submit_json("digits", b"{}", version="fp32")
         client.submit_json("digits", b"{}")
     assert paths == ["/api/v1/models/digits/versions/fp32/jobs", "/api/v1/models/digits/jobs"]
+
+
+def test_options_of_a_job_travel_in_its_parameters() -> None:
+    """Beside those that the request has already; the key in its header, the same in every try."""
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json=ANSWER)
+
+    placement = Placement(("kitchen",), "ada", "0" * 32)
+    options = JobOptions(2.5, 7, "k", 3, placement, "reports")
+    request = json.dumps({"inputs": [], "parameters": {"sequence_id": 1}}).encode()
+    with client_of(handler) as client:
+        client.infer("digits", [INPUT], options=options)
+        client.infer_json("digits", request, options=options)
+        client.infer_json("digits", request)
+    sent = options.parameters()
+    del sent["idempotency_key"]
+    assert json.loads(seen[0].content)["parameters"] == sent
+    assert json.loads(seen[1].content)["parameters"] == {"sequence_id": 1, **sent}
+    assert seen[2].content == request
+    assert [one.headers["Idempotency-Key"] for one in seen[:2]] == ["k", "k"]
+
+
+@pytest.mark.parametrize("request_bytes", [b"[]", b"{", b'{"parameters": 3}'])
+def test_options_cannot_be_added_to_what_is_no_request(request_bytes: bytes) -> None:
+    """Told before anything is sent."""
+    with client_of(lambda _: httpx.Response(500)) as client, pytest.raises(InputError):
+        client.submit_json("digits", request_bytes, options=JobOptions(priority=1))
+
+
+def test_a_deadline_of_the_job_is_also_the_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go on trying for a minute and a half for a job that has two seconds."""
+    now = [1000.0]
+    monkeypatch.setattr("edge_agent.client.http.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("edge_agent.client.http.time.sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    refusal = httpx.Response(503, json={"error": "no machine", "code": "no-agent", "retry": True})
+    with client_of(lambda _: refusal, deadline=90.0) as client, pytest.raises(JobFailedError):
+        client.infer("digits", [INPUT], options=JobOptions(deadline_seconds=2.0))
+    assert now[0] + 2.0 >= 1002.0
+    assert now[0] <= 1003.0
+
+
+def test_jobs_are_listed_and_cancelled() -> None:
+    """With what the client's name needs to stand in a URL."""
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(f"{request.method} {request.url.raw_path.decode()}")
+        return httpx.Response(200, json=[] if request.method == "GET" else {"state": "cancelled"})
+
+    with client_of(handler) as client:
+        assert client.jobs(3, "a b&c") == []
+        assert client.cancel("00" * 16) == {"state": "cancelled"}
+    assert seen == ["GET /api/v1/jobs?limit=3&client=a%20b%26c", f"DELETE /api/v1/jobs/{'00' * 16}"]
+
+
+@pytest.mark.parametrize("code", ["poison", "attempts-exhausted", "cancelled", "no-agent"])
+def test_how_a_job_failed_is_told_by_its_code(code: str) -> None:
+    """The codes of the coordinator come out as they went in."""
+    failure = httpx.Response(409, json={"error": "it failed", "code": code, "retry": False})
+    with client_of(lambda _: failure) as client, pytest.raises(JobFailedError) as caught:
+        client.infer("digits", [INPUT])
+    assert caught.value.error_code == code

@@ -7,6 +7,7 @@ import queue
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from edge_agent.coordinator.rows import pack_tensors, unpack_tensors
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import StateError
+from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
@@ -87,7 +89,13 @@ def _write(store: Store, *records: Record) -> None:
     assert len(writing.stored) == len(records)
 
 
-def _insert(job_id: bytes = JOB, *, idempotency_key: str | None = None, submitted_ms: int = 1000) -> InsertJob:
+def _insert(
+    job_id: bytes = JOB,
+    *,
+    idempotency_key: str | None = None,
+    submitted_ms: int = 1000,
+    **options: Any,  # noqa: ANN401 any field of a submission
+) -> InsertJob:
     submit = Submit(
         job_id=job_id,
         salt=b"s" * 32,
@@ -99,12 +107,13 @@ def _insert(job_id: bytes = JOB, *, idempotency_key: str | None = None, submitte
         request_digest=b"d" * 32,
         durable=False,
         deadline_seconds=60.0,
+        **options,
     )
     return InsertJob(submit, submitted_ms, submitted_ms + 60_000, 5)
 
 
-def _attempt(epoch: int = 1) -> InsertAttempt:
-    return InsertAttempt(JOB, epoch, AGENT.id, VARIANT, 7, 100, 2000)
+def _attempt(epoch: int = 1, job_id: bytes = JOB) -> InsertAttempt:
+    return InsertAttempt(job_id, epoch, AGENT.id, VARIANT, 7, 100, 2000)
 
 
 def _failed(job_id: bytes = JOB, ended_ms: int = 3000, epoch: int = 0) -> EndJob:
@@ -112,9 +121,9 @@ def _failed(job_id: bytes = JOB, ended_ms: int = 3000, epoch: int = 0) -> EndJob
     return EndJob(Outcome(job_id, JobState.FAILED, error=error), epoch, ended_ms)
 
 
-def _succeeded() -> EndJob:
+def _succeeded(job_id: bytes = JOB) -> EndJob:
     outcome = Outcome(
-        JOB,
+        job_id,
         JobState.SUCCEEDED,
         outputs=(scan(9),),
         receipt=b"receipt",
@@ -234,10 +243,13 @@ def test_agents_are_approved_before_and_after_they_were_first_seen(store: Store)
     save = SaveAgent("early", AGENT.raw, 3, "edge-agent/1", 1000)
     _write(store, save, SaveAgent("late", AGENT.raw, 4, "edge-agent/1", 1000))
     store.approve("late")
+    store.approve("early", owner="ada")
+    store.approve("early")
     store.approve("late", approved=False)
     found = {agent.id: agent for agent in store.agents()}
     assert (found["early"].approved, found["early"].session, found["early"].public_key) == (True, 3, AGENT.raw)
     assert (found["late"].approved, found["late"].session) == (False, 4)
+    assert (found["early"].owner, found["late"].owner) == ("ada", None)
 
 
 def test_what_an_agent_served_is_known_after_a_restart(store: Store) -> None:
@@ -323,6 +335,102 @@ def test_what_ended_long_ago_is_forgotten_and_nothing_else(store: Store) -> None
     assert _rows(store, schema.attempts) == []
     assert _rows(store, schema.results) == []
     assert store.forget_older(13_001, 3_000) == []
+
+
+def test_the_options_of_a_job_come_back(store: Store) -> None:
+    """Client, priority and every part of the placement."""
+    placement = Placement(("kitchen", "region=eu"), "ada", "0" * 32)
+    _write(store, _insert(client="reports", priority=-7, placement=placement))
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.client, job.priority, job.placement) == ("reports", -7, placement)
+    stored = store.job(JOB)
+    assert stored is not None
+    assert (stored.client, stored.priority) == ("reports", -7)
+
+
+def test_a_hedged_job_comes_back_with_both_attempts(store: Store) -> None:
+    """And goes on with the one that is left when the other ends."""
+    _write(store, _insert(), _attempt(1), replace(_attempt(2), agent_id="other", state=JobState.HEDGED))
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.state, job.epoch) == (JobState.HEDGED, 2)
+    assert [(a.epoch, a.agent_id) for a in job.attempts] == [(1, AGENT.id), (2, "other")]
+    _write(store, EndAttempt(JOB, 1, "lease-expired", 2500, state=JobState.LEASED))
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.state, job.epoch, [a.epoch for a in job.attempts]) == (JobState.LEASED, 2, [2])
+    assert (job.failures, job.failed_on) == (1, {AGENT.id})
+
+
+def test_the_second_attempt_of_a_job_that_succeeded_is_no_failure(store: Store) -> None:
+    """It was overtaken; each attempt keeps its own end."""
+    overtaken = EndAttempt(JOB, 2, "overtaken", 3000, state=None)
+    _write(store, _insert(), _attempt(1), replace(_attempt(2), state=JobState.HEDGED), overtaken, _succeeded())
+    assert [(row["epoch"], row["outcome"]) for row in _rows(store, schema.attempts)] == [
+        (1, "succeeded"),
+        (2, "overtaken"),
+    ]
+    assert store.accepted() == {VARIANT: 1}
+
+
+def test_workers_that_died_over_a_job_are_remembered(store: Store) -> None:
+    """A restart of ours does not let a poisonous job go round once more."""
+    died = EndAttempt(JOB, 1, "worker-died", 2500)
+    full = EndAttempt(JOB, 2, "queue-full", 2600)
+    _write(store, _insert(), _attempt(1), died, replace(_attempt(2), agent_id="other"), full)
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.state, job.failures, job.failed_on, job.killed) == (JobState.QUEUED, 1, {AGENT.id}, {AGENT.id})
+
+
+@pytest.mark.parametrize("jump_ms", [0, 3_600_000, -3_600_000, 50 * 365 * 86_400_000])
+def test_deadlines_survive_restarts_of_the_process_whatever_the_wall_clock_does(store: Store, jump_ms: int) -> None:
+    """Inside one boot they are exact: 20 of 60 seconds have passed."""
+    assert store.open_jobs(monotonic=10.0, wall_ms=0, lease_seconds=30.0, boot=7) == []
+    _write(store, replace(_insert(), deadline=160.0))
+    (job,) = store.open_jobs(monotonic=120.0, wall_ms=21_000 + jump_ms, lease_seconds=30.0, boot=7)
+    assert job.deadline == pytest.approx(160.0)
+    (late,) = store.open_jobs(monotonic=170.0, wall_ms=21_000 + jump_ms, lease_seconds=30.0, boot=7)
+    assert late.deadline == pytest.approx(160.0)  # it is over
+
+
+@pytest.mark.parametrize(("jump_ms", "left"), [(0, 40.0), (3_600_000, 30.0), (-3_600_000, 60.0)])
+def test_after_a_start_of_the_machine_deadlines_are_bounded_and_then_exact_again(
+    store: Store, jump_ms: int, left: float
+) -> None:
+    """Neither over at once nor further away than ever; and further restarts in that boot add nothing."""
+    store.open_jobs(monotonic=10.0, wall_ms=0, lease_seconds=30.0, boot=7)
+    _write(store, replace(_insert(), deadline=160.0))
+    wall_ms = 21_000 + jump_ms
+    (job,) = store.open_jobs(monotonic=5.0, wall_ms=wall_ms, lease_seconds=30.0, boot=8)
+    assert job.deadline == pytest.approx(5.0 + left)
+    for monotonic in (15.0, 25.0):
+        (again,) = store.open_jobs(monotonic=monotonic, wall_ms=wall_ms, lease_seconds=30.0, boot=8)
+        assert again.deadline == pytest.approx(5.0 + left, abs=0.002)
+
+
+def test_the_age_of_the_database_goes_by_the_monotonic_clock(store: Store) -> None:
+    """No jump of the wall clock makes receipts old; between two boots a day counts at most, and nothing backwards."""
+    day = 86_400_000
+    readings = [
+        (7, 10.0, 0, 0),
+        (7, 70.0, 60_000, 60_000),
+        (7, 71.0, 50 * 365 * day, 61_000),
+        (7, 72.0, -day, 62_000),
+        (8, 5.0, 1_000_000, 62_000 + day),
+        (9, 5.0, 0, 62_000 + day),
+        (9, 6.0, 0, 63_000 + day),
+    ]
+    for boot, monotonic, wall_ms, age_ms in readings:
+        assert store.age_ms(boot=boot, monotonic=monotonic, wall_ms=wall_ms) == age_ms
+
+
+def test_the_newest_jobs_are_listed_first(store: Store) -> None:
+    """So many as are asked for, of one client or of all, without their tensors."""
+    for number in range(1, 5):
+        client = "a" if number % 2 else "b"
+        _write(store, _insert(bytes([number]) * 16, submitted_ms=number * 1000, client=client))
+    _write(store, _attempt(job_id=b"\4" * 16), _succeeded(b"\4" * 16))
+    assert [job.id[0] for job in store.newest_jobs(3)] == [4, 3, 2]
+    (first, _) = store.newest_jobs(10, "b")
+    assert (first.id[0], first.state, first.outputs, first.agent_id) == (4, JobState.SUCCEEDED, (), AGENT.id)
 
 
 # -- the writer ---------------------------------------------------------------------------------------------------
