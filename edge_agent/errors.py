@@ -137,6 +137,14 @@ class DigestMismatchError(PeerError):
     default_hint = "The bytes were changed on the way or on disk: fetch them again."
 
 
+class CatalogueRefusedError(PeerError):
+    """What a catalogue's address gave is not signed as the pinned root demands, or is older than what is known."""
+
+    code = "catalogue-refused"
+    codes = ("catalogue-expired",)
+    default_hint = "What was known before stays in use; ask the catalogue's operator, or look at who is in between."
+
+
 # -- the machine's resources --------------------------------------------------------------------------------------
 
 

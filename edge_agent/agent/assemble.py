@@ -14,12 +14,12 @@ from edge_agent.agent.wishes import rules, values
 from edge_agent.folders import make_private
 from edge_agent.inference.installed import installed, runtime_name
 from edge_agent.models import experience_file
-from edge_agent.models.catalogue import builtin
 from edge_agent.models.content import Content
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.obstacles import Here
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
+from edge_agent.published import known_now, source_of, watch
 from edge_agent.settings import Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
@@ -58,9 +58,13 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
         inbox_messages=settings.limits.inbox_messages,
         inbox_bytes=settings.limits.inbox_bytes,
     )
-    store = Store(content=Content(settings.models.dir))
+    content = Content(settings.models.dir)
+    store = Store(content=content)
     summary = summarise(machine, own.labels, circumstances(settings, machine, store))
-    return Agent(options, key, coordinator_key, builtin(), store, summary)
+    source = source_of(settings, own.state_dir)
+    known = known_now(source)
+    watching = watch(source, known, log, content.changed_at)
+    return Agent(options, key, coordinator_key, known.served, store, summary, watching)
 
 
 def circumstances(settings: Settings, machine: Profile, store: Store) -> Circumstances:

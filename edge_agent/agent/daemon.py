@@ -19,6 +19,7 @@ from typing import Any
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     CancelCanary,
+    CatalogueChanged,
     Command,
     Event,
     Exit,
@@ -58,6 +59,7 @@ from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue, Variant
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
+from edge_agent.models.watch import Watch
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
 from edge_agent.notes import Journal, Note
 from edge_agent.wire.keys import PublicKey, SigningKey
@@ -125,6 +127,7 @@ class Agent:
         catalogue: what may be offered.
         store: where the models are.
         machine: what this machine is.
+        watch: keeps an eye on a published catalogue, if there is one.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 each is a seam
@@ -135,7 +138,9 @@ class Agent:
         catalogue: Catalogue,
         store: Store,
         machine: MachineSummary,
+        watch: Watch | None = None,
     ) -> None:
+        self._watch = watch
         self._journal = Journal(log)
         self._options = options
         self._store = store
@@ -209,6 +214,8 @@ class Agent:
         self._inbox.put(self._spooling.load())  # before the first birth, which lists it
         link.start()
         self._inbox.put(PlanRequested())
+        if self._watch is not None:
+            self._watch.start(lambda known: self._inbox.put(CatalogueChanged(known.served)))
         try:
             while self._exit_status is None:
                 event = self._next_event()
@@ -218,6 +225,8 @@ class Agent:
                     on_online()
                     on_online = None
         finally:
+            if self._watch is not None:
+                self._watch.stop()
             self._canaries.cancel()
             self._worker.stop(WORKER_STOP_SECONDS)
             link.stop(LINK_STOP_SECONDS)

@@ -18,6 +18,7 @@ from edge_agent.cli.passphrases import asker, first_line, new_passphrase
 from edge_agent.cli.table import render
 from edge_agent.errors import InputError, UsageError
 from edge_agent.folders import take
+from edge_agent.models.catalogue import public_models
 from edge_agent.models.publishing import keyring
 from edge_agent.models.publishing.description import digests, read_family
 from edge_agent.models.publishing.elsewhere import sign_file
@@ -51,17 +52,18 @@ def init(args: argparse.Namespace) -> int:
                 f"The role {role} would need {needed} signatures and has fewer keys.",
                 hint=f"Name its keys with --public-key {role}=FILE; `edge-agent keygen` makes one on each machine.",
             )
+    families = public_models().families if args.default else ()
     passphrase = new_passphrase(ask=args.passphrase, file=args.passphrase_file)
     with take(args.folder):
         made = keyring.make_missing(layout, given, passphrase)
         keys = {role: [*given[role], *(key.public for key in made.get(role, []))] for role in ROLES}
-        repository = Repository.init(args.folder, keys, now=_now(), thresholds=thresholds, days=days)
+        repository = Repository.init(args.folder, keys, now=_now(), thresholds=thresholds, days=days, families=families)
         repository.sign([key for found in made.values() for key in found])
     own = ", ".join(f"{role}.key" for role in made)
     return _show(
         args,
         repository,
-        f"Made a repository in {args.folder}.",
+        f"Made a repository in {args.folder}, with {len(families)} families in its draft.",
         f"In keys/: {own or 'nothing'}. Keep them to yourself; a root key is best kept on a stick in a drawer.",
         "Next: edge-agent catalogue add, then edge-agent catalogue publish",
     )

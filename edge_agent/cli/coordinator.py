@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.models.known import Known
     from edge_agent.settings import Settings
 
 ACTIONS = ("run", "approve", "revoke", "agents")
@@ -49,6 +50,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "broker.url",
         "coordinator.http",
         "coordinator.state_dir",
+        "catalogue.url",
+        "catalogue.root_file",
         "log.level",
         "log.format",
     )
@@ -88,7 +91,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
+    from edge_agent.published import known_now, source_of, watch  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
     own = settings.coordinator
@@ -115,7 +118,10 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         retention_seconds=own.retention_hours * 3600,
     )
     listener = listen(*parse_host_port(own.http))
-    coordinator = Coordinator(options, key, Store(own.database, upgrade=True), builtin())
+    source = source_of(settings, own.state_dir)
+    known = known_now(source)
+    watching = watch(source, known, logging.getLogger("edge_agent.coordinator"))
+    coordinator = Coordinator(options, key, Store(own.database, upgrade=True), known.served)
     app = make_app(
         coordinator,
         max_request_bytes=own.max_request_bytes,
@@ -132,9 +138,21 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         write_ready_file(ready, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+
+        def adopt(found: Known) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(coordinator.adopt, found.served)
+
+        if watching is not None:
+            watching.start(adopt)
         return asyncio.ensure_future(serve(app, listener, stop, on_ready))
 
-    asyncio.run(coordinator.run(serve_http))
+    try:
+        asyncio.run(coordinator.run(serve_http))
+    finally:
+        if watching is not None:
+            watching.stop()
 
 
 def _admit(settings: Settings, agent_id: str | None, *, approved: bool, owner: str | None) -> int:

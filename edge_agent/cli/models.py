@@ -9,12 +9,12 @@ import argparse
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.parsing import Parser, new_command
+from edge_agent.cli.parsing import Parser, add_settings, new_command
 
 if TYPE_CHECKING:
     from edge_agent.cli.parsing import Subparsers
 
-MODULES = ("show", "files")
+MODULES = ("show", "files", "refresh")
 """Each is `edge_agent.cli.models_NAME`, with `add_verbs(verbs)` and `run(args)`."""
 
 
@@ -45,6 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=("edge-agent models", "edge-agent models digits", "edge-agent models pull digits"),
     )
     parser.add_argument("--json", action="store_true", help="print the catalogue as one JSON object")
+    add_settings(parser, "catalogue.url", "catalogue.root_file")
     verbs = parser.add_subparsers(
         dest="verb", metavar="VERB", title="verbs", parser_class=Parser, action=_Verbs, required=False
     )

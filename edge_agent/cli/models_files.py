@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_json_flag, add_settings, effective, new_verb
+from edge_agent.cli.parts import known_catalogue
 from edge_agent.errors import DigestMismatchError, EdgeAgentError, UsageError
 
 if TYPE_CHECKING:
@@ -81,17 +82,17 @@ def add_verbs(verbs: Subparsers) -> None:
 
 def _verb(verbs: Subparsers, name: str, summary: str, description: str, examples: tuple[str, ...]) -> Parser:
     parser = new_verb(verbs, name, module="files", summary=summary, description=description, examples=examples)
-    add_settings(parser)
+    add_settings(parser, "catalogue.url", "catalogue.root_file")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says."""
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - pydantic is not for `--help`
-    from edge_agent.models.content import Content  # noqa: PLC0415 - as above
+    from edge_agent.models.content import Content  # noqa: PLC0415 - pydantic is not for `--help`
 
     settings = effective(args).settings
-    catalogue = builtin()
+    known = known_catalogue(settings)
+    catalogue = known.catalogue
     content = Content(settings.models.dir)
     match args.verb:
         case "pull":
@@ -101,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
         case "verify":
             return _verify(content, remove=args.remove)
         case "gc":
-            return _gc(args, settings, catalogue, content)
+            whole = settings.catalogue.url is None or known.record is not None
+            return _gc(args, settings, catalogue, content, whole=whole)
         case verb:
             for _, variant in _named(catalogue, args.names):
                 for wanted in _files_of("", variant):
@@ -205,7 +207,7 @@ def _downloader(settings: Settings, content: Content) -> Downloader:
 
     return Downloader(
         content,
-        Places(mirrors=settings.models.mirrors),
+        Places(settings.catalogue.url, settings.models.mirrors),
         Budget(settings.models.max_bytes, settings.models.keep_free_bytes),
         Source(),
         time.sleep,
@@ -298,7 +300,7 @@ def _verify(content: Content, *, remove: bool) -> int:
     return DigestMismatchError.exit_status if bad else 0
 
 
-def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, content: Content) -> int:
+def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, content: Content, *, whole: bool) -> int:
     from edge_agent.models.eviction import Room, make_room, stale, unwanted  # noqa: PLC0415 - for this verb alone
 
     known = {
@@ -308,7 +310,8 @@ def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, cont
         for wanted in _files_of(family.name, variant)
     }
     entries = content.entries()
-    gone = unwanted(entries, known)
+    # While the published catalogue is not known, nothing can be told from its absence there.
+    gone = unwanted(entries, known) if whole else []
     parts = stale(content.partials(), time.time())
     left = [entry for entry in entries if entry not in gone]
     used = sum(entry.size_bytes for entry in left)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.parsing import add_json_flag, new_verb
+from edge_agent.cli.parsing import add_json_flag, add_settings, effective, new_verb
+from edge_agent.cli.parts import known_catalogue
 from edge_agent.cli.table import render
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def add_verbs(verbs: Subparsers) -> None:
         examples=("edge-agent models list", "edge-agent models list --json"),
     )
     add_json_flag(parser, "all that the catalogue says")
+    add_settings(parser, "catalogue.url", "catalogue.root_file")
     parser = new_verb(
         verbs,
         "show",
@@ -47,13 +49,12 @@ def add_verbs(verbs: Subparsers) -> None:
     )
     parser.add_argument("family", metavar="FAMILY", help="show this family in full")
     add_json_flag(parser, "all that the catalogue says of it")
+    add_settings(parser, "catalogue.url", "catalogue.root_file")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the catalogue, or one family of it."""
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - pydantic is not for `--help`
-
-    catalogue = builtin()
+    catalogue = known_catalogue(effective(args).settings).catalogue
     if args.verb == "show":
         family = catalogue.family(args.family)
         print(json.dumps(family.model_dump(mode="json"), indent=2) if args.json else _one(family))
@@ -96,16 +97,24 @@ def _one(family: Family) -> str:
                 right=(1, 2),
             ),
             "",
-            "Nobody has measured the quality."
-            if measured is None
-            else f"Quality is {measured.metric} on {measured.dataset}, {measured.n} samples.",
+            "Nobody has measured the quality." if measured is None else _measured(measured),
             "Each agent measures them on its own machine and serves the one that fits best.",
+            "A file that does not have the digest is refused, wherever it comes from.",
         )
     )
 
 
+def _measured(quality: Quality) -> str:
+    samples = "" if quality.n is None else f", {quality.n} samples"
+    way = "" if quality.higher_is_better else " (less is better)"
+    said = "; its source says so" if quality.reported else ""
+    return f"Quality is {quality.metric}{way} on {quality.dataset}{samples}{said}."
+
+
 def _quality(quality: Quality | None) -> str:
-    return "unknown" if quality is None else f"{quality.value:.2%}"
+    if quality is None:
+        return "unknown"
+    return f"{quality.value:.2%}" if quality.fraction else f"{quality.value:g}"
 
 
 def _best(family: Family) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import StateError, UsageError
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Parser
+    from edge_agent.models.known import Known
     from edge_agent.settings import Settings
     from edge_agent.wire.keys import SigningKey
 
@@ -84,3 +86,25 @@ def write_ready_file(path: Path | None, content: dict[str, object]) -> None:
             write_atomically(path, json.dumps(content) + "\n")
         except OSError as error:
             raise StateError(f"the ready file {path} cannot be written: {error.strerror}") from error
+
+
+def known_catalogue(settings: Settings) -> Known:
+    """Return what the agent of these settings knows of models; say on standard error what is wrong with it.
+
+    Raises:
+        StateError: the program's own files are damaged.
+    """
+    from edge_agent.published import known_now, source_of  # noqa: PLC0415 as above
+
+    found = known_now(source_of(settings, settings.agent.state_dir))
+    complain_about(found)
+    return found
+
+
+def complain_about(found: Known) -> None:
+    """Say on standard error what is wrong with a catalogue, if anything is."""
+    if found.problem:
+        print(f"note: {found.problem}; see: edge-agent models refresh --help", file=sys.stderr)
+    if found.hidden:
+        names = ", ".join(found.hidden)
+        print(f"note: published, but not used, since built-in families have the same names: {names}", file=sys.stderr)

@@ -39,6 +39,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "agent.families",
         "agent.labels",
         "agent.threads",
+        "catalogue.url",
+        "catalogue.root_file",
         "log.level",
         "log.format",
     )

@@ -30,6 +30,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent up --http 127.0.0.1:8420",
             "edge-agent up --state ~/edge --broker mqtt://127.0.0.1:1883 --ready-file up.json",
+            "edge-agent up --catalogue http://127.0.0.1:8430/ --catalogue-root ~/catalogue/root.json",
         ),
     )
     add_network_flags(parser)
@@ -43,6 +44,8 @@ def add_network_flags(parser: Parser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--mqtt", metavar="HOST:PORT", default="127.0.0.1:0", help="the embedded broker's address")
     where.add_argument("--broker", metavar="URL", help="use this broker: mqtt://HOST:PORT or mqtts://HOST:PORT")
+    parser.add_argument("--catalogue", metavar="URL", help="serve the models of this catalogue, too")
+    parser.add_argument("--catalogue-root", metavar="FILE", help="its root.json, from its operator")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
 
 
@@ -62,7 +65,11 @@ def network_options(args: argparse.Namespace, state_dir: str) -> Options:
             raise UsageError(f"{flag} {text[:64]!r} {error}.") from error
     if args.broker is not None:
         BrokerAddress.parse(args.broker)
-    return Options(Path(state_dir).expanduser(), args.http, args.mqtt, args.broker, args.log_level)
+    if (args.catalogue is None) != (args.catalogue_root is None):
+        raise UsageError("--catalogue and --catalogue-root go together: the root says whom to trust.")
+    catalogue = (args.catalogue, Path(args.catalogue_root).expanduser().absolute()) if args.catalogue else None
+    state = Path(state_dir).expanduser()
+    return Options(state, args.http, args.mqtt, args.broker, args.log_level, catalogue)
 
 
 def run(args: argparse.Namespace) -> int:

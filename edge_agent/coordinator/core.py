@@ -11,12 +11,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from edge_agent.clock import Now
+from edge_agent.coordinator import assortment
 from edge_agent.coordinator.answers import Answers, refusal
 from edge_agent.coordinator.events import (
     AgentsChanged,
     BrokerConnected,
     BrokerDisconnected,
     CancelJob,
+    CatalogueChanged,
     Command,
     Commit,
     Event,
@@ -72,7 +74,7 @@ class Core:
         rng: random.Random | None = None,
     ) -> None:
         draw = rng.random if rng is not None else lambda: 1.0
-        families = {family.name: family for family in catalogue.families}
+        self._families = families = {family.name: family for family in catalogue.families}
         self.registry = registry
         self.leasing = Leasing(registry, statements, rules, draw)
         self.requests = KnownRequests()
@@ -126,6 +128,9 @@ class Core:
                 return [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
             case AgentsChanged():
                 return self.presence.agents_changed(event, now)
+            case CatalogueChanged():
+                agents = self.registry.agents.values()
+                return assortment.change(self._families, event.catalogue, agents, self._statements, now)
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""

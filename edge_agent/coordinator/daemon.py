@@ -1,7 +1,6 @@
 """The coordinator as a process: sockets, clock, threads and database around the sans-IO core.
 
-One asyncio loop runs the core and the HTTP gateway. The link's network thread and the store's writer thread only
-hand things over to it.
+One asyncio loop runs core and gateway. The link's thread and the store's writer only hand things over to it.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from edge_agent.coordinator.events import (
     BrokerConnected,
     BrokerDisconnected,
     CancelJob,
+    CatalogueChanged,
     Command,
     Commit,
     Event,
@@ -245,11 +245,14 @@ class Coordinator:
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        deadline = self._core.next_deadline()
-        if deadline is not None:
-            delay = max(0.0, deadline - system_now().monotonic)
-            self._timer = self._loop.call_later(delay, self._apply, Tick())
+        self._timer = None
+        if (deadline := self._core.next_deadline()) is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - system_now().monotonic), self._apply, Tick())
+
+    def adopt(self, catalogue: Catalogue) -> None:
+        """Go by another catalogue from now on; to be called on the loop's thread."""
+        self.catalogue = catalogue
+        self._apply(CatalogueChanged(catalogue))
 
     # -- commands out ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.coordinator.jobs import JobError, JobState
+from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.job_options import ANYWHERE, Placement
 from edge_agent.wire.tensors import Tensor
@@ -103,11 +104,28 @@ class SendFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogueChanged:
+    """There is another catalogue: what it does not have is no longer leased."""
+
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: `next_deadline` is reached."""
 
 
-Event = BrokerConnected | BrokerDisconnected | MessageReceived | Submit | CancelJob | AgentsChanged | SendFailed | Tick
+Event = (
+    BrokerConnected
+    | BrokerDisconnected
+    | MessageReceived
+    | Submit
+    | CancelJob
+    | AgentsChanged
+    | CatalogueChanged
+    | SendFailed
+    | Tick
+)
 
 # -- commands -----------------------------------------------------------------------------------------------------
 

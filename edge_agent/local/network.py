@@ -41,6 +41,7 @@ class Options:
         http: HOST:PORT of the coordinator; port 0 takes a free one.
         mqtt: HOST:PORT of the embedded broker; port 0 takes a free one.
         broker_url: use this broker instead of the embedded one.
+        catalogue: address and root file of a published catalogue.
     """
 
     state_dir: Path
@@ -48,6 +49,7 @@ class Options:
     mqtt: str = "127.0.0.1:0"
     broker_url: str | None = None
     log_level: str = "info"
+    catalogue: tuple[str, Path] | None = None
 
 
 class LocalNetwork:
@@ -147,6 +149,10 @@ class LocalNetwork:
         coordinator = ["coordinator", "--broker", mqtt, "--http", http, "--state", str(state / "coordinator")]
         agent = ["run", "--broker", mqtt, "--state", str(state / "agent")]
         agent += ["--coordinator-key", str(self.coordinator_key)]
+        if self._options.catalogue is not None:
+            url, root = self._options.catalogue
+            for arguments in (coordinator, agent):
+                arguments += ["--catalogue", url, "--catalogue-root", str(root)]
         self._coordinator = self._add("coordinator", coordinator)
         (state / "agent" / "status.json").unlink(missing_ok=True)
         self._agent = self._add("agent", agent)

@@ -35,6 +35,7 @@ __all__ = [
     "MAX_CATALOGUE_BYTES",
     "MAX_GOLDEN_BYTES",
     "MAX_MODEL_BYTES",
+    "PUBLIC_FILE",
     "Catalogue",
     "Costs",
     "Family",
@@ -46,11 +47,17 @@ __all__ = [
     "Usual",
     "Variant",
     "builtin",
+    "compact",
     "parse",
+    "public_models",
+    "readable",
 ]
 
 BUILTIN_DIR = Path(__file__).parent / "builtin"
 """The folder with the built-in catalogue, its models, golden files and test scans."""
+
+PUBLIC_FILE = Path(__file__).parent / "default" / "catalogue.json"
+"""Public models, described by `tools/describe_public_models.py`."""
 
 MAX_CATALOGUE_BYTES = 4 * 1024 * 1024
 
@@ -107,20 +114,43 @@ def parse(text: str | bytes) -> Catalogue:
         ) from error
 
 
+def compact(catalogue: Catalogue) -> bytes:
+    """Return a catalogue as bytes that are signed and sent: no spaces, and nothing that is its default anyway."""
+    return catalogue.model_dump_json(exclude_defaults=True).encode()
+
+
+def readable(catalogue: Catalogue) -> bytes:
+    """Return the same with a line for each family, so that changes can be looked through."""
+    lines = b",\n".join(family.model_dump_json(exclude_defaults=True).encode() for family in catalogue.families)
+    return b'{"version":%d,"families":[\n%b\n]}\n' % (catalogue.version, lines)
+
+
 @functools.cache
 def builtin() -> Catalogue:
-    """Return the catalogue that comes with the program.
+    """Return the catalogue that comes with the program, whose files come with it, too.
 
     Raises:
         StateError: its file is missing or damaged, so the installation is.
     """
-    path = BUILTIN_DIR / "catalogue.json"
+    return _installed(BUILTIN_DIR / "catalogue.json")
+
+
+def public_models() -> Catalogue:
+    """Return descriptions of public models; their files come from their own sources, when they are asked for.
+
+    Raises:
+        StateError: the file is missing or damaged, so the installation is.
+    """
+    return _installed(PUBLIC_FILE)
+
+
+def _installed(path: Path) -> Catalogue:
     try:
         # One byte more than the limit is enough to see that it is above it.
         with path.open("rb") as stream:
             text = stream.read(MAX_CATALOGUE_BYTES + 1)
     except OSError as error:
         raise StateError(
-            f"The built-in catalogue cannot be read: {error}.", hint="Install this program again."
+            f"The catalogue {path} cannot be read: {error}.", hint="Install this program again."
         ) from error
     return parse(text)

@@ -65,6 +65,13 @@ class Content:
             return False
         return stat.S_ISREG(status.st_mode) and size_bytes in {None, status.st_size}
 
+    def changed_at(self) -> int:
+        """Return when a file was last put here or removed, in nanoseconds of the file system's clock; 0 if never."""
+        folder = self.root / "sha256"
+        with contextlib.suppress(OSError):
+            return max(path.stat().st_mtime_ns for path in (folder, *folder.iterdir()))
+        return 0
+
     def entries(self) -> list[Entry]:
         """Return all files, the one used longest ago first."""
         pins = self.pins()

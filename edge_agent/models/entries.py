@@ -135,6 +135,11 @@ class Quality(Entry):
         return self
 
     @property
+    def fraction(self) -> bool:
+        """Whether the value is a fraction from 0 to 1."""
+        return self.metric not in _UNBOUNDED
+
+    @property
     def higher_is_better(self) -> bool:
         """Which way the metric goes."""
         return METRICS[self.metric] == "higher"
@@ -287,8 +292,9 @@ class Family(Entry):
     task: Text
     licence: Text
     source: Text
-    inputs: tuple[Port, ...] = Field(min_length=1, max_length=64)
-    outputs: tuple[Port, ...] = Field(min_length=1, max_length=64)
+    inputs: tuple[Port, ...] = Field(max_length=64)
+    """Empty, as are the outputs, where who made this catalogue does not know them: it can be fetched, not served."""
+    outputs: tuple[Port, ...] = Field(max_length=64)
     metric: Metric | None
     """What the quality of all its variants is measured in; None where nobody has measured it."""
     usual: tuple[Usual, ...] = Field(default=(), max_length=32)
@@ -298,6 +304,8 @@ class Family(Entry):
 
     @model_validator(mode="after")
     def _entries_are_distinct(self) -> Self:
+        if bool(self.inputs) != bool(self.outputs):
+            raise ValueError("inputs and outputs are both known, or neither is")
         refuse_twins("input", [port.name for port in self.inputs])
         refuse_twins("output", [port.name for port in self.outputs])
         refuse_twins("variant name", [variant.name for variant in self.variants])
@@ -307,6 +315,11 @@ class Family(Entry):
             if variant.quality is not None and variant.quality.metric != self.metric:
                 raise ValueError(f"variant {variant.name} is not measured in the family's metric {self.metric}")
         return self
+
+    @property
+    def servable(self) -> bool:
+        """Whether enough is known to take jobs for it."""
+        return bool(self.inputs and self.outputs)
 
     @property
     def extents(self) -> dict[str, int]:

@@ -26,6 +26,7 @@ SLOWEST_BYTES_PER_SECOND = 1024
 """A source that gives less than this over `Limits.patience_seconds` is given up."""
 MAX_RETRY_AFTER_SECONDS = 60.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ABSENT = frozenset({403, 404, 410})  # object stores say 403 for what is not there
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -36,10 +37,20 @@ class TransferError(Exception):
         again: whether the same source may do better in a moment.
         after_seconds: how long it wants to be left alone.
         discard: what came so far is not to be built upon.
+        absent: the source is there and says that it has no such file.
     """
 
-    def __init__(self, text: str, *, again: bool = False, after_seconds: float = 0.0, discard: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        again: bool = False,
+        after_seconds: float = 0.0,
+        discard: bool = False,
+        absent: bool = False,
+    ) -> None:
         super().__init__(text)
+        self.absent = absent
         self.again = again
         self.after_seconds = after_seconds
         self.discard = discard
@@ -90,6 +101,25 @@ class Source:
         try:
             begins = _check(response, start, size_bytes)
             yield Body(begins, self._blocks(response))
+        finally:
+            response.close()
+
+    def stream(self, url: str) -> Iterator[bytes]:
+        """Give the bytes of a file whose size is not known; who asks stops when it is more than may be.
+
+        Raises:
+            TransferError: also while the blocks are read.
+        """
+        if urlsplit(url).scheme == "file":
+            with _open_regular(url) as descriptor:
+                yield from iter(lambda: os.read(descriptor, BLOCK_BYTES), b"")
+            return
+        response = self._request(url, 0)
+        try:
+            if response.status != 200:
+                absent = response.status in _ABSENT
+                raise TransferError(f"it answered {response.status} {response.reason or ''}".rstrip(), absent=absent)
+            yield from self._blocks(response)
         finally:
             response.close()
 
@@ -199,6 +229,16 @@ def _failed(error: urllib3.exceptions.HTTPError) -> TransferError:
 
 @contextmanager
 def _open_file(url: str, start: int, size_bytes: int) -> Iterator[Body]:
+    with _open_regular(url) as descriptor:
+        found = os.fstat(descriptor).st_size
+        if found != size_bytes:
+            raise TransferError(f"it has {found} bytes instead of {size_bytes}")
+        os.lseek(descriptor, start, os.SEEK_SET)
+        yield Body(start, iter(lambda: os.read(descriptor, BLOCK_BYTES), b""))
+
+
+@contextmanager
+def _open_regular(url: str) -> Iterator[int]:
     parts = urlsplit(url)
     if parts.netloc not in {"", "localhost"}:
         raise TransferError("a file URL names a file of this machine, file:///…")
@@ -206,14 +246,11 @@ def _open_file(url: str, start: int, size_bytes: int) -> Iterator[Body]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
-        raise TransferError(f"it cannot be opened: {error.strerror}") from error
+        absent = isinstance(error, FileNotFoundError)
+        raise TransferError(f"it cannot be opened: {error.strerror}", absent=absent) from error
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise TransferError("it is not a regular file")
-        if status.st_size != size_bytes:
-            raise TransferError(f"it has {status.st_size} bytes instead of {size_bytes}")
-        os.lseek(descriptor, start, os.SEEK_SET)
-        yield Body(start, iter(lambda: os.read(descriptor, BLOCK_BYTES), b""))
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -3,7 +3,7 @@
 from edge_agent.settings.fields import Flag, pairs, parse_host_port
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
-from edge_agent.settings.model import Agent, Broker, Coordinator, Limits, Log, Network, Settings
+from edge_agent.settings.model import Agent, Broker, Catalogue, Coordinator, Limits, Log, Network, Settings
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -12,6 +12,7 @@ __all__ = [
     "OTHER_VARIABLES",
     "Agent",
     "Broker",
+    "Catalogue",
     "Coordinator",
     "Effective",
     "Flag",

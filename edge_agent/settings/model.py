@@ -257,6 +257,10 @@ def _mirror(text: str) -> str:
     return text
 
 
+def _catalogue_url(text: str | None) -> str | None:
+    return None if text is None else _mirror(text).rstrip("/") + "/"
+
+
 class Models(_Section):
     """Where fetched models are kept, and how much of the disk they may take."""
 
@@ -274,6 +278,39 @@ class Models(_Section):
         default=(),
         description="Addresses that are asked for `sha256/DIGEST` first, such as a machine at home.",
     )
+
+
+class Catalogue(_Section):
+    """Which published models this process knows, besides the built-in ones; agent and coordinator should agree."""
+
+    url: Annotated[str | None, AfterValidator(_catalogue_url), Flag("--catalogue", "URL")] = Field(
+        default=None,
+        description="Address of a published catalogue: `https`, `http` or `file`; needs `catalogue.root_file`.",
+    )
+    root_file: Annotated[Path | None, Flag("--catalogue-root", "FILE")] = Field(
+        default=None,
+        description="The catalogue's `root.json`, from its operator: nothing is taken that it does not vouch for.",
+    )
+    refresh_seconds: Annotated[float, Field(ge=60, le=86_400 * 30, allow_inf_nan=False)] = Field(
+        default=21_600.0, description="A running agent or coordinator asks for news so often, give or take a tenth."
+    )
+    fetch_seconds: Annotated[float, Field(ge=1, le=3600, allow_inf_nan=False)] = Field(
+        default=120.0, description="A refresh that takes longer is ended; what was known stays."
+    )
+    expired_grace_hours: Annotated[float, Field(ge=0, le=87_600, allow_inf_nan=False)] = Field(
+        default=2160.0,
+        description="How long a catalogue is used after it expired, with warnings, while no newer one can be had.",
+    )
+    public_models: Literal["off", "on"] = Field(
+        default="off",
+        description="Whether the public models described with the program are known, too. Nothing is fetched by that.",
+    )
+
+    @model_validator(mode="after")
+    def _url_and_root_go_together(self) -> Self:
+        if (self.url is None) != (self.root_file is None):
+            raise ValueError("catalogue.url and catalogue.root_file must be set together: the root says whom to trust")
+        return self
 
 
 class Limits(_Section):
@@ -324,5 +361,6 @@ class Settings(_Section):
     agent: Agent
     coordinator: Coordinator
     models: Models
+    catalogue: Catalogue
     limits: Limits
     log: Log

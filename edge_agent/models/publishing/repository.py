@@ -16,7 +16,7 @@ from pathlib import Path
 from tuf.api.metadata import Metadata
 
 from edge_agent.errors import StateError, UsageError
-from edge_agent.models.catalogue import MAX_CATALOGUE_BYTES, Catalogue, Family, parse
+from edge_agent.models.catalogue import MAX_CATALOGUE_BYTES, Catalogue, Family, compact, parse, readable
 from edge_agent.models.publishing import roles
 from edge_agent.models.publishing.documents import Documents, complete
 from edge_agent.models.publishing.files import check_and_place
@@ -101,7 +101,7 @@ class Repository:
         root = roles.new_root(keys, thresholds or {}, expiry(now, chosen["root"]))
         layout.make()
         ordered = tuple(sorted(families, key=lambda family: family.name))
-        write_bytes(layout.draft, _readable(Catalogue(version=1, families=ordered)))
+        write_bytes(layout.draft, readable(Catalogue(version=1, families=ordered)))
         Documents(layout).write_pending("root", Metadata(root))
         settings = {"v": _FORMAT_VERSION, "days": chosen}
         write_bytes(layout.settings, json.dumps(settings, indent=2).encode() + b"\n")  # last: it makes it a repository
@@ -152,7 +152,7 @@ class Repository:
         self._write_draft([known for known in draft.families if known.name != name])
 
     def _write_draft(self, families: Sequence[Family]) -> None:
-        data = _readable(self._numbered(tuple(sorted(families, key=lambda family: family.name))))
+        data = readable(self._numbered(tuple(sorted(families, key=lambda family: family.name))))
         _refuse_too_large(data)
         write_bytes(self.layout.draft, data)
 
@@ -272,7 +272,7 @@ class Repository:
             UsageError: a key that is needed each time, of the snapshot or the timestamp, is not among them.
             StateError: a file is damaged or cannot be written.
         """
-        catalogue = _compact(self._numbered(self.draft.families))
+        catalogue = compact(self._numbered(self.draft.families))
         _refuse_too_large(catalogue)
         Publication(self.layout, list(signers), self._days, now).run(catalogue)
         return self.status()
@@ -309,14 +309,3 @@ def _refuse_too_large(data: bytes) -> None:
             f"The catalogue would have {len(data)} bytes, and agents take no more than {MAX_CATALOGUE_BYTES}.",
             hint="Take families out of it, or start a second catalogue.",
         )
-
-
-def _compact(catalogue: Catalogue) -> bytes:
-    """Return the bytes that are signed: no spaces, and nothing that is its default anyway."""
-    return catalogue.model_dump_json(exclude_defaults=True).encode()
-
-
-def _readable(catalogue: Catalogue) -> bytes:
-    """Return the bytes of a draft: the same, but a line for each family, so that changes can be looked through."""
-    lines = b",\n".join(family.model_dump_json(exclude_defaults=True).encode() for family in catalogue.families)
-    return b'{"version":%d,"families":[\n%b\n]}\n' % (catalogue.version, lines)
