@@ -190,7 +190,8 @@ def _library(domains: frozenset[str]) -> str | None:
     return path
 
 
-def _open(fd: int, threads: int, library: str | None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+def session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+    """Return the options of every session here, so that what is measured is what serves."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -199,6 +200,16 @@ def _open(fd: int, threads: int, library: str | None) -> Any:  # noqa: ANN401 - 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    return options
+
+
+def open_bytes(data: bytes, threads: int) -> Any:  # noqa: ANN401 - as above
+    """Return an onnxruntime session of a model in memory; for the small ones that measure this machine."""
+    return ort.InferenceSession(data, session_options(threads), providers=list(PROVIDERS), enable_fallback=0)
+
+
+def _open(fd: int, threads: int, library: str | None) -> Any:  # noqa: ANN401 - as above
+    options = session_options(threads)
     try:
         if library is not None:
             # Only for models that ask for it: what is not loaded cannot be attacked, and it takes 3 MB.

@@ -14,7 +14,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edge_agent.errors import WorkerError
-from edge_agent.models.counting import fusion, memory, quantized, shapes, work
+from edge_agent.models.counting import fusion, layout, memory, quantized, shapes, work
 from edge_agent.models.counting.graph import walk
 from edge_agent.models.entries import MAX_MODEL_BYTES, Costs, Work
 
@@ -57,25 +57,30 @@ def count(model: onnx.ModelProto, extents: Mapping[str, int] | None = None) -> C
     graph = shapes.read(model, extents)
     in_file = [size for place in _graphs(graph) for size in (*place.constants.values(), *place.overridable.values())]
     file_nodes = sum(1 for _ in walk(graph))
+    inputs, outputs = (sum(graph.size(name) for name in names) for names in (graph.inputs, graph.outputs))
+    fusion.widen(graph)
     fusion.simplify(graph)
     quantized.fuse(graph)
     fusion.fuse(graph)
+    _, macs = work.count(graph)
+    layout.block(graph)
     held, alive = memory.weights(graph), memory.living(graph)
-    loads, macs = work.count(graph)
+    loads, _ = work.count(graph)  # with the channels that fill up blocks
     return Costs(
         initializer_bytes=_capped(sum(in_file)),
         largest_initializer_bytes=_capped(max(in_file, default=0)),
-        conv_fp32_initializer_bytes=_capped(held.repacked_together),
+        conv_fp32_initializer_bytes=_capped(held.repacked),
         activation_peak_bytes=_capped(alive.peak),
         macs=macs,
         nodes=sum(1 for _ in walk(graph)),
-        held_bytes=_capped(held.held + held.widened),
-        packed_initializer_bytes=_capped(held.packed_singly),
+        held_bytes=_capped(held.held),
+        packed_initializer_bytes=_capped(held.packed),
         largest_packed_bytes=_capped(held.largest_packed),
         widened_bytes=_capped(held.widened),
-        activation_total_bytes=_capped(alive.total),
-        input_bytes=_capped(alive.inputs),
-        output_bytes=_capped(alive.outputs),
+        turned_bytes=_capped(held.turned),
+        arena_bytes=_capped(alive.arena),
+        input_bytes=_capped(inputs),
+        output_bytes=_capped(outputs),
         file_nodes=file_nodes,
         work=tuple(
             Work(

@@ -201,7 +201,8 @@ class Costs(Entry):
     """All constants of the graph, as they lie in the file."""
     largest_initializer_bytes: ByteCount
     conv_fp32_initializer_bytes: ByteCount
-    """Weights of float convolutions: onnxruntime packs them again while loading, all before it frees the old ones."""
+    """What repacking the weights of float convolutions takes at its worst moment, besides the old weights, which are
+    freed only when all are repacked."""
     activation_peak_bytes: ByteCount
     """The most that intermediate tensors take at once, and what operators take for themselves meanwhile."""
     macs: int = Field(ge=0)
@@ -215,8 +216,10 @@ class Costs(Entry):
     largest_packed_bytes: ByteCount = 0
     widened_bytes: ByteCount = 0
     """What 16-bit floats grow by."""
-    activation_total_bytes: ByteCount = 0
-    """All intermediate tensors of one run together."""
+    turned_bytes: ByteCount = 0
+    """The largest weight that is transposed while loading; the arena keeps the room."""
+    arena_bytes: ByteCount = 0
+    """What onnxruntime's arena has touched after a few runs, followed allocation by allocation."""
     input_bytes: ByteCount = 0
     output_bytes: ByteCount = 0
     file_nodes: int = Field(default=0, ge=0)

@@ -19,24 +19,31 @@ if TYPE_CHECKING:
 
 MIB = 1024 * 1024
 
-SESSION_BYTES = 10.5 * MIB
+SESSION_BYTES = 11_400_000
 """What the first session of a process takes, whatever the model: thread pool, kernel registry, pages of the library."""
-FIRST_RUN_BYTES = 1.2 * MIB
-"""What the first run takes, whatever the model: the arena's first piece."""
-NODE_BYTES = 3_500
-"""What a session keeps for an operator."""
-FILE_NODE_BYTES = 1_500
-"""What an operator of the file takes while it is loaded, besides."""
+LOADING_BYTES = 10_700_000
+"""The same while constants are read: the last of it comes later."""
+EIGHT_BIT_BYTES = 200_000
+"""Pages of the library that only 8-bit operators need."""
+NODE_BYTES = 7_500
+"""What a session keeps for an operator that runs."""
+GONE_NODE_BYTES = 5_000
+"""What is left in the heap of an operator of the file that was fused away."""
+RUN_BYTES = 2_400_000
+"""What the first runs take, whatever the model: more pages of the library, the arena's first piece."""
+RUN_NODE_BYTES = 9_000
+"""What an operator leaves behind in its first runs: pages of its code, small pieces of the heap."""
+ARENA_FACTOR = 0.93
+"""Of what the arena touches by its rules, this share was seen."""
+SURE_BYTES = 6_000_000
+"""How far above the expected value a model unknown to the predictor has been seen, at least."""
+SURE_FRACTION = 0.03
+ARENA_SPREAD = 0.7
+"""How much more of the arena was touched than expected, where copies are made that the graph does not show."""
 AT_LEAST = 0.9
 """Of the constants, this share is in memory whatever else is saved."""
-CONV_PACKING = 1.25
-ARENA_FACTOR = 1.15
-ARENA_WORST = 2.25
-"""The arena grows by powers of two and layouts are changed through copies: large images took 2.1 times
-their liveness.
-"""
-MISS_BYTES = 6 * MIB
-"""How far above the expected value a model unknown to the predictor has been seen."""
+GUESSED_SPREAD = 1.0
+"""Where the graph does not say all, intermediate tensors may take so much more."""
 
 NODE_US = (0.3, 1.0, 8.0)
 RUN_US = (3.0, 20.0, 100.0)
@@ -49,6 +56,10 @@ GUESS_SPREAD = (0.3, 3.0)
 """Where only the rate of float products is measured, other kinds of work lie within these factors."""
 CURVE_SPREAD = (0.6, 1.9)
 """Where every kind of work was measured, whole models lay within these factors of the sum."""
+LEAST_SHARE = 0.4
+"""A busier moment than this is not taken for what is usual."""
+SLICE_US = 6_000.0
+"""How long the kernel lets one program run before another has its turn, about."""
 QUOTA_PERIOD_MS = 100.0
 """The kernel hands out a CPU quota by the tenth of a second, unless somebody changed that."""
 
@@ -131,43 +142,63 @@ def predict(costs: Costs, machine: MachineFacts, threads: int | None = None) -> 
     return Fit(load, steady, run, latency, (load_reason, run_reason, *latency_reasons, *guessed))
 
 
+def _session(costs: Costs) -> float:
+    gone = max(0, costs.file_nodes - costs.nodes)
+    eight_bit = EIGHT_BIT_BYTES if any(".u8" in entry.kind for entry in costs.work) else 0
+    return SESSION_BYTES + NODE_BYTES * costs.nodes + GONE_NODE_BYTES * gone + eight_bit
+
+
 def _held(costs: Costs) -> float:
-    return max(costs.held_bytes, costs.initializer_bytes)
+    """Return what the session keeps of constants; old entries of a catalogue only know those of the file."""
+    return float(costs.held_bytes or costs.initializer_bytes)
 
 
 def _load_peak(costs: Costs) -> tuple[Interval, str]:
-    held = _held(costs)
-    extras = {
-        "its convolutions' weights packed anew": CONV_PACKING * costs.conv_fp32_initializer_bytes,
-        "a second copy of its largest constant": float(
-            max(costs.largest_packed_bytes, costs.largest_initializer_bytes)
+    """Return the highest of the moments of loading: reading, widening, repacking, packing."""
+    held, in_file = _held(costs), costs.initializer_bytes
+    session = _session(costs)
+    reading = LOADING_BYTES + session - SESSION_BYTES
+    moments = {
+        "a second copy of the largest constant while it is read": (
+            reading + in_file,
+            costs.largest_initializer_bytes,
         ),
-        "16-bit floats beside their 32-bit copies": 1.0 * costs.widened_bytes,
+        "16-bit floats beside their 32-bit copies": (reading + in_file, 2 * costs.widened_bytes),
+        "its convolutions' weights packed anew": (reading + held, costs.conv_fp32_initializer_bytes),
+        "a second copy of the largest weight while it is packed": (
+            session + held + costs.turned_bytes,
+            costs.largest_packed_bytes,
+        ),
     }
-    why, extra = max(extras.items(), key=lambda item: item[1])
-    nodes = NODE_BYTES * costs.nodes + FILE_NODE_BYTES * costs.file_nodes
-    expected = SESSION_BYTES + nodes + held + extra
+    why, (before, extra) = max(moments.items(), key=lambda moment: sum(moment[1]))
+    expected = float(before + extra)
     reason = (
         f"loading takes about {_mb(expected)}: {_mb(held)} of constants, {_mb(extra)} for {why}, "
-        f"{_mb(SESSION_BYTES + nodes)} for a session of {costs.nodes} operators"
+        f"{_mb(session)} for a session of {costs.nodes} operators"
     )
-    return Interval(AT_LEAST * min(held, costs.initializer_bytes), expected, 1.05 * expected + MISS_BYTES), reason
+    return _above(expected, AT_LEAST * min(held, in_file), 0.0), reason
 
 
 def _resident(costs: Costs) -> tuple[Interval, Interval, str]:
     held = _held(costs)
-    alive = costs.activation_peak_bytes + costs.input_bytes + costs.output_bytes
-    session = SESSION_BYTES + NODE_BYTES * costs.nodes
     least = AT_LEAST * min(held, costs.initializer_bytes)
-    steady = Interval(least, session + held, 1.05 * (session + held) + MISS_BYTES)
-    arena = ARENA_FACTOR * alive
-    expected = session + FIRST_RUN_BYTES + held + arena
-    high = 1.05 * (session + FIRST_RUN_BYTES + held) + ARENA_WORST * alive + MISS_BYTES
+    steady = _session(costs) + held + costs.turned_bytes
+    arena = ARENA_FACTOR * max(costs.arena_bytes, costs.activation_peak_bytes)
+    given = costs.input_bytes + costs.output_bytes
+    first = RUN_BYTES + RUN_NODE_BYTES * costs.nodes
+    grown = max(RUN_BYTES / 2, first + arena - costs.turned_bytes)
+    expected = steady + given + grown
+    spread = (ARENA_SPREAD + (GUESSED_SPREAD if costs.guesses else 0.0)) * arena
     reason = (
-        f"running takes about {_mb(expected)}: {_mb(held)} of weights, {_mb(arena)} "
-        f"between the layers, {_mb(session + FIRST_RUN_BYTES)} for the session and its arena"
+        f"running takes about {_mb(expected)}: {_mb(held)} of weights, {_mb(arena)} between the layers, "
+        f"{_mb(given)} of inputs and outputs, {_mb(expected - held - arena - given)} for the session itself"
     )
-    return steady, Interval(least, expected, high), reason
+    return _above(steady, least, 0.0), _above(expected, least, spread), reason
+
+
+def _above(expected: float, least: float, spread: float) -> Interval:
+    low = max(min(least, expected), (1 - 2 * SURE_FRACTION) * expected - SURE_BYTES - spread)
+    return Interval(low, expected, (1 + SURE_FRACTION) * expected + SURE_BYTES + spread)
 
 
 # -- time --------------------------------------------------------------------------------------------------------
@@ -212,9 +243,12 @@ def _measured_ms(costs: Costs, rates: Rates, threads: int) -> tuple[tuple[float,
         reasons.append(f"{most_of_it / total:.0%} of the time goes into {kind}")
     if unsure > total / 10:
         reasons.append("some of its operators were not measured here, so that its latency is less sure")
-    if rates.share < 0.9:
-        reasons.append(f"other programs take {1 - rates.share:.0%} of the CPU")
-    return (least / 1e3, total / rates.share / 1e3, most / rates.share / 1e3), reasons
+    waits = 0.0
+    if rates.share < 0.95:
+        reasons.append(f"other programs wanted the CPU for {1 - rates.share:.0%} of the time when it was measured")
+        # Runs that are short against the kernel's time slice are rarely interrupted.
+        waits = (1 / max(rates.share, LEAST_SHARE) - 1) * total / (total + SLICE_US)
+    return (least / 1e3, total * (1 + waits) / 1e3, most / max(rates.share, LEAST_SHARE) / 1e3), reasons
 
 
 def _rate_of_products(rates: Rates, threads: int) -> float:

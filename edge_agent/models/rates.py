@@ -35,6 +35,10 @@ class Kind(NamedTuple):
     factor: float = 1.0
 
 
+COLD_CALL = 4.0
+"""An operator in the middle of a model takes so many times what it takes in a row of its like: its code, its weights
+and what onnxruntime knows of it are not in the nearest cache.
+"""
 REFERENCE_GMACS = 20.0
 """The machine that the times of `KINDS` are from: 20 milliards of float multiply-accumulates a second a CPU."""
 
@@ -51,6 +55,8 @@ KINDS: dict[str, Kind] = {
     "matvec.u8u8": Kind(0.4, stands_for="matvec.u8s8"),
     "matvec.dynamic_u8s8": Kind(0.5, stands_for="matvec.u8s8"),
     "matvec.dynamic_u8u8": Kind(0.4, stands_for="matvec.u8s8"),
+    "conv_plain.integer": Kind(0.3, stands_for="conv.integer"),
+    "dwconv_plain.integer": Kind(0.02, stands_for="dwconv.integer"),
     "nbits4": Kind(0.6),
     "nbits8": Kind(0.6),
     "nbits4_vec": Kind(0.5),
@@ -60,6 +66,7 @@ KINDS: dict[str, Kind] = {
     "conv_in.f32": Kind(0.5),
     "dwconv.f32": Kind(0.2),
     "conv_plain.f32": Kind(0.6),
+    "dwconv_plain.f32": Kind(0.1),
     "convtranspose.f32": Kind(0.5),
     "conv.u8s8": Kind(1.1),
     "conv1x1.u8s8": Kind(1.4),
@@ -74,6 +81,7 @@ KINDS: dict[str, Kind] = {
     "conv_in.integer": Kind(0.2, stands_for="conv.integer"),
     "dwconv.integer": Kind(0.02),
     "lstm.f32": Kind(0.3),
+    "lstm.u8": Kind(0.6, stands_for="lstm.f32", factor=0.4),
     "cheap": Kind(ns=0.15),
     "costly": Kind(ns=1.0),
     "exp": Kind(ns=0.8),
@@ -125,10 +133,11 @@ class Rates:
             return None
         curves = self.curves[count]
         known = KINDS.get(kind)
+        calling = COLD_CALL * curves["view"][0].us if "view" in curves else 0.0
         if kind in curves:
-            return along(curves[kind], amount)
+            return calling + (along(curves[kind], amount) if kind != "view" else 0.0)
         if known is not None and known.stands_for in curves:
-            return known.factor * along(curves[known.stands_for], amount)
+            return calling + known.factor * along(curves[known.stands_for], amount)
         return None
 
     @classmethod
@@ -172,8 +181,7 @@ def along(points: tuple[Point, ...], amount: float) -> float:
     ordered = sorted(points)
     first, last = ordered[0], ordered[-1]
     if amount <= first.amount:
-        # A small node costs what calling it costs: time falls with the amount, but not to nothing.
-        return max(first.us * amount / first.amount, min(first.us, 1.0))
+        return first.us * amount / first.amount
     if amount >= last.amount:
         return last.us * amount / last.amount
     for low, high in pairwise(ordered):

@@ -71,6 +71,20 @@ def _pool(graph: Graph, node: Node) -> list[Tensor]:
     return [Tensor(source.kind, (source.shape[0], *ones, channels) if last else (source.shape[0], channels, *ones))]
 
 
+def _window(graph: Graph, node: Node) -> list[Tensor] | None:
+    source = graph.tensor(node.inputs[0])
+    kernel = node.attributes.get("kernel_shape")
+    rank = len(source.shape) - 2
+    if not kernel or rank != len(kernel) or node.number("channels_last", 0):
+        return None
+    strides, pads = node.attributes.get("strides") or [1] * rank, node.attributes.get("pads") or [0] * (2 * rank)
+    space = (
+        (size + pads[axis] + pads[axis + rank] - kernel[axis]) // strides[axis] + 1
+        for axis, size in enumerate(source.shape[2:])
+    )
+    return [Tensor(source.kind, (*source.shape[:2], *(max(1, size) for size in space)))]
+
+
 def _attention(graph: Graph, node: Node) -> list[Tensor]:
     source, weight = graph.tensor(node.inputs[0]), graph.tensor(node.inputs[1])
     width = weight.shape[-1] // 3 if weight.shape else source.shape[-1]
@@ -123,6 +137,7 @@ RULES: dict[str, Callable[[Graph, Node], list[Tensor] | None]] = {
     **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), _matmul(1, FLOAT)),
     **dict.fromkeys(("FusedConv", "NhwcFusedConv", "QLinearConv"), _conv),
     **dict.fromkeys(("QLinearGlobalAveragePool", "NhwcMaxPool"), _pool),
+    "QLinearAveragePool": _window,
     **dict.fromkeys(("Attention", "QAttention"), _attention),
     "MultiHeadAttention": _same,
     "GroupQueryAttention": _same,

@@ -7,7 +7,7 @@ worth counting are here. From onnxruntime's documentation of its graph optimizat
 
 from __future__ import annotations
 
-from edge_agent.models.counting.graph import HALF, Graph, Node, alone
+from edge_agent.models.counting.graph import FLOAT, HALF, Graph, Node, Tensor, alone
 
 NOTHING = frozenset({"Identity", "Dropout"})
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
@@ -16,6 +16,45 @@ ACTIVATIONS = frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSi
 _FOLDED_INTO_CONV = frozenset({"BatchNormalization", "Mul", "Add"})
 _MAX_FOLDED_BYTES = 1 << 32
 _NOT_FOLDED = frozenset({"DequantizeLinear", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"})
+
+
+def widen(graph: Graph) -> None:
+    """Turn 16-bit floats into 32-bit ones, as the CPU provider does; what is only looked up in stays as it is."""
+    readers = graph.consumers()
+    for name, tensor in graph.tensors.items():
+        if tensor.kind != HALF:
+            continue
+        users = readers.get(name, [])
+        if name in graph.constants and users and all(node.op in _LOOKED_UP for node in users):
+            continue
+        graph.halves.add(name)
+        graph.tensors[name] = Tensor(FLOAT, tensor.shape)
+    for node in graph.nodes:
+        for inner in node.inside:
+            widen(inner)
+
+
+_LOOKED_UP = frozenset({"Gather", "GatherND"})
+
+
+def cast_halves(graph: Graph) -> None:
+    """Put casts around normalisations of 16-bit floats: they have kernels of their own, what surrounds them has not."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op not in _HALF_KERNELS or not node.inputs or node.outputs[0] not in graph.halves:
+            nodes.append(node)
+            continue
+        for name in [name for name in node.inputs if name and name not in graph.constants]:
+            graph.tensors[f"{name}:half"] = Tensor(HALF, graph.tensor(name).shape)
+            nodes.append(Node("Cast", [name], [f"{name}:half"]))
+        nodes.append(node)
+        wide = f"{node.outputs[0]}:wide"
+        graph.tensors[wide] = graph.tensor(node.outputs[0])
+        nodes.append(Node("Cast", [node.outputs[0]], [wide]))
+    graph.nodes = nodes
+
+
+_HALF_KERNELS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
 
 
 def simplify(graph: Graph) -> None:
@@ -72,6 +111,7 @@ def fuse(graph: Graph) -> None:
             fuse(inner)
     for rewrite in (_gelu, _quick_gelu, _layer_norm, _skip_layer_norm, _conv, _scaled_matmul, _gemm):
         rewrite(graph)
+    cast_halves(graph)
     _forget_unused(graph)
 
 
@@ -122,7 +162,7 @@ def _goes_into(graph: Graph, conv: Node, after: Node) -> bool:
     if conv.fused:
         return False
     if after.op in ACTIVATIONS and conv.op == "Conv":
-        return True
+        return after.op != "Clip" or conv.outputs[0] not in graph.halves
     if after.op == "BatchNormalization":
         return all(_constant(graph, name) for name in after.inputs[1:])
     if after.op in {"Mul", "Add"} and conv.op == "Conv":
@@ -168,7 +208,7 @@ def _gelu(graph: Graph) -> None:
         if scale is None or scale.op not in {"Div", "Mul"} or (sides := _split(graph, scale)) is None:
             continue
         source = sides[0]
-        if graph.tensor(source).kind == HALF:
+        if source in graph.halves:
             continue
         rest = _chain(graph, readers, erf.outputs[0], ("Add", "Mul"))
         if rest is None:
@@ -260,7 +300,7 @@ def _scaled_matmul(graph: Graph) -> None:
     """A product divided or multiplied by a constant number is one operator."""
     readers = graph.consumers()
     for product in [node for node in graph.nodes if node.op in {"MatMul", "FusedMatMul"} and not node.fused]:
-        if any(_constant(graph, name) for name in product.inputs) or graph.tensor(product.outputs[0]).kind == HALF:
+        if any(_constant(graph, name) for name in product.inputs) or product.outputs[0] in graph.halves:
             continue
         after = alone(readers, graph, product.outputs[0])
         if after is not None and after.op in {"Div", "Mul"}:

@@ -90,6 +90,8 @@ class Graph:
     notes: list[str] = field(default_factory=list)
     overridable: dict[str, int] = field(default_factory=dict)
     """Initialisers that are inputs too: in memory, but nothing that onnxruntime may rely on."""
+    halves: set[str] = field(default_factory=set)
+    """Tensors of 16-bit floats that the CPU provider computes in 32 bits."""
 
     def tensor(self, name: str) -> Tensor:
         """Return what is known of `name`; nothing known is no element."""
@@ -122,6 +124,12 @@ class Graph:
     def size(self, name: str) -> int:
         """Return the bytes of a tensor."""
         return self.tensor(name).size
+
+
+def weight_place(graph: Graph, node: Node) -> int:
+    """Return which input of a product is its weight: in operators of 8 bits, scales may stand between."""
+    between = node.op.startswith("Q") and len(node.inputs) > 6 and len(graph.tensor(node.inputs[1]).shape) < 2
+    return 3 if between and graph.tensor(node.inputs[1]).kind == FLOAT else 1
 
 
 def outer_names(node: Node) -> list[str]:

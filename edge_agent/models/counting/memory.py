@@ -10,8 +10,9 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
+from edge_agent.models.counting import arena
 from edge_agent.models.counting.fusion import VIEWS
-from edge_agent.models.counting.graph import HALF, Graph, Node, outer_names
+from edge_agent.models.counting.graph import INT8, Graph, Node, outer_names, weight_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _IN_PLACE = frozenset(
     {
         *("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid", "Exp", "Sqrt"),
-        *("Neg", "Abs", "Erf", "Cast", "Softmax", "QuickGelu", "Floor", "Pow", "Where", "Sum", "Max", "Min", "Not"),
+        *("Neg", "Abs", "Erf", "Cast", "Softmax", "Floor", "Pow", "Where", "Sum", "Max", "Min", "Not"),
     }
 )
 
@@ -30,97 +31,126 @@ class Weights(NamedTuple):
     held: int
     """As the session keeps them."""
     largest: int
-    repacked_together: int
-    """Those that are there twice at once while loading: convolutions whose weights change their layout."""
-    packed_singly: int
+    repacked: int
+    """What convolutions whose weights change their layout take at the worst moment, besides the old weights: all that
+    are changed already, and three more copies of the one that is being changed."""
+    packed: int
     """Those packed anew one after the other, the old one freed each time."""
     largest_packed: int
     widened: int
     """What 16-bit floats grow by when they become 32-bit ones."""
+    turned: int
+    """The largest weight that is transposed while loading, in the arena, which keeps the room."""
 
 
 class Living(NamedTuple):
     """Bytes of tensors during a run."""
 
     peak: int
-    inputs: int
-    outputs: int
-    scratch: int
-    """The most that one operator takes for itself meanwhile."""
-    total: int
-    """All tensors that are made in one run together, as if none gave its place to another."""
+    arena: int
+    """What the arena has touched after a few runs."""
 
 
 def weights(graph: Graph) -> Weights:
     """Return what the constants take."""
-    repacked = packed = largest_packed = widened = held = largest = 0
-    for place in _graphs(graph):
+    packed = largest_packed = widened = held = largest = turned = 0
+    for depth, place in _graphs(graph, 0):
         readers = place.consumers()
         own = {**{name: size for name, size in place.constants.items() if size}, **place.overridable}
         for name, size in own.items():
             users = readers.get(name, [])
             if not users and name not in place.outputs:
                 continue
-            held += size
             largest = max(largest, size)
-            half = place.tensor(name).kind == HALF
-            widened += size * half
-            form = _packing(place, name, users)
-            if form == "together":
-                repacked += size * (1 + half)
-            elif form == "singly":
-                packed += size * (1 + half)
-                largest_packed = max(largest_packed, size * (1 + half))
-    return Weights(held, largest, repacked, packed, largest_packed, widened)
+            # The bytes of a constant are those of the file, or of what was folded.
+            grown = max(size, place.size(name)) if name in place.halves else size
+            widened += grown - size
+            # A graph inside of a node is kept as it was read, too, with each level around it.
+            held += grown + size * _KEPT_PER_LEVEL * depth
+            if any(node.op == "MatMulNBits" for node in users) and name in {n.inputs[2] for n in users}:
+                held += 2 * size  # the scales again beside the packed weights, and a sum for each block
+            if _is_packed(place, name, users):
+                packed += grown
+                largest_packed = max(largest_packed, grown)
+            if any(node.op == "QGemm" and node.number("transB", 0) and name in node.inputs[1:4] for node in users):
+                turned = max(turned, size)
+    return Weights(held, largest, _repacked(graph), packed, largest_packed, widened, turned)
 
 
-def _packing(graph: Graph, name: str, users: list[Node]) -> str:
-    if name in graph.overridable:
-        return ""
-    for node in users:
-        if name not in node.inputs[1:4]:
-            continue
-        rank = len(graph.tensor(name).shape)
-        if node.op in {"Conv", "FusedConv"} and rank == 4:
-            return "together"
-        if node.op in {"Conv", "QLinearConv", "MatMul", "Gemm", "FusedMatMul", "QLinearMatMul", "QGemm", "MatMulNBits",
-                       "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "LSTM", "GRU", "Attention",
-                       "ConvInteger", "ConvTranspose", "QAttention", "DynamicQuantizeLSTM"} and rank >= 2:  # fmt: skip
-            return "singly"
-    return ""
+_KEPT_PER_LEVEL = 2
+_PACKED = frozenset(
+    {
+        *("Conv", "QLinearConv", "MatMul", "Gemm", "FusedMatMul", "QLinearMatMul", "QGemm", "MatMulNBits"),
+        *("DynamicQuantizeMatMul", "MatMulIntegerToFloat", "MatMulInteger", "LSTM", "GRU", "Attention", "ConvInteger"),
+        *("ConvTranspose", "QAttention", "DynamicQuantizeLSTM"),
+    }
+)
 
 
-def _graphs(graph: Graph) -> Iterable[Graph]:
-    yield graph
+def _repacked(graph: Graph) -> int:
+    done = worst = 0
+    for node in graph.nodes:
+        if node.op in {"Conv", "FusedConv"} and node.outputs[0].endswith(":blocked"):
+            size = graph.size(node.inputs[1])
+            done += size
+            worst = max(worst, done + _COPIES_WHILE_REPACKED * size)
+    return worst
+
+
+_COPIES_WHILE_REPACKED = 3
+
+
+def _is_packed(graph: Graph, name: str, users: list[Node]) -> bool:
+    if name in graph.overridable or len(graph.tensor(name).shape) < 2:
+        return False
+    return any(node.op in _PACKED and name in node.inputs[1:4] for node in users)
+
+
+def _graphs(graph: Graph, depth: int) -> Iterable[tuple[int, Graph]]:
+    yield depth, graph
     for node in graph.nodes:
         for inner in node.inside:
-            yield from _graphs(inner)
+            yield from _graphs(inner, depth + 1)
 
 
 def living(graph: Graph) -> Living:
     """Follow the tensors through one run."""
+    trace: arena.Trace = []
+    peak = _follow(graph, trace, "")
+    touched, _ = arena.touched_bytes(trace)
+    return Living(peak, touched)
+
+
+def _follow(graph: Graph, trace: arena.Trace, prefix: str) -> int:
+    """Append what one run allocates and frees; return the most bytes at one time."""
     root = _places(graph)
     last = _last_uses(graph, root)
-    given = {*graph.inputs, *graph.constants}
+    given = {*graph.inputs, *graph.constants, *graph.overridable}
+    leaving = {root.get(name, name) for name in graph.outputs}
     alive: dict[str, int] = {}
-    now = peak = total = scratch = 0
+    now = peak = 0
     for index, node in enumerate(graph.nodes):
         for name in node.outputs:
             place = root.get(name, name)
             if not name or place in alive or place in given:
                 continue
             alive[place] = _size(graph, name)
+            trace.append(arena.Take(prefix + place, alive[place], planned=place not in leaving and not prefix))
             now += alive[place]
-            total += alive[place]
-        inside = max((living(inner).peak for inner in node.inside), default=0)
         own = _scratch(graph, node)
-        scratch = max(scratch, own)
+        if own:
+            trace += [
+                arena.Take(f"{prefix}scratch {index}", own, planned=False),
+                arena.Give(f"{prefix}scratch {index}"),
+            ]
+        inside = max((_follow(inner, trace, f"{prefix}{index}/") for inner in node.inside), default=0)
         peak = max(peak, now + own + inside)
         for name in [place for place in alive if last.get(place, index) <= index]:
             now -= alive.pop(name)
-    inputs = sum(graph.size(name) for name in graph.inputs)
-    outputs = sum(graph.size(name) for name in graph.outputs)
-    return Living(peak, inputs, outputs, scratch, total)
+            trace.append(arena.Give(prefix + name))
+    if prefix:
+        trace += [arena.Give(prefix + name) for name in alive]
+    return peak
 
 
 def _last_uses(graph: Graph, root: dict[str, str]) -> dict[str, int]:
@@ -132,8 +162,7 @@ def _last_uses(graph: Graph, root: dict[str, str]) -> dict[str, int]:
 
 
 def _size(graph: Graph, name: str) -> int:
-    tensor = graph.tensor(name)
-    return tensor.size * (2 if tensor.kind == HALF else 1)
+    return graph.size(name)
 
 
 def _places(graph: Graph) -> dict[str, str]:
@@ -183,8 +212,7 @@ def _scratch(graph: Graph, node: Node) -> int:
 def _columns(graph: Graph, node: Node) -> int:
     """Return the bytes of the unfolded input, where a convolution is computed as a product of matrices."""
     out = graph.tensor(node.outputs[0])
-    position = 3 if node.op == "QLinearConv" and graph.tensor(node.inputs[1]).count == 1 else 1
-    weight = graph.tensor(node.inputs[position])
+    weight = graph.tensor(node.inputs[weight_place(graph, node)])
     if len(weight.shape) < 3:
         return 0
     window = math.prod(weight.shape[2:])
@@ -198,4 +226,9 @@ def _columns(graph: Graph, node: Node) -> int:
     if window == 1 or groups > 1:
         return 0
     pixels = math.prod(out.shape[2:])
+    if node.op == "QLinearConv" and weight.kind == INT8:
+        return pixels * window * _POINTER_BYTES  # where each of its inputs is
     return pixels * window * weight.shape[1]
+
+
+_POINTER_BYTES = 8

@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_agent.models.counting.fusion import VIEWS
-from edge_agent.models.counting.graph import DOUBLE, INT8, Graph, Node, walk
+from edge_agent.models.counting.graph import DOUBLE, INT8, Graph, Node, weight_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ SIZE_STEP = 4.0
 
 _CHEAP = frozenset(
     {
-        *("Add", "Sub", "Mul", "Relu", "Clip", "Max", "Min", "Neg", "Abs", "And", "Or", "Not", "Equal", "Less"),
+        *("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs", "And", "Or", "Not", "Equal", "Less"),
         *("Greater", "LessOrEqual", "GreaterOrEqual", "Where", "Cast", "Floor", "Ceil", "Round", "Sum", "Mean"),
         *("BatchNormalization", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish", "ThresholdedRelu", "BiasAdd", "Sign"),
     }
@@ -105,11 +105,6 @@ def _running(graph: Graph, times: float) -> Iterable[tuple[Graph, Node, float]]:
             yield from _running(inner, times * node.times)
 
 
-def macs(graph: Graph) -> int:
-    """Return the multiply-accumulates of all nodes, each once."""
-    return sum(int(amount) for place, node in walk(graph) for _, amount, product in [_kind(place, node)] if product)
-
-
 def _kind(graph: Graph, node: Node) -> tuple[str, float, bool]:
     """Return the kind of work, its amount, and whether that is multiply-accumulates."""
     op = node.op
@@ -124,7 +119,7 @@ def _kind(graph: Graph, node: Node) -> tuple[str, float, bool]:
     if op in {"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"}:
         steps, batch = (*graph.tensor(node.inputs[0]).shape, 1, 1)[:2]
         weights = sum(graph.tensor(name).count for name in node.inputs[1:3])
-        return "lstm.f32", float(steps * batch * weights), True
+        return ("lstm.u8" if op.startswith("Dynamic") else "lstm.f32"), float(steps * batch * weights), True
     if op in VIEWS or op in {"Shape", "Size", "If", "Loop", "Scan", "Constant"}:
         return "view", 1.0, False
     kind, amount = _elements(graph, node)
@@ -159,7 +154,7 @@ def _precision(graph: Graph, weight: str) -> str:
 
 
 def _convolution(graph: Graph, node: Node) -> tuple[str, float, bool]:
-    position = 3 if node.op == "QLinearConv" and len(node.inputs) > 8 and graph.tensor(node.inputs[1]).count == 1 else 1
+    position = weight_place(graph, node)
     weight = graph.tensor(node.inputs[position])
     out = graph.tensor(node.outputs[0])
     amount = float(out.count * math.prod(weight.shape[1:]))
@@ -175,9 +170,9 @@ def _convolution(graph: Graph, node: Node) -> tuple[str, float, bool]:
         return f"{form}.integer", amount, True
     if node.op == "QLinearConv":
         return f"{form}.{_precision(graph, node.inputs[position])}", amount, True
-    plain = len(weight.shape) != 4 or node.inputs[1] not in graph.constants
-    if plain and form in {"conv", "conv1x1"}:
-        form = "conv_plain"
+    if not node.outputs[0].endswith(":blocked"):
+        # Not in a layout of blocks: one dimension, weights that may change, or channels that fill no blocks.
+        form = "dwconv_plain" if form == "dwconv" else "conv_plain"
     return f"{form}.f32", amount, True
 
 
@@ -200,7 +195,7 @@ def _product(graph: Graph, node: Node) -> tuple[str, float, bool] | None:
         if op == "Gemm" and len(node.inputs) > 3:
             return None
     elif op in {"QLinearMatMul", "QGemm"}:
-        position = 3 if graph.tensor(node.inputs[1]).count == 1 and len(node.inputs) > 6 else 1
+        position = weight_place(graph, node)
         form = _precision(graph, node.inputs[position])
     elif op in {"MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul"}:
         position, form = 1, f"dynamic_{_precision(graph, node.inputs[1])}"

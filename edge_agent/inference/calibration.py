@@ -1,0 +1,127 @@
+"""How fast this machine does each kind of work: measured once in a process like a worker, and kept.
+
+The measuring takes at most a few seconds. It is done again when the onnxruntime, the kernel, the governor, the CPUs
+that may be used or their quota change. Imports neither numpy nor onnxruntime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import ResourceError
+from edge_agent.inference.launch import environment
+from edge_agent.models.rates import Rates
+from hardware import Profile
+
+SECONDS = 3.0
+"""What measuring may take, from the start of its process on."""
+GRACE_SECONDS = 30.0
+FILE_NAME = "calibration.json"
+VERSION = 1
+"""Grows when other things are measured."""
+MAX_FILE_BYTES = 1024 * 1024
+
+
+def conditions(profile: Profile) -> dict[str, Any]:
+    """Return what the rates depend on; when any of it changes, old ones no longer hold."""
+    try:
+        runtime = metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        runtime = None
+    return {
+        "version": VERSION,
+        "onnxruntime": runtime,
+        "kernel": profile.kernel_release,
+        "isa": profile.isa_path,
+        "cpu": profile.cpu.model,
+        "governor": profile.cpu.governor,
+        "usable": list(profile.cpu.usable or ()),
+        "quota_cpus": profile.cpu.quota_cpus,
+    }
+
+
+def thread_counts(profile: Profile) -> tuple[int, ...]:
+    """Return the numbers of threads that are measured: one, two, and all that inference would use."""
+    most = max(1, len(profile.cpu.usable or ()))
+    return tuple(sorted({count for count in (1, 2, profile.usable_threads) if count <= most}))
+
+
+def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: float = SECONDS) -> Rates:
+    """Return the rates of this machine: those kept in `folder`, or new ones, which are kept.
+
+    Args:
+        profile: of this machine.
+        folder: the agent's state directory, or another place to keep them.
+        again: measure whatever is kept.
+        seconds: how long measuring may take.
+
+    Raises:
+        ResourceError: they cannot be measured here; the message says why.
+    """
+    now = conditions(profile)
+    path = folder / FILE_NAME
+    if not again and (kept := _read(path, now)) is not None:
+        return kept
+    rates = _measure(thread_counts(profile), seconds)
+    # The rates are good even where they can't be kept.
+    with contextlib.suppress(OSError):
+        _write(path, {"conditions": now, "rates": rates.to_json()})
+    return rates
+
+
+def _read(path: Path, now: dict[str, Any]) -> Rates | None:
+    try:
+        with path.open("rb") as stream:
+            data = json.loads(stream.read(MAX_FILE_BYTES))
+        return Rates.from_json(data["rates"]) if data["conditions"] == now else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # absent, cut or not ours: measured again
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".calibration-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            json.dump(data, stream)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _measure(counts: tuple[int, ...], seconds: float) -> Rates:
+    command = [sys.executable, "-P", "-m", "edge_agent.inference.calibrating", "--parent", str(os.getpid())]
+    command += ["--threads", ",".join(map(str, counts)), "--seconds", str(seconds)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=environment(os.environ),
+            cwd="/",
+            timeout=seconds + GRACE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ResourceError(
+            f"Measuring this machine did not end within {seconds + GRACE_SECONDS:.0f} s.",
+            hint="Try again when the machine is idle.",
+        ) from None
+    except OSError as error:
+        raise ResourceError(f"The process that measures this machine could not be started: {error}.") from error
+    try:
+        return Rates.from_json(json.loads(done.stdout))
+    except ValueError as error:
+        lines = done.stderr.decode("utf-8", "replace").strip().split("\n")
+        raise ResourceError(
+            f"Measuring this machine failed (status {done.returncode}): {lines[-1][:300] or error}.",
+            hint="Is there enough free memory, and is onnxruntime installed?",
+        ) from error
