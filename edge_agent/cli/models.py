@@ -14,7 +14,7 @@ from edge_agent.cli.parsing import Parser, add_settings, new_command
 if TYPE_CHECKING:
     from edge_agent.cli.parsing import Subparsers
 
-MODULES = ("show", "files", "refresh")
+MODULES = ("show", "pick", "onnx", "files", "refresh")
 """Each is `edge_agent.cli.models_NAME`, with `add_verbs(verbs)` and `run(args)`."""
 
 
@@ -39,10 +39,10 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "models",
-        summary="show the families of models, fetch them, and look after their files",
+        summary="show, fetch, measure and choose models",
         description="Without a verb: list the families of the catalogue. With the name of a family: its inputs and\n"
         "outputs, and each variant with its size, its measured quality and what speaks for it.",
-        examples=("edge-agent models", "edge-agent models digits", "edge-agent models pull digits"),
+        examples=("edge-agent models", "edge-agent models digits", "edge-agent models pick digits"),
     )
     parser.add_argument("--json", action="store_true", help="print the catalogue as one JSON object")
     add_settings(parser, "catalogue.url", "catalogue.root_file")

@@ -196,6 +196,11 @@ class Experience:
         for key in [key for key in self._entries if key[0] == variant.digest]:
             del self._entries[key]
 
+    def take(self, other: Experience) -> None:
+        """Take over what another one has learnt."""
+        for entry in other._entries.values():
+            self._keep(entry)
+
     def document(self) -> str:
         """Return all of it as JSON."""
         return _Document(entries=tuple(self._entries.values())).model_dump_json() + "\n"

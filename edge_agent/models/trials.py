@@ -153,11 +153,11 @@ class Trials:
     def _why_not_measured(self, variant: Variant, chosen: Measured | None) -> str:
         if chosen is None:
             return "it was not measured"
-        expected = self._corrected(variant).latency_ms.expected * 1000
-        return (
-            f"it was not measured: predicted to take {told_us(expected)} a sample, it promises less than "
-            f"{chosen.variant.name}"
-        )
+        promise = self._promise(variant)
+        against = choose([chosen, promise], self.family, room_bytes=self._room, rules=self._rules)
+        why = next((lost.reason for lost in against.lost if lost.variant == variant), "")
+        predicted = f"it was not measured; predicted to take {told_us(promise.p50_us)} a sample"
+        return f"{predicted}: {why}" if why else f"{predicted}, and {self._max_runs} others promised more"
 
     # -- what is next ---------------------------------------------------------------------------------------------
 

@@ -31,6 +31,8 @@ HELPERS = {
     "catalogue_add",
     "child",
     "models_files",
+    "models_onnx",
+    "models_pick",
     "models_refresh",
     "models_show",
     "parsing",
