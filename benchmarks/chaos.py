@@ -125,7 +125,7 @@ def chosen_runs(args: argparse.Namespace) -> list[tuple[str, ...]]:
     """Return the classes of each run that was asked for."""
     names = tuple(args.names or ())
     if args.all:
-        possible = tuple(name for name in CLASSES if missing((name,)) is None)
+        possible = tuple(n for n, c in CLASSES.items() if c.missing() is None and not c.submissions_only)
         return [*((name,) for name in CLASSES), possible]
     return [names] if args.combine else [(name,) for name in names]
 

@@ -45,7 +45,7 @@ from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.sending import Sending
 from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
-from edge_agent.coordinator.store import Store
+from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, InputError, ResourceError, StateError
@@ -130,6 +130,7 @@ class Coordinator:
             EdgeAgentError: what the gateway raised.
         """
         self._loop = asyncio.get_running_loop()
+        self._loop.set_default_executor(reading_threads())
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop.set)
         await asyncio.to_thread(self._restore)

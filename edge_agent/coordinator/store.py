@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ from edge_agent.errors import StateError
 from edge_agent.folders import make_private
 
 FINAL = [state.value for state in FINAL_STATES]
+READERS = 2
+"""So many threads read at once. Each keeps a connection: more of them come with every burst and never go again."""
+CACHE_KIB = 512
+"""Of pages, for each connection; what is older the kernel still has. SQLite's own default is four times as much."""
+
+
+def reading_threads() -> ThreadPoolExecutor:
+    """Make the threads for whoever must not wait for the disk itself."""
+    return ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+
+
+def _bound_cache(connection: sqlite3.Connection, _record: object) -> None:
+    connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
 
 
 class Store:
@@ -44,6 +58,7 @@ class Store:
         self.older_copy: Path | None = None
         url = sa.URL.create("sqlite", database=str(path))  # a path may hold ? and #
         self.engine: Engine = sa.create_engine(url, connect_args={"timeout": 30})
+        sa.event.listen(self.engine, "connect", _bound_cache)
         try:
             self._open_schema(upgrade=upgrade)
         except OSError as error:

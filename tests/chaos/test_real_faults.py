@@ -15,7 +15,7 @@ from harness.faults import CLASSES
 from harness.namespaces import PREFIX
 from harness.run import Plan, classes_of, run
 
-SECONDS = {"kill": 9.0, "partition": 9.0, "proxy": 10.0, "broker": 6.0}
+SECONDS = {"kill": 8.0, "partition": 7.0, "proxy": 8.0}
 
 
 @pytest.mark.timeout(300)
@@ -31,10 +31,10 @@ def test_faults_lose_double_and_block_nothing(tmp_path: Path, name: str) -> None
     folder = tmp_path / f"{PREFIX}-{os.getpid()}-{name}"
     folder.mkdir()
     plan = Plan(
-        classes_of([name]), SECONDS.get(name, 7.0), rate=3.0, seed=5, agents=2, gap_seconds=(0.3, 1.0), stretch=0.25
+        classes_of([name]), SECONDS.get(name, 5.0), rate=2.0, seed=5, agents=2, gap_seconds=(0.3, 1.0), stretch=0.25
     )
     report = run(plan, folder)
     assert report.violations == [], "\n".join(str(violation) for violation in report.violations)
     assert len(report.faults) >= 2
-    assert report.jobs >= 10
+    assert report.jobs >= 8
     assert report.succeeded >= 0.9 * report.jobs, report.ended

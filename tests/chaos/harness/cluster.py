@@ -119,6 +119,8 @@ class Cluster:
         for name in self.agents:
             self._start_agent(name)
         self._await(self._all_offer, "offer of every agent")
+        for disk in self.fragile_disks.values():  # keys and approvals are older than any fault
+            disk.synchronise()
 
     def _make_breakable(self) -> None:
         places = [COORDINATOR, *self.agents[:2]]

@@ -78,15 +78,21 @@ class FragileDisk:
     def _mount(self) -> None:
         _run("mount", "-o", "loop,errors=remount-ro", str(self._image), str(self.folder))
 
-    def fail(self) -> None:
+    def fail(self, *, synchronised: bool = True) -> None:
         """Have the kernel find an error: everything is read-only from now on, at once.
 
-        What was written before is on the disk: otherwise this would be a power cut, too.
+        Args:
+            synchronised: whether what was written before is on the disk; otherwise it is lost, as in a power cut.
         """
-        _run("sync", "--file-system", str(self.folder))
+        if synchronised:
+            self.synchronise()
         device = os.stat(self.folder).st_dev  # noqa: PTH116 as in os.major
         name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
         Path(f"/sys/fs/ext4/{name}/trigger_fs_error").write_text("1\n")
+
+    def synchronise(self) -> None:
+        """Have everything on the disk."""
+        _run("sync", "--file-system", str(self.folder))
 
     def repair(self) -> None:
         """Check it, as after a reboot, and mount it again. Nobody may have a file open on it."""

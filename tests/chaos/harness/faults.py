@@ -47,6 +47,7 @@ class FaultClass:
         parts: what the cluster must have been built with.
         tools: programs that it needs.
         root: whether it needs root.
+        submissions_only: whether only asynchronous jobs are promised to survive it.
         draw: makes the next fault; the number stretches its duration.
     """
 
@@ -56,6 +57,7 @@ class FaultClass:
     parts: frozenset[str] = frozenset()
     tools: tuple[str, ...] = ()
     root: bool = False
+    submissions_only: bool = False
 
     def missing(self) -> str | None:
         """Say why this class cannot be run here, or None."""
@@ -255,6 +257,25 @@ def _draw_read_only(cluster: Cluster, rng: random.Random, stretch: float) -> Fau
     return Fault("read-only disk", victim, rng.uniform(1.0, 12.0) * stretch, inject, mend)
 
 
+def _draw_power(cluster: Cluster, rng: random.Random, stretch: float) -> Fault:
+    victim = cluster.draw(rng, "power", cluster.fragile_disks)
+    disk = cluster.fragile_disks[victim]
+
+    def inject() -> None:
+        pid = _signal(cluster, victim, signal.SIGSTOP)
+        disk.fail(synchronised=False)
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        cluster.keeper.hold(victim, signal.SIGKILL)
+
+    def mend() -> None:
+        disk.repair()
+        cluster.keeper.release(victim)
+
+    return Fault("power cut", victim, rng.uniform(0.5, 6.0) * stretch, inject, mend)
+
+
 def _draw_memory(cluster: Cluster, rng: random.Random, stretch: float) -> Fault:
     victim = cluster.draw(rng, "memory", cluster.groups)
     group = cluster.groups[victim]
@@ -308,6 +329,15 @@ CLASSES: dict[str, FaultClass] = {
             parts=frozenset({"fragile-disks"}),
             tools=("mount", "mkfs.ext4", "fsck.ext4"),
             root=True,
+        ),
+        FaultClass(
+            "power",
+            "the coordinator's or an agent's machine loses power: what was not synchronised to its disk is gone",
+            _draw_power,
+            parts=frozenset({"fragile-disks"}),
+            tools=("mount", "mkfs.ext4", "fsck.ext4"),
+            root=True,
+            submissions_only=True,
         ),
         FaultClass(
             "memory",

@@ -64,17 +64,17 @@ class Load:
         rate: jobs a second.
         seed: of the jitter.
         name: begins the idempotency keys.
-        first: the first number.
+        submissions_only: no synchronous jobs; otherwise every other one is.
     """
 
-    def __init__(self, cluster: Cluster, *, rate: float, seed: int, name: str, first: int = 0) -> None:
+    def __init__(self, cluster: Cluster, *, rate: float, seed: int, name: str, submissions_only: bool = False) -> None:
         self.records: list[Record] = []
         self.began = time.monotonic()
         self._cluster = cluster
         self._rate = rate
         self._rng = random.Random(f"{seed}/load")
         self._name = name
-        self._first = first
+        self._submissions_only = submissions_only
         self._todo: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -103,9 +103,9 @@ class Load:
 
     def _offer(self) -> None:
         due = self.began
-        number = self._first
+        number = 0
         while not self._stop.wait(max(0.0, due - time.monotonic())):
-            waits = number % 2 == 0
+            waits = number % 2 == 0 and not self._submissions_only
             record = Record(number, f"{self._name}-{number}", waits, self.now())
             self.records.append(record)
             with self._lock:

@@ -116,7 +116,13 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -
     report = Report(plan.name, plan.seed, plan.seconds)
     say(f"{plan.name}: starting")
     with Cluster(folder, agents=plan.agents, parts=plan.parts, seed=plan.seed, settings=plan.settings) as cluster:
-        load = Load(cluster, rate=plan.rate, seed=plan.seed, name=f"{plan.name}-{plan.seed}")
+        load = Load(
+            cluster,
+            rate=plan.rate,
+            seed=plan.seed,
+            name=f"{plan.name}-{plan.seed}",
+            submissions_only=any(found.submissions_only for found in plan.classes),
+        )
         load.start()
         _break(plan, cluster, load, report, say)
         if not cluster.wait_whole(WHOLE_SECONDS):

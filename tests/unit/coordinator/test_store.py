@@ -32,7 +32,7 @@ from edge_agent.coordinator.events import (
 )
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
 from edge_agent.coordinator.rows import pack_tensors, unpack_tensors
-from edge_agent.coordinator.store import Store
+from edge_agent.coordinator.store import CACHE_KIB, READERS, Store, reading_threads
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import StateError
 from edge_agent.wire.job_options import Placement
@@ -434,6 +434,18 @@ def test_the_newest_jobs_are_listed_first(store: Store) -> None:
 
 
 # -- the writer ---------------------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_readers_leaves_few_connections_open(store: Store) -> None:
+    """Descriptors and page caches of a coordinator do not grow with the busiest moment it has seen."""
+    with reading_threads() as threads:
+        found = list(threads.map(lambda _: store.job(JOB), range(50)))
+    assert found == [None] * 50
+    pool = store.engine.pool
+    assert isinstance(pool, sa.pool.QueuePool)
+    assert pool.checkedin() <= READERS
+    with store.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA cache_size").scalar() == -CACHE_KIB
 
 
 def test_a_job_never_ends_twice(store: Store) -> None:
