@@ -7,6 +7,7 @@ that no jump of the wall clock drops a result or keeps it for ever.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import struct
@@ -216,6 +217,32 @@ def check_header(path: Path) -> None:
             hint="Run the newer version again, or move the file away: the results in it are then computed again. "
             "Nothing was changed.",
         )
+
+
+def survey(path: Path) -> tuple[int, int]:
+    """Look at a spool without changing it, also while an agent uses it.
+
+    Returns:
+        The number of answers and the bytes of their payloads.
+
+    Raises:
+        StateError: `newer-schema`; or it cannot be read now.
+        DamagedError: it is no whole spool.
+    """
+    check_header(path)
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+        ) as database:
+            (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise DamagedError(str(verdict))
+            found: tuple[int, int] = database.execute(
+                "SELECT count(*), coalesce(sum(length(payload)), 0) FROM results"
+            ).fetchone()
+            return found
+    except sqlite3.Error as error:
+        raise _told(path, error) from error
 
 
 def set_aside(path: Path, stamp: str) -> Path:

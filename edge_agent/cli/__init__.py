@@ -33,6 +33,7 @@ COMMANDS: tuple[str, ...] = (
     "models",
     "catalogue",
     "profile",
+    "doctor",
     "keygen",
     "config",
     "version",

@@ -50,6 +50,10 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the agent until it is told to stop."""
     import os  # noqa: PLC0415 the parser of every command imports this module
+    import signal  # noqa: PLC0415 as above
+
+    # Until the agent looks after it, there is nothing to hand back: a stop while it starts is a clean one, too.
+    signal.signal(signal.SIGTERM, _leave)
 
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
@@ -64,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         link = link_options(settings, f"ea1-{key.public.id}")
         agent = make_agent(settings, link, key, coordinator_key)
         return agent.run(lambda: write_ready_file(ready, {"agent_id": key.public.id, "pid": os.getpid()}))
+
+
+def _leave(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
 
 
 def _pinned_key(path: Path) -> PublicKey:

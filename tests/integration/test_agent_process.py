@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import needs
+import psutil
 import pytest
 from agents import Agent, Coordinator, running_agent
 from brokers import Cable, mosquitto
 from fakes import job_id
 
 from edge_agent.agent.spooling import SPOOL_FILE
+from edge_agent.folders import take
 from edge_agent.wire.messages import Birth, Failure, Result
 
 KEEP_ALL = {"AGENT_SPOOL_SECONDS": "0"}
@@ -175,6 +178,28 @@ def test_stop_while_models_are_measured(tmp_path: Path, port: int) -> None:
         agent.signal(signal.SIGTERM)
         assert agent.wait(LEAVE_SECONDS) == 0
         assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.held == ()
+
+
+def test_stop_while_it_still_starts(tmp_path: Path) -> None:
+    """Another process has the state directory for the moment: the wait for it ends with 0, and nothing is left."""
+    agent = Agent(tmp_path, 1)
+    with take(agent.state):
+        agent.start()
+        try:
+            family = psutil.Process(agent.process.pid) if agent.process else None
+            assert family is not None
+            agent.wait_until(lambda: any(path.endswith("/lock") for path in open_files(family)))
+            agent.signal(signal.SIGTERM)
+            assert agent.wait(LEAVE_SECONDS) == 0
+        finally:
+            agent.end()
+
+
+def open_files(process: psutil.Process) -> list[str]:
+    """Return what a process has open; nothing once it is gone."""
+    with contextlib.suppress(psutil.Error):
+        return [file.path for file in process.open_files()]
+    return []
 
 
 @pytest.mark.parametrize("kind", ["refuses", "answers nothing"])
