@@ -10,6 +10,7 @@ from edge_agent.connection import link_options
 from edge_agent.doctor.findings import SkipCheck
 from edge_agent.doctor.visit import Visit, visit
 from edge_agent.errors import EdgeAgentError
+from edge_agent.published import known_now, source_of
 from edge_agent.settings import Effective, Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from hardware import Profile, profile
@@ -60,10 +61,13 @@ class Context:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        """What may be served."""
-        from edge_agent.models.catalogue import builtin  # noqa: PLC0415 it is read once, if at all
+        """What may be served, as far as it is known here: nobody is asked for news.
 
-        return builtin()
+        Raises:
+            StateError: the program's own files are damaged.
+        """
+        settings = self.settings
+        return known_now(source_of(settings, settings.agent.state_dir)).served
 
     @cached_property
     def key(self) -> SigningKey | None:
