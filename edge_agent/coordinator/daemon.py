@@ -39,7 +39,7 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.registry import MAX_AGENTS, Registry
-from edge_agent.coordinator.requests import check_inputs, ordered, request_digest
+from edge_agent.coordinator.requests import check_inputs, deadline_seconds, ordered, request_digest
 from edge_agent.coordinator.rows import StoredJob, outcome_of
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.sending import Sending
@@ -48,7 +48,7 @@ from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.writer import Writer
-from edge_agent.errors import EdgeAgentError, InputError, ResourceError, StateError
+from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Published, PublishRefused
 from edge_agent.notes import Journal, Note
@@ -330,7 +330,7 @@ class Coordinator:
         entry = self.catalogue.family(family)
         check_inputs(entry, inputs, outputs)
         arranged = ordered(entry, inputs)
-        seconds = self._deadline_seconds(options)
+        seconds = deadline_seconds(options, self._options.job_deadline_seconds, self._options.max_job_deadline_seconds)
         if self._writer.full:
             raise ResourceError("the database is behind with what waits to be written", code="queue-full")
         key = options.idempotency_key
@@ -359,17 +359,6 @@ class Coordinator:
             )
         )
         return await accepted
-
-    def _deadline_seconds(self, options: JobOptions) -> float:
-        longest = self._options.max_job_deadline_seconds
-        if options.deadline_seconds is None:
-            return min(self._options.job_deadline_seconds, longest)
-        if options.deadline_seconds > longest:
-            raise InputError(
-                f"a deadline of {options.deadline_seconds:g} s is further away than the {longest:g} s that may be",
-                hint="The operator sets the limit with coordinator.max_job_deadline_seconds.",
-            )
-        return options.deadline_seconds
 
     async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
         """Wait for a job's end."""

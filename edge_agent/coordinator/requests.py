@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Family, Port
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 
@@ -100,3 +101,19 @@ def _shape(shape: Sequence[int | str]) -> str:
 def _bound(port: Port, symbols: Mapping[str, int]) -> str:
     named = [f"{s} = {symbols[s]}" for s in port.shape if isinstance(s, str) and s in symbols]
     return f" ({', '.join(named)})" if named else ""
+
+
+def deadline_seconds(options: JobOptions, default: float, longest: float) -> float:
+    """Return how long a job may take: what is asked for, or the default, and never longer than may be.
+
+    Raises:
+        InputError: more is asked for.
+    """
+    if options.deadline_seconds is None:
+        return min(default, longest)
+    if options.deadline_seconds > longest:
+        raise InputError(
+            f"a deadline of {options.deadline_seconds:g} s is further away than the {longest:g} s that may be",
+            hint="The operator sets the limit with coordinator.max_job_deadline_seconds.",
+        )
+    return options.deadline_seconds
