@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from edge_agent.agent.calibrator import Calibrator
 from edge_agent.agent.daemon import Agent, MachineSummary, Options
 from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.policy import Policy
@@ -60,7 +61,14 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
     )
     content = Content(settings.models.dir)
     store = Store(content=content)
-    summary = summarise(machine, own.labels, circumstances(settings, machine, store))
+    summary = summarise(machine, own.labels)
+    calibrator = Calibrator(machine, own.state_dir, store, summary.facts)
+    summary = replace(
+        summary,
+        facts=calibrator.facts,
+        circumstances=circumstances(settings, machine, store),
+        calibrator=calibrator,
+    )
     source = source_of(settings, own.state_dir)
     known = known_now(source)
     watching = watch(source, known, log, content.changed_at)
@@ -81,7 +89,7 @@ def circumstances(settings: Settings, machine: Profile, store: Store) -> Circums
     )
 
 
-def summarise(machine: Profile, labels: tuple[str, ...] = (), known: Circumstances | None = None) -> MachineSummary:
+def summarise(machine: Profile, labels: tuple[str, ...] = ()) -> MachineSummary:
     """Take from the profile what the agent needs, and what its owner calls it."""
     usable = len(machine.cpu.usable or ()) or 1
     total_mib = (machine.memory.total_kib or 0) // 1024
@@ -97,8 +105,7 @@ def summarise(machine: Profile, labels: tuple[str, ...] = (), known: Circumstanc
             memory_mib=max(1, total_mib),
             labels=labels,
         ),
-        facts=MachineFacts(cpus=float(machine.usable_threads)),
+        facts=MachineFacts(cpus=float(machine.usable_threads), quota_cpus=machine.cpu.quota_cpus),
         budget_bytes=budget,
-        circumstances=known or Circumstances(),
         text=f"{name}, {machine.isa_path}, {cores}, {total_mib / 1024:.1f} GiB memory, {free} free for models",
     )

@@ -23,6 +23,7 @@ from edge_agent.agent.events import (
     JobTurnedAway,
     LinkDown,
     LinkUp,
+    MachineMeasured,
     MessageReceived,
     PlanRequested,
     RunModel,
@@ -136,6 +137,9 @@ class Core:
                 commands = self._planner.begin(now)
             case CatalogueChanged():
                 commands = self._planner.on_catalogue(event.catalogue, now)
+            case MachineMeasured():
+                self._planner.on_machine(event.facts)
+                commands = []
             case ConditionsChanged():
                 commands = self._planner.on_conditions(event.budget_bytes, event.conditions, now)
             case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():

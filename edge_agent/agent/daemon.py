@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_agent.agent.calibrator import Calibrator
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     CancelCanary,
@@ -47,7 +48,7 @@ from edge_agent.agent.presence import Presence
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
-from edge_agent.agent.status import write_status
+from edge_agent.agent.status import describe, write_status
 from edge_agent.clock import system_now
 from edge_agent.errors import EdgeAgentError
 from edge_agent.inference.canary_run import Canaries
@@ -108,6 +109,7 @@ class MachineSummary:
         budget_bytes: memory that is free for models.
         text: one line for people.
         circumstances: what the choice of variants goes by beside that.
+        calibrator: has the machine's speed measured where it is needed.
     """
 
     statement: Machine
@@ -115,6 +117,7 @@ class MachineSummary:
     budget_bytes: int
     text: str
     circumstances: Circumstances = field(default_factory=Circumstances)
+    calibrator: Calibrator | None = None
 
 
 class Agent:
@@ -141,6 +144,7 @@ class Agent:
         watch: Watch | None = None,
     ) -> None:
         self._watch = watch
+        self._catalogue = catalogue
         self._journal = Journal(log)
         self._options = options
         self._store = store
@@ -213,9 +217,9 @@ class Agent:
         log.info("This is agent %s on %s", agent_id, self._machine.text, extra=fields)
         self._inbox.put(self._spooling.load())  # before the first birth, which lists it
         link.start()
-        self._inbox.put(PlanRequested())
+        self._plan_with(PlanRequested(), self._catalogue)
         if self._watch is not None:
-            self._watch.start(lambda known: self._inbox.put(CatalogueChanged(known.served)))
+            self._watch.start(lambda known: self._plan_with(CatalogueChanged(known.served), known.served))
         try:
             while self._exit_status is None:
                 event = self._next_event()
@@ -233,6 +237,12 @@ class Agent:
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
         return self._exit_status
+
+    def _plan_with(self, event: Event, catalogue: Catalogue) -> None:
+        if self._machine.calibrator is None:
+            self._inbox.put(event)
+        else:
+            self._machine.calibrator.before(event, catalogue, self._inbox.put)
 
     # -- events in ------------------------------------------------------------------------------------------------
 
@@ -370,19 +380,6 @@ class Agent:
             self._journal.write(note, system_now().monotonic)
 
     def _status(self) -> dict[str, Any]:
-        families = []
-        for plan in self._planner.plans:
-            chosen = plan.chosen
-            families.append(
-                {
-                    "family": plan.family.name,
-                    "chosen": chosen.variant.name if chosen else None,
-                    "why": plan.why,
-                    "latency_us": chosen.p50_us if chosen else None,
-                    "peak_bytes": chosen.peak_bytes if chosen else None,
-                    "lost": [{"variant": lost.variant.name, "why": lost.reason} for lost in plan.lost],
-                }
-            )
         return {
             "agent_id": self._presence.agent_id,
             "pid": os.getpid(),
@@ -390,5 +387,5 @@ class Agent:
             "machine": self._machine.text,
             "session": self._session,
             "offers": [offer.family for offer in self._planner.offers()],
-            "families": families,
+            "families": describe(self._planner.plans),
         }

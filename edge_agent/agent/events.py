@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.inference.events import WorkerEvent
 from edge_agent.models.catalogue import Catalogue, Family, Variant
+from edge_agent.models.fit import MachineFacts
 from edge_agent.notes import Note
 from edge_agent.wire.tensors import Tensor
 
@@ -110,6 +111,13 @@ class CatalogueChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineMeasured:
+    """How fast the machine is, for predictions from now on."""
+
+    facts: MachineFacts
+
+
+@dataclass(frozen=True, slots=True)
 class ConditionsChanged:
     """The machine was looked at again.
 
@@ -131,6 +139,7 @@ Event = (
     | SpoolFailed
     | PlanRequested
     | CatalogueChanged
+    | MachineMeasured
     | ConditionsChanged
     | StopRequested
     | Tick

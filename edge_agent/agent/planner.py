@@ -72,7 +72,7 @@ class Planner:
         self._catalogue = catalogue
         self._policy = policy
         self._isa = isa
-        self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes)
+        self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes, threads)
         self._keeper = Keeper(threads)
         self._measuring = Measuring()
         self._outcomes = Outcomes(self._measuring, self._prospects)
@@ -135,6 +135,10 @@ class Planner:
     def on_catalogue(self, catalogue: Catalogue, now: Now) -> list[Command]:
         """Consider another catalogue, or other files; what is served stays until the search says otherwise."""
         return self._consider(catalogue, now)
+
+    def on_machine(self, facts: MachineFacts) -> None:
+        """Predict with these facts from now on; what is planned already stays."""
+        self._prospects.has_speed(facts)
 
     def on_conditions(self, budget_bytes: int, conditions: str, now: Now) -> list[Command]:
         """Plan anew if the machine has another amount of memory, or works under other conditions."""

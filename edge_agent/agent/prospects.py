@@ -46,13 +46,17 @@ class Prospects:
         machine: what the predictor needs to know.
         circumstances: what else is known.
         budget_bytes: memory that is free for models on this machine.
+        threads: for one inference, at most.
     """
 
-    def __init__(self, policy: Policy, machine: MachineFacts, circumstances: Circumstances, budget_bytes: int) -> None:
+    def __init__(
+        self, policy: Policy, machine: MachineFacts, circumstances: Circumstances, budget_bytes: int, threads: int
+    ) -> None:
         self._policy = policy
         self._machine = machine
         self._circumstances = circumstances
         self._budget_bytes = budget_bytes
+        self._threads = threads
 
     @property
     def rules(self) -> Rules:
@@ -73,6 +77,10 @@ class Prospects:
     def remembers(self) -> bool:
         """Whether anything was ever learnt."""
         return len(self._circumstances.experience) > 0
+
+    def has_speed(self, machine: MachineFacts) -> None:
+        """Take note of how fast the machine is."""
+        self._machine = machine
 
     def has_runtime(self, runtime: str) -> bool:
         """Take note of the onnxruntime here; return whether it is another one than was known."""
@@ -108,7 +116,7 @@ class Prospects:
             )
             if (entry := experience.measured(variant, place, now.wall_ms, family.extents)) is not None:
                 remembered.append(entry)
-        fits = outlook(family, self._machine)
+        fits = outlook(family, self._machine, self._threads)
         trials = Trials(
             family, fits, self.room_bytes, rules=self.rules, ruled_out=ruled_out, known=remembered
         )  # fmt: skip

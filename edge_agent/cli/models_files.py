@@ -164,7 +164,7 @@ def _without_hopeless(
             continue
         family = catalogue.family(name)
         room = room_bytes(machine.budget_bytes, settings.agent.memory_share)
-        for lost in Trials(family, outlook(family, machine.facts), room).lost:
+        for lost in Trials(family, outlook(family, machine.facts, machine.facts.threads), room).lost:
             hopeless.add(lost.variant.digest)
             print(f"{name}/{lost.variant.name}: not fetched, {lost.reason}", file=sys.stderr)
     return [(family, variant) for family, variant in chosen if variant.digest not in hopeless]

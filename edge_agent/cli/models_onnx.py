@@ -107,13 +107,13 @@ def _predict(path: Path, extents: dict[str, int], machine: Machine) -> dict[str,
             f"To read graphs, the Python package {error.name} is needed, which is not installed.",
             hint="Install the extra: pip install 'edge-agent[publish]'. Or measure: edge-agent models canary FILE.",
         ) from error
-    from edge_agent.models.fit import predict  # noqa: PLC0415 - as above
+    from edge_agent.models.trials import forecast  # noqa: PLC0415 - as above
 
     try:
         costs = count_file(path, extents)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
-    fit = predict(costs, machine.facts, machine.threads)
+    fit = forecast(costs, machine.facts, machine.threads)
     fits = (
         None
         if fit.peak_bytes.low <= machine.room_bytes < fit.peak_bytes.high
@@ -133,8 +133,8 @@ def _measure(path: Path, extents: dict[str, int], machine: Machine, repeats: int
     from edge_agent.inference.canary_run import CanaryRun  # noqa: PLC0415 - as above
     from edge_agent.inference.events import CanaryFailed  # noqa: PLC0415 - as above
     from edge_agent.inference.launch import Options  # noqa: PLC0415 - as above
-    from edge_agent.inference.measurements import thread_counts  # noqa: PLC0415 - as above
     from edge_agent.inference.process import Canary  # noqa: PLC0415 - as above
+    from edge_agent.models.trials import thread_counts  # noqa: PLC0415 - as above
 
     log = logging.getLogger("edge_agent.canary")
     log.setLevel(logging.CRITICAL)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from edge_agent.inference.picking import Picked
     from edge_agent.models.catalogue import Family, Variant
     from edge_agent.models.fit import Fit, Interval, MachineFacts
+    from edge_agent.models.rates import Rates
     from edge_agent.models.selection import Measured
     from edge_agent.settings import Settings
+    from hardware import Profile
 
 
 def add_verbs(verbs: Subparsers) -> None:
@@ -66,7 +68,9 @@ class Machine(NamedTuple):
 
 def this_machine(settings: Settings) -> Machine:
     """Look at the machine."""
-    from edge_agent.agent.assemble import summarise  # noqa: PLC0415 - what is for this command alone
+    from dataclasses import replace  # noqa: PLC0415 - what is for this command alone
+
+    from edge_agent.agent.assemble import summarise  # noqa: PLC0415 - as above
     from edge_agent.models.selection import room_bytes  # noqa: PLC0415 - as above
     from hardware import profile  # noqa: PLC0415 - as above
 
@@ -74,11 +78,27 @@ def this_machine(settings: Settings) -> Machine:
     summary = summarise(found)
     return Machine(
         text=summary.text,
-        facts=summary.facts,
+        facts=replace(summary.facts, rates=_rates(found, settings)),
         threads=settings.agent.threads or found.usable_threads,
         room_bytes=room_bytes(summary.budget_bytes, settings.agent.memory_share),
         budget_bytes=summary.budget_bytes,
     )
+
+
+def _rates(found: Profile, settings: Settings) -> Rates | None:
+    from edge_agent.folders import make_private  # noqa: PLC0415 - as above
+    from edge_agent.inference.calibration import calibrate, kept  # noqa: PLC0415 - as above
+
+    folder = settings.agent.state_dir
+    if (known := kept(found, folder)) is not None:
+        return known
+    print("measuring how fast this machine is, once …", file=sys.stderr)
+    try:
+        make_private(folder)
+        return calibrate(found, folder)
+    except EdgeAgentError as error:
+        print(f"note: {error.message} Predictions are wide guesses.", file=sys.stderr)
+        return None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -66,15 +66,19 @@ def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: f
     Raises:
         ResourceError: they cannot be measured here; the message says why.
     """
-    now = conditions(profile)
-    path = folder / FILE_NAME
-    if not again and (kept := _read(path, now)) is not None:
-        return kept
+    if not again and (found := kept(profile, folder)) is not None:
+        return found
+    now, path = conditions(profile), folder / FILE_NAME
     rates = _measure(thread_counts(profile), seconds)
     # The rates are good even where they can't be kept.
     with contextlib.suppress(OSError):
         _write(path, {"conditions": now, "rates": rates.to_json()})
     return rates
+
+
+def kept(profile: Profile, folder: Path) -> Rates | None:
+    """Return the rates that are kept in `folder` and still hold; None if there are none."""
+    return _read(folder / FILE_NAME, conditions(profile))
 
 
 def _read(path: Path, now: dict[str, Any]) -> Rates | None:

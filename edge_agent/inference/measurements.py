@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.inference.process import Canary
 from edge_agent.models.selection import Measured
+from edge_agent.models.trials import thread_counts
 
 if TYPE_CHECKING:
     from edge_agent.inference.events import CanaryDone
@@ -14,11 +15,6 @@ if TYPE_CHECKING:
 
 SECONDS = 0.3
 """How long runs are repeated with each number of threads."""
-
-
-def thread_counts(threads: int) -> tuple[int, ...]:
-    """Return the numbers of threads worth trying: all, one, and two, as far as there are so many."""
-    return tuple(dict.fromkeys(count for count in (threads, 1, 2) if count <= threads))
 
 
 def request(family: Family, variant: Variant, store: Store, threads: int, seconds: float = SECONDS) -> Canary:

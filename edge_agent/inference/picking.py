@@ -112,7 +112,7 @@ def pick(  # noqa: PLR0913 each is a fact of its own
     known = [entry for variant in family.variants if past and (entry := _known(variant, family, past))]
     trials = Trials(
         family,
-        outlook(family, machine),
+        outlook(family, machine, limits.threads),
         limits.room_bytes,
         rules=rules,
         ruled_out=ruled_out,

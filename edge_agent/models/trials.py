@@ -29,7 +29,7 @@ from edge_agent.models.selection import (
 )
 
 if TYPE_CHECKING:
-    from edge_agent.models.catalogue import Family, Variant
+    from edge_agent.models.catalogue import Costs, Family, Variant
 
 MIN_RUNS = 2
 """So many are measured if there are so many: the second is there to fall back on."""
@@ -233,9 +233,24 @@ class Trials:
         return variant.format in {"fp32", "fp16"}
 
 
-def outlook(family: Family, machine: MachineFacts) -> dict[str, Fit]:
+def outlook(family: Family, machine: MachineFacts, threads: int) -> dict[str, Fit]:
     """Return the predictions for all variants of a family whose graphs were counted, by digest."""
-    return {variant.digest: predict(variant.costs, machine) for variant in family.variants if variant.costs is not None}
+    return {v.digest: forecast(v.costs, machine, threads) for v in family.variants if v.costs is not None}
+
+
+def thread_counts(threads: int) -> tuple[int, ...]:
+    """Return the numbers of threads worth trying: all, one, and two, as far as there are so many."""
+    return tuple(dict.fromkeys(count for count in (threads, 1, 2) if count <= threads))
+
+
+def forecast(costs: Costs, machine: MachineFacts, threads: int) -> Fit:
+    """Return the prediction with the number of threads that is predicted to be the fastest, of up to `threads`.
+
+    Memory is that of all threads, with which it is measured, too.
+    """
+    fits = [predict(costs, machine, count) for count in thread_counts(threads)]
+    fastest = min(fits, key=lambda fit: fit.latency_ms.expected)
+    return dataclasses.replace(fits[0], latency_ms=fastest.latency_ms, reasons=fastest.reasons)
 
 
 def unseen(variant: Variant) -> Fit:
