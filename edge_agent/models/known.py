@@ -118,12 +118,13 @@ def known(source: Source, now_ms: int) -> Known:
 
 def read_record(folder: Path) -> Record | None:
     """Return the record, or None if there is none that can be read: then nothing was verified."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        data = _read(folder / RECORD_FILE, MAX_RECORD_BYTES)
-        fields = json.loads(data)
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        fields = json.loads(_read(folder / RECORD_FILE, MAX_RECORD_BYTES))
         if fields.pop("v") == _FORMAT_VERSION:
             record = Record(**fields)
-            if re.fullmatch(r"[0-9a-f]{64}", record.digest) and isinstance(record.expires_ms, int):
+            numbers = (record.catalogue, record.expires_ms, record.refreshed_ms, *record.versions.values())
+            digests = all(re.fullmatch(r"[0-9a-f]{64}", text) for text in (record.pinned, record.digest))
+            if digests and all(type(number) is int and number >= 0 for number in numbers):
                 return record
     return None
 

@@ -39,7 +39,7 @@ from tuf.ngclient import FetcherInterface, TargetFile, Updater, UpdaterConfig
 from edge_agent.errors import CatalogueRefusedError, EdgeAgentError, StateError, TransportError
 from edge_agent.folders import make_private, take
 from edge_agent.models.catalogue import MAX_CATALOGUE_BYTES, parse
-from edge_agent.models.known import MAX_ROOT_BYTES, Record, read_root, stored_bytes, write
+from edge_agent.models.known import MAX_ROOT_BYTES, Record, read_record, read_root, stored_bytes, write
 from edge_agent.models.transfer import Source, TransferError
 
 TARGET = "catalogue.json"
@@ -94,15 +94,16 @@ def refresh(url: str, root: bytes, folder: Path, now_ms: int, source: Source | N
             updater.refresh()
             target = _target(updater.get_targetinfo(TARGET))
             digest = target.hashes["sha256"]
-            data = stored_bytes(folder, digest)
+            data, before = stored_bytes(folder, digest), read_record(folder)
             if data is None:
                 data = Path(updater.download_target(target)).read_bytes()
-        catalogue = parse(data)
+        known = before is not None and before.digest == digest  # and was read then
+        version = before.catalogue if before is not None and known else parse(data).version
         signed = {role: Metadata.from_file(str(metadata / f"{role}.json")).signed for role in _ROLES}
         record = Record(
             pinned=hashlib.sha256(root).hexdigest(),
             digest=digest,
-            catalogue=catalogue.version,
+            catalogue=version,
             versions={role: found.version for role, found in signed.items()},
             expires_ms=int(min(found.expires for found in signed.values()).timestamp() * 1000),
             refreshed_ms=now_ms,

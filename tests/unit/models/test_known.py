@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kept import DAY_MS, NOW_MS, ROOT, keep, names, source
 from repositories import digits_named
 
 from edge_agent.errors import StateError
 from edge_agent.models.catalogue import builtin, public_models
-from edge_agent.models.known import Source, day, known, read_record, stored_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from edge_agent.models.known import RECORD_FILE, Source, day, known, read_record, stored_bytes
 
 
 def test_without_an_address_only_what_comes_with_the_program(tmp_path: Path) -> None:
@@ -100,6 +101,46 @@ def test_only_the_newest_catalogue_is_kept(tmp_path: Path) -> None:
     assert stored_bytes(tmp_path, first.digest) is None
     assert stored_bytes(tmp_path, second.digest) is not None
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"catalogue-{second.digest}.json", "verified.json"]
+
+
+@given(
+    st.binary(max_size=300) | st.recursive(st.integers() | st.text(), st.lists).map(lambda v: json.dumps(v).encode())
+)
+def test_no_record_is_too_strange(data: bytes) -> None:
+    """Whatever lies there, it is a record or none."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / RECORD_FILE).write_bytes(data)
+        assert read_record(folder) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"v": 2},
+        {"digest": "../../etc/passwd"},
+        {"pinned": 5},
+        {"expires_ms": "soon"},
+        {"refreshed_ms": -1},
+        {"catalogue": True},
+        {"versions": [1]},
+        {"versions": {"root": None}},
+        {"more": 1},
+    ],
+)
+def test_a_record_with_a_wrong_field_is_none(tmp_path: Path, change: dict[str, object]) -> None:
+    """Neither a path, nor a text where a time belongs, gets any further."""
+    keep(tmp_path, "a")
+    fields = json.loads((tmp_path / RECORD_FILE).read_bytes())
+    assert read_record(tmp_path) is not None
+    (tmp_path / RECORD_FILE).write_text(json.dumps({**fields, **change}))
+    assert read_record(tmp_path) is None
+
+
+def test_nested_without_end_is_none(tmp_path: Path) -> None:
+    """A parser that runs out of stack is no crash of the daemon."""
+    (tmp_path / RECORD_FILE).write_bytes(b"[" * 4000)
+    assert read_record(tmp_path) is None
 
 
 def test_an_enormous_root_is_none(tmp_path: Path) -> None:
