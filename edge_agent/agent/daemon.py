@@ -386,6 +386,7 @@ class Agent:
             "worker_pid": self._worker.pid,
             "machine": self._machine.text,
             "session": self._session,
+            "catalogue": self._watch.known.state if self._watch is not None else None,
             "offers": [offer.family for offer in self._planner.offers()],
             "families": describe(self._planner.plans),
         }

@@ -19,6 +19,7 @@ from edge_agent.agent.prospects import Circumstances, Prospects
 from edge_agent.agent.serving import Serving
 from edge_agent.clock import Now
 from edge_agent.inference.events import (
+    CANCELLED,
     CanaryDone,
     CanaryFailed,
     LoadFailed,
@@ -227,6 +228,8 @@ class Planner:
     # -- canary runs --------------------------------------------------------------------------------------------------
 
     def _on_canary(self, event: CanaryDone | CanaryFailed, now: Now) -> list[Command]:
+        if isinstance(event, CanaryFailed) and event.code == CANCELLED:
+            return []  # the run that goes on now, perhaps of the same variant, is another one
         canary = self._measuring.end(event.digest)
         if canary is None:
             return []

@@ -78,6 +78,8 @@ def _all(catalogue: Catalogue) -> str:
 
 
 def _one(family: Family) -> str:
+    ports = [*_ports("input", family.inputs), *_ports("output", family.outputs)]
+    unknown = "Its inputs and outputs are not known: it can be fetched and measured, and nobody can ask for it."
     measured = next((variant.quality for variant in family.variants if variant.quality is not None), None)
     return "\n".join(
         (
@@ -86,10 +88,7 @@ def _one(family: Family) -> str:
             f"licence  {family.licence}",
             f"source   {family.source}",
             "",
-            render(
-                ("", "name", "type", "shape"),
-                [*_ports("input", family.inputs), *_ports("output", family.outputs)],
-            ),
+            render(("", "name", "type", "shape"), ports) if family.servable else unknown,
             "",
             render(
                 ("variant", "size", "quality", "what speaks for it", "digest"),

@@ -87,6 +87,18 @@ class Known:
     hidden: tuple[str, ...] = ()
 
     @property
+    def state(self) -> dict[str, object]:
+        """What is known, in short: for the status of an agent."""
+        record = self.record
+        return {
+            "version": record.catalogue if record is not None else None,
+            "expires_ms": record.expires_ms if record is not None else None,
+            "refreshed_ms": record.refreshed_ms if record is not None else None,
+            "families": len(self.catalogue.families),
+            "problem": self.problem,
+        }
+
+    @property
     def served(self) -> Catalogue:
         """The families that jobs can be taken for."""
         families = tuple(family for family in self.catalogue.families if family.servable)

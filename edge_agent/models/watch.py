@@ -71,6 +71,7 @@ class Watch:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen = (0, 0)
+        self._said: list[str] = []
 
     @property
     def known(self) -> Known:
@@ -83,7 +84,6 @@ class Watch:
         Args:
             on_news: called on the watching thread with what is known, whenever the families, or the files, changed.
         """
-        self._say_problem("")
         self._seen = self._dates()
         self._thread = threading.Thread(target=self._run, args=(on_news,), name="catalogue", daemon=True)
         self._thread.start()
@@ -124,7 +124,7 @@ class Watch:
         """Read what is kept; tell when the families, or what is wrong with them, or the files changed."""
         (_, files), self._seen = self._seen, self._dates()
         before, self._known = self._known, known(self._source, time.time_ns() // 1_000_000)
-        self._say_problem(before.problem)
+        self._say_problems()
         if self._known.catalogue.families != before.catalogue.families:
             record = self._known.record
             fields = {
@@ -138,13 +138,17 @@ class Watch:
             self._log.info("The files of models changed", extra={"action": "models-changed"})
             on_news(self._known)
 
-    def _say_problem(self, before: str) -> None:
-        if self._known.problem and self._known.problem != before:
-            text = f"About the catalogue: {self._known.problem}"
-            self._log.warning(text, extra={"action": "catalogue-problem"})
+    def _say_problems(self) -> None:
+        """Say what is wrong, each thing once as long as it lasts."""
+        now = []
+        if self._known.problem:
+            now.append(f"About the catalogue: {self._known.problem}")
         if self._known.hidden:
-            names = ", ".join(self._known.hidden)
-            self._log.warning("Published, but built in under the same name: %s", names, extra={"action": "hidden"})
+            now.append(f"Published, but built in under the same name: {', '.join(self._known.hidden)}")
+        for text in now:
+            if text not in self._said:
+                self._log.warning(text, extra={"action": "catalogue-problem"})
+        self._said = now
 
 
 def _changed_at(path: Path) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fakes import AgentScript, of_type, two_families
 
-from edge_agent.agent.events import CatalogueChanged, Command, Publish
+from edge_agent.agent.events import CancelCanary, CatalogueChanged, Command, LinkUp, PlanRequested, Publish, RunCanary
+from edge_agent.inference.events import CANCELLED, CanaryFailed
 from edge_agent.models.catalogue import builtin
 from edge_agent.wire.messages import Offers
 
@@ -43,3 +44,18 @@ def test_the_same_catalogue_again_changes_nothing() -> None:
     commands += script.play_worker(commands)
     for said in script.said(commands, Offers):
         assert {offer.family for offer in said.statement.offers} == {"digits", "letters"}
+
+
+def test_a_change_in_the_middle_of_a_canary_run() -> None:
+    """The run is called off and made again, once: the late word of its end is not taken for the end of the next."""
+    script = AgentScript(catalogue=builtin())
+    (first,) = of_type(script.tell(LinkUp(1), PlanRequested()), RunCanary)
+    commands = script.tell(CatalogueChanged(two_families()))
+    assert len(of_type(commands, CancelCanary)) == 1
+    (second,) = of_type(commands, RunCanary)
+    assert second.variant == first.variant
+    late = script.tell(CanaryFailed(first.variant.digest_bytes, CANCELLED, "The canary run was called off."))
+    assert (of_type(late, RunCanary), of_type(late, CancelCanary)) == ([], [])
+    script.play_worker(commands)
+    script.worker_up()
+    assert {offer.family for offer in script.planner.offers()} == {"digits", "letters"}

@@ -17,6 +17,7 @@ import pytest
 from repositories import digits_files, digits_named
 
 from edge_agent.cli import main
+from edge_agent.models.catalogue import public_models
 from edge_agent.wire.keys import PublicKey, SigningKey
 
 PASSPHRASE = "correct horse"  # noqa: S105 of keys that this test makes
@@ -214,6 +215,14 @@ def test_a_wrong_init_makes_nothing(desk: Desk, arguments: list[str], status: in
     """Told before the first key is made."""
     assert message in desk.run("init", desk.repository, *arguments, status=status)
     assert not desk.repository.exists()
+
+
+def test_init_with_the_public_models(desk: Desk) -> None:
+    """An operator starts with what is described, and may publish it as it is."""
+    assert "families in its draft" in desk.init("--default")
+    published = desk.json("publish")
+    assert len(published["families"]) == len(public_models().families)
+    assert not list((desk.repository / "public" / "sha256").iterdir())
 
 
 def test_a_second_init_is_refused(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,29 @@ def test_tables_are_aligned() -> None:
     """Columns two spaces apart, numbers to the right, no spaces at the ends of lines."""
     assert render(("name", "n"), [("a", "1"), ("long", "10")], right=(1,)) == "name   n\na      1\nlong  10"
     assert render(("name", "last"), [("a", "")]) == "name  last\na"
+
+
+def test_public_models_are_shown_when_they_are_wanted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what their sources say, in their own metric; and what is not known is said."""
+    assert "squeezenet-1.0" not in output(capsys)
+    monkeypatch.setenv("EDGE_AGENT_CATALOGUE_PUBLIC_MODELS", "on")
+    assert "squeezenet-1.0" in output(capsys)
+    text = output(capsys, "shufflenet-v2")
+    assert "top1-error (less is better) on ImageNet (ILSVRC 2012) validation; its source says so" in text
+    assert "is refused, wherever it comes from" in text
+    assert "Its inputs and outputs are not known" in output(capsys, "pp-resnet50")
+    assert "30.64%" in next(line for line in output(capsys).splitlines() if line.startswith("shufflenet-v2"))
+
+
+def test_a_catalogue_that_was_never_fetched_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On standard error, so that scripts still read the table; the built-in families stay."""
+    monkeypatch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(tmp_path))
+    arguments = ["models", "--catalogue", "http://127.0.0.1:9/", "--catalogue-root", str(tmp_path / "root.json")]
+    assert main([*arguments, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert "note: the catalogue was not fetched yet" in captured.err
+    assert [family["name"] for family in json.loads(captured.out)["families"]] == ["digits"]

@@ -161,3 +161,19 @@ def test_a_damaged_installation_is_told(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("edge_agent.models.catalogue.PUBLIC_FILE", tmp_path / "missing")
     with pytest.raises(StateError, match="cannot be read"):
         known(Source(tmp_path, public=True), NOW_MS)
+
+
+def test_the_state_says_what_is_known(tmp_path: Path) -> None:
+    """In short, for the status of an agent; families nobody could ask for are known and not served."""
+    keep(tmp_path / "state", "a")
+    found = known(source(tmp_path, public=True), NOW_MS)
+    assert found.state == {
+        "version": 7,
+        "expires_ms": NOW_MS + DAY_MS,
+        "refreshed_ms": NOW_MS,
+        "families": len(found.catalogue.families),
+        "problem": "",
+    }
+    assert all(family.servable for family in found.served.families)
+    assert len(found.served.families) < len(found.catalogue.families)
+    assert known(Source(tmp_path), NOW_MS).state["version"] is None
