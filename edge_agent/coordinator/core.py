@@ -210,6 +210,9 @@ class Core:
         if waiting and waiting + job.input_bytes > self._rules.max_queued_bytes:
             text = f"the inputs of the jobs that wait at the coordinator have {waiting} bytes, as many as may"
             return SubmitRefused(job.id, "queue-full", text, 1.0)
+        if not self.leasing.takes(job):
+            text = "jobs with as many different placements wait at the coordinator as may"
+            return SubmitRefused(job.id, "queue-full", text, 1.0)
         since = now.monotonic - self._rules.offer_grace_seconds
         if not self.registry.may_serve(job.family, job.variant, job.placement, since):
             such = "" if job.variant is None and job.placement == ANYWHERE else " as it is asked for"

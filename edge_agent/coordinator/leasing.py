@@ -10,7 +10,8 @@ from edge_agent.clock import Now
 from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish, Record
 from edge_agent.coordinator.hedging import HedgeBudget
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
-from edge_agent.coordinator.queues import FairQueue, Shape
+from edge_agent.coordinator.matching import Matching
+from edge_agent.coordinator.queues import MAX_LANES, FairQueue, Shape, shape_of
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import (
     DEADLY,
@@ -23,7 +24,6 @@ from edge_agent.coordinator.retries import (
     waits,
 )
 from edge_agent.coordinator.rules import Rules
-from edge_agent.coordinator.scheduling import Candidate, Choice, pick
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.timers import Kind, Timer, Timers
 from edge_agent.notes import Note
@@ -53,11 +53,14 @@ class Leasing:
         self._statements = statements
         self._rules = rules
         self._draw = draw
+        self._matching = Matching(registry)
         self._queue = FairQueue()
         self._timers = Timers(self._counts)
         self._poisoned: Counter[bytes] = Counter()
         self._number = 0
         self._look_again_at: float | None = None
+        self._passed_over: set[Shape] = set()  # nobody had room for them when agents were last `_seen`
+        self._seen: tuple[object, ...] = ()
 
     def add(self, job: Job) -> None:
         """Take a job in, new or from before a restart."""
@@ -128,62 +131,56 @@ class Leasing:
 
     def dispatch(self, now: Now, coordinator_session: int) -> list[Command]:
         """Lease jobs that wait, each to the agent that suits it best, as long as one has room."""
-        self._look_again_at = None
+        if not len(self._queue):
+            self.rest()
+            return []
+        room = self._look_around(now)
+        if room <= 0:
+            return []
         commands: list[Command] = []
-        passed_over: set[Shape] = set()
-        while (found := self._queue.first(passed_over)) is not None:
+        turns = self._queue.round(self._passed_over)
+        while room > 0 and (found := turns.first()) is not None:
             shape, job_id = found
             job = self.jobs[job_id]
-            choice, cost_us = self._choose(job, now, behind=self._queue.waiting(shape) - 1)
+            choice, cost_us = self._matching.choose(job, now, behind=self._queue.waiting(shape) - 1)
             if choice.agent_id is None:
-                passed_over.add(shape)
+                turns.pass_over()
+                self._passed_over.add(shape)
                 if choice.look_again_us is not None:
                     self._look_again(now.monotonic + max(choice.look_again_us / 1e6, LOOK_AGAIN_SECONDS))
                 continue
+            room -= 1
             self._queue.take(job_id, cost_us)
             job.apply(JobEvent.LEASE)
             commands += self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session)
         return commands
 
+    def _look_around(self, now: Now) -> int:
+        """Count what agents have room for; forget who was passed over if anything of them has changed."""
+        view = self._matching.look_around(now)
+        if view.seen != self._seen or (self._look_again_at is not None and self._look_again_at <= now.monotonic):
+            self._passed_over.clear()
+            self.rest()
+        self._seen = view.seen
+        if view.free_at is not None:
+            self._look_again(view.free_at)
+        return view.room
+
+    def takes(self, job: Job) -> bool:
+        """Whether there is a lane for another job of its shape."""
+        return self._queue.lanes() < MAX_LANES or self._queue.waiting(shape_of(job)) > 0
+
     def hedge(self, job: Job, now: Now, coordinator_session: int) -> list[Command]:
         """Give a late job a second attempt on another agent, if there is budget and room; else look again later."""
         (first,) = job.attempts
-        if self.hedges.left:
-            choice, _ = self._choose(job, now, besides=first.agent_id)
-            if choice.agent_id is not None:
-                self.hedges.spend()
-                job.apply(JobEvent.HEDGE)
-                second = self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session)
-                return [note(logging.INFO, "A job is late and gets a second attempt", "hedged", job, first), *second]
+        if self.hedges.left and (agent_id := self._matching.choose_second(job, now)) is not None:
+            self.hedges.spend()
+            job.apply(JobEvent.HEDGE)
+            second = self._lease(job, self._registry.agents[agent_id], now, coordinator_session)
+            return [note(logging.INFO, "A job is late and gets a second attempt", "hedged", job, first), *second]
         waited = max(now.monotonic - first.leased_at, LOOK_AGAIN_SECONDS)
         self._timers.set(now.monotonic + waited, Kind.HEDGE, job.id, job.epoch)
         return []
-
-    def _choose(self, job: Job, now: Now, *, behind: int = 0, besides: str | None = None) -> tuple[Choice, float]:
-        """Pick an agent; the second value is how long the run will take there, microseconds."""
-        agents = self._registry.eligible(job.family, job.variant, job.placement)
-        candidates = {agent.id: self._candidate(agent, job, now) for agent in agents if agent.id != besides}
-        if besides is not None:  # nobody who failed it is worth a second attempt
-            candidates = {agent_id: c for agent_id, c in candidates.items() if not c.failed_before}
-        choice = pick(candidates.values(), behind=behind)
-        paused = [agent.credit.paused_until for agent in agents if agent.credit.paused_until > now.monotonic]
-        if choice.agent_id is None and paused:
-            self._look_again(min(paused))
-        return choice, candidates[choice.agent_id].run_us if choice.agent_id else 0.0
-
-    def _candidate(self, agent: Agent, job: Job, now: Now) -> Candidate:
-        offer = agent.offers[job.family]
-        speed = agent.speed(offer)
-        return Candidate(
-            agent.id,
-            speed.run_us,
-            len(agent.in_flight),
-            agent.credit.allowed(offer.max_in_flight, now.monotonic),
-            overhead_us=speed.overhead_us,
-            overdue_us=agent.overdue_us(now.monotonic),
-            loaded=offer.loaded,
-            failed_before=agent.id in job.failed_on,
-        )
 
     def _look_again(self, at: float) -> None:
         self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)

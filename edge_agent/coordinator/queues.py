@@ -21,6 +21,9 @@ from edge_agent.wire.job_options import Placement
 MAX_SAVED_US = 1_000_000
 """So much machine time, microseconds, a client that could not be served may catch up at once."""
 
+MAX_LANES = 1000
+"""So many different shapes may wait before jobs of further ones are refused."""
+
 MAX_RESTING = 1024
 """So many clients without waiting jobs are remembered because they are ahead of the others."""
 
@@ -40,6 +43,15 @@ class Place(NamedTuple):
     urgency: int  # the priority, negated
     deadline: float
     number: int
+
+
+class Head(NamedTuple):
+    """The first job of a shape: its client's turn, since when the client is there, its place; the least goes first."""
+
+    turn: float
+    joined: int
+    place: Place
+    job_id: bytes
 
 
 def shape_of(job: Job) -> Shape:
@@ -101,21 +113,22 @@ class FairQueue:
         lane.living += 1
         self._where[job.id] = (shape, place, job.client)
 
+    def lanes(self) -> int:
+        """How many shapes have waiting jobs."""
+        return len(self._lanes)
+
+    def round(self, passed_over: Container[Shape] = ()) -> Round:
+        """Begin to go through those whose turn it is, but for these shapes."""
+        return Round(self, [shape for shape in self._lanes if shape not in passed_over])
+
     def first(self, passed_over: Container[Shape] = ()) -> tuple[Shape, bytes] | None:
         """Return the shape and the id of the job whose turn it is, if any waits whose shape is not passed over."""
-        best: tuple[float, int, Place] | None = None
-        found = None
-        for shape, lane in list(self._lanes.items()):
-            if shape in passed_over:
-                continue
-            head = self._head(shape, lane)
-            if head is None:
-                del self._lanes[shape]
-                continue
-            turn, joined, place, job_id = head
-            if best is None or (turn, joined, place) < best:
-                best, found = (turn, joined, place), (shape, job_id)
-        return found
+        return self.round(passed_over).first()
+
+    def head(self, shape: Shape) -> Head | None:
+        """Return the first job of a shape and whose turn it is, if one waits."""
+        lane = self._lanes.get(shape)
+        return self._head(shape, lane) if lane else None
 
     def take(self, job_id: bytes, cost_us: float) -> None:
         """Serve a job: it leaves, and its client is charged with this much machine time, microseconds."""
@@ -169,8 +182,8 @@ class FairQueue:
 
     # -- lanes ----------------------------------------------------------------------------------------------------
 
-    def _head(self, shape: Shape, lane: _Lane) -> tuple[float, int, Place, bytes] | None:
-        """Return turn, seniority, place and id of a lane's first job, and clear away what is no longer true."""
+    def _head(self, shape: Shape, lane: _Lane) -> Head | None:
+        """Return a lane's first job, and clear away what is no longer true."""
         while lane.order:
             turn, joined, name = lane.order[0]
             heap = lane.jobs[name]
@@ -185,7 +198,7 @@ class FairQueue:
             if (client.turn, client.joined) != (turn, joined):  # it was served meanwhile, or left and came back
                 heapq.heapreplace(lane.order, (client.turn, client.joined, name))
                 continue
-            return turn, joined, *heap[0]
+            return Head(turn, joined, *heap[0])
         return None
 
     def _rebuild(self, shape: Shape, lane: _Lane) -> None:
@@ -200,3 +213,35 @@ class FairQueue:
         lane.order = [(self._clients[name].turn, self._clients[name].joined, name) for name in lane.jobs]
         heapq.heapify(lane.order)
         lane.dead = 0
+
+
+class Round:
+    """One way through the queue, while jobs are taken from it; each shape is looked at once for each job of it.
+
+    Args:
+        queue: whose jobs.
+        shapes: those that are gone through.
+    """
+
+    def __init__(self, queue: FairQueue, shapes: list[Shape]) -> None:
+        self._queue = queue
+        heads = [(queue.head(shape), number, shape) for number, shape in enumerate(shapes)]
+        self._heap = [(head, number, shape) for head, number, shape in heads if head is not None]
+        heapq.heapify(self._heap)
+
+    def first(self) -> tuple[Shape, bytes] | None:
+        """Return the shape and the id of the job whose turn it is now."""
+        while self._heap:
+            head, number, shape = self._heap[0]
+            fresh = self._queue.head(shape)
+            if fresh == head:
+                return shape, head.job_id
+            if fresh is None:
+                heapq.heappop(self._heap)
+            else:  # a job of it was taken, or its client was served elsewhere
+                heapq.heapreplace(self._heap, (fresh, number, shape))
+        return None
+
+    def pass_over(self) -> None:
+        """Look at the shape of the first job no more."""
+        heapq.heappop(self._heap)

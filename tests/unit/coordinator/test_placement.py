@@ -191,6 +191,37 @@ def test_a_job_that_the_broker_cannot_take_is_refused_when_it_is_submitted() -> 
     assert _refused(here.script.submit()[1]) == []
 
 
+def test_placements_cannot_be_made_up_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each different one costs a look at every event: a further one is refused, a known one is not."""
+    monkeypatch.setattr("edge_agent.coordinator.leasing.MAX_LANES", 3)
+    here = Setting()
+    labels = tuple(f"label{number}" for number in range(8))
+    here.join("a", room=1, labels=labels)
+    here.script.submit()
+    refused = [_refused(here.script.submit(placement=Placement((label,)))[1]) for label in labels]
+    assert refused == [[]] * 3 + [["queue-full"]] * 5
+    assert _refused(here.script.submit(placement=Placement((labels[0],)))[1]) == []
+
+
+def test_who_was_passed_over_is_looked_at_again_when_anything_changes() -> None:
+    """Room, offers, labels, admission, a pause that is over: none of them leaves a job waiting."""
+    here = Setting("plain", admit_anyone=True)
+    agent = here.join("gpu", labels=("gpu",), room=1)
+    _, commands = here.script.submit(placement=Placement(("gpu",)))
+    waiting, _ = here.script.submit(placement=Placement(("gpu",)))
+    (opened,) = jobs_for(agent, commands)
+    for _ in range(3):
+        assert jobs_for(agent, here.script.tell(here.agents["plain"].offers())) == []
+    after = here.script.tell(agent.result(opened))
+    assert [job.statement.job for job in jobs_for(agent, after)] == [waiting]
+    (second,) = jobs_for(agent, after)
+    third, _ = here.script.submit(placement=Placement(("gpu",)))
+    plain = here.agents["plain"]
+    after = here.script.tell(plain.birth(answers=100, labels=("gpu",)))
+    assert [job.statement.job for job in jobs_for(plain, after)] == [third]
+    here.script.tell(agent.result(second))
+
+
 def test_made_up_agents_cannot_fill_the_memory() -> None:
     """The one too many is told, and nothing of it is kept; one that is away makes room."""
     here = Setting("a", "b", max_agents=2)
