@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_agent.models.publishing.samples import Samples
 
 _NEEDED = ("numpy", "onnx", "onnx_ir")
-METRICS = ("top1", "top5", "agreement", "cosine")
+METRICS = ("top1", "top5", "agreement", "cosine", "exact-match")
 
 
 def add_arguments(parser: Parser) -> None:

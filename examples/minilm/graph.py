@@ -32,7 +32,10 @@ def build(model: Pretrained) -> onnx.ModelProto:
         [helper.make_tensor_value_info("text", TensorProto.STRING, ["N"])],
         [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", size])],
         graph.constants,
-        value_info=tokenizer.values(),
+        value_info=[
+            *tokenizer.values(),
+            helper.make_tensor_value_info("embedded", TensorProto.FLOAT, ["N", "T", size]),
+        ],
     )
     return helper.make_model(
         proto,

@@ -41,12 +41,14 @@ def add(graph: Nodes, model: Pretrained, text: str) -> tuple[str, str]:
 def values() -> list[onnx.ValueInfoProto]:
     """Return the types behind the operators that ONNX does not know, from which the others are inferred."""
     return [
-        helper.make_tensor_value_info("cut", TensorProto.STRING, ["N", "characters"]),
+        helper.make_tensor_value_info("cut", TensorProto.STRING, ["N", None]),
         helper.make_tensor_value_info("plain", TensorProto.STRING, ["N"]),
-        helper.make_tensor_value_info("words", TensorProto.STRING, ["N", "W"]),
-        helper.make_tensor_value_info("pieces", TensorProto.STRING, ["pieces"]),
-        helper.make_tensor_value_info("begins", TensorProto.INT64, ["all_words"]),
-        helper.make_tensor_value_info("limits", TensorProto.INT64, ["all_words"]),
+        helper.make_tensor_value_info("words", TensorProto.STRING, ["N", None]),
+        helper.make_tensor_value_info("pieces", TensorProto.STRING, [None]),
+        helper.make_tensor_value_info("begins", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("limits", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["N", "T"]),
+        helper.make_tensor_value_info("attention_mask", TensorProto.FLOAT, ["N", "T"]),
     ]
 
 

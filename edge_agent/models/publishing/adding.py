@@ -20,7 +20,7 @@ from edge_agent.models.entries import Costs, Family, Golden, Quality, Usual, Var
 from edge_agent.models.publishing import goldens, graphs, reference, signature
 from edge_agent.models.publishing.forms import FORMS, FULL_RANGE, ORIGINAL, REPRODUCIBLE, Form
 from edge_agent.models.publishing.goldens import Truth
-from edge_agent.models.publishing.quality import DEFAULT_GATE, WITH_LABELS, Answer, Yardstick, relative_drop
+from edge_agent.models.publishing.quality import DEFAULT_GATE, Answer, Yardstick, relative_drop
 from edge_agent.models.publishing.runs import ALL, OFF, VERSION, Runner
 from edge_agent.models.publishing.samples import Samples
 from edge_agent.models.publishing.variants import MadeVariant, Making, make_variants
@@ -44,8 +44,8 @@ class Wish:
         licence: of the model.
         source: where the model is from.
         dataset: what the samples are, for people.
-        metric: of quality; top1 with labels and cosine without, if None.
-        output: the only one that counts; all floats, if None.
+        metric: of quality; if None, top1 with labels, cosine for floats without, and else exact-match.
+        output: the only one that counts; all floats, if None, or all if there are none.
         gate: the most that quality may fall, as a fraction of the original's.
         latency_target_ms: how long one sample may take for the family to be useful.
         forms: which to make.
@@ -145,6 +145,7 @@ class _Judge:
         self._original = _Measured(making.variants[0])
         self._original.answers = self._run(self._original.made)
         self._stick = self._yardstick()
+        self._usual = self._usual_extents()
         self._original.quality = self._measure(self._original)
 
     def judge(self) -> Addition:
@@ -168,7 +169,7 @@ class _Judge:
         rows = [self._with_check(row, checks) for row in rows]
         rows += [Row(entry.form, "not made", entry.why) for entry in self._making.not_made]
         self._note_reproducible(rows)
-        family = _family(self._wish, self._original.made, self._stick.metric, variants, self._usual())
+        family = _family(self._wish, self._original.made, self._stick.metric, variants, self._usual)
         order = {form.name: index for index, form in enumerate(FORMS)}
         rows.sort(key=lambda row: order[row.form.name])
         return Addition(family, files, tuple(rows), tuple(self._notes))
@@ -180,15 +181,13 @@ class _Judge:
     def _yardstick(self) -> Yardstick:
         wish, labels = self._wish, self._samples.labels
         first = self._original.answers[0]
-        metric = wish.metric or ("cosine" if labels is None else "top1")
+        floats = signature.float_outputs(first)
+        metric = wish.metric or ("top1" if labels is not None else "cosine" if floats else "exact-match")
         if wish.output is not None:
             if wish.output not in first:
                 raise InputError(f"The model has no output {wish.output!r}.", hint=f"It has {', '.join(first)}.")
             return Yardstick(metric, (wish.output,), labels)
-        outputs = signature.float_outputs(first)
-        if metric in WITH_LABELS or metric == "agreement":
-            outputs = outputs or tuple(first)
-        return Yardstick(metric, outputs, labels)
+        return Yardstick(metric, floats if metric == "cosine" else floats or tuple(first), labels)
 
     def _measure(self, measured: _Measured) -> float:
         return self._stick.measure(measured.answers, self._original.answers)
@@ -223,13 +222,14 @@ class _Judge:
             for measured in kept
             if feeds
         }
-        usual = self._usual()
         files: dict[str, Path] = {}
         variants, checks = [], {}
         for measured in kept:
             made = measured.made
             golden, reproducibility = None, None
-            if feeds:
+            if feeds and not truths[made.name].comparable:
+                self._notes.append(f"no golden file for {made.name}: no output is the same in two ways of running it")
+            elif feeds:
                 golden, judged, path = self._golden(made, truths, kept)
                 files[golden.digest] = path
                 reproducibility = judged.reproducibility
@@ -240,7 +240,7 @@ class _Judge:
                 dataset=self._wish.dataset,
                 n=len(self._samples),
             )
-            entry = _variant(made, self._wish, quality, golden, _costs(made, usual))
+            entry = _variant(made, self._wish, quality, golden, _costs(made, self._usual))
             if reproducibility is not None:
                 entry = entry.model_copy(update={"reproducibility": reproducibility})
             variants.append(entry)
@@ -267,9 +267,11 @@ class _Judge:
         )
         return golden, judged, path
 
-    def _usual(self) -> tuple[Usual, ...]:
-        inputs, _ = signature.ports(graphs.read(self._original.made.path).model)
-        return signature.usual(inputs, self._samples.feeds)
+    def _usual_extents(self) -> tuple[Usual, ...]:
+        original = graphs.read(self._original.made.path)
+        inputs, _ = signature.ports(original.model)
+        inner = signature.inner_extents(original.model, self._samples.feeds, library=original.library)
+        return (*signature.usual(inputs, self._samples.feeds), *inner)
 
     def _note_reproducible(self, rows: Sequence[Row]) -> None:
         by_form = {row.form: row for row in rows}

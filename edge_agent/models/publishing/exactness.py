@@ -21,6 +21,10 @@ _MOVING = frozenset({
     "SpaceToDepth", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 _ROUNDED_ONCE = frozenset({"Add", "Sub", "Mul", "Div"})
+_WHOLE = frozenset({
+    TensorProto.BOOL, TensorProto.STRING, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
+    TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
+})  # fmt: skip
 MOST_LEVELS = 64
 """The largest absolute 8-bit weight that `reduce_range` gives."""
 
@@ -35,7 +39,11 @@ def why_not(model: onnx.ModelProto) -> str | None:
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
+    values = (*graph.input, *graph.value_info, *graph.output)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
     for node in graph.node:
+        if all(types.get(name, TensorProto.FLOAT) in _WHOLE for name in node.output):
+            continue  # whole numbers and text have nothing to round
         found = _fault(node, makers, readers)
         if found is not None:
             return found

@@ -7,6 +7,7 @@ inferred.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ MIN_OPSET = 13
 TARGET_OPSET = 17
 MAX_BYTES = 2**31 - 1
 """What one protobuf message can have; a model above it keeps its weights outside its file, which we don't serve."""
+
+
+# No name, or one that ONNX's shape inference made up.
+_VAGUE = re.compile(r"(unk__\d+)?")
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ def prepare(original: Original) -> Prepared:
     model = _folded(model, original.library, notes)
     _drop_unused_domains(model)
     _flatten_biases(model.graph)
+    _keep_known_shapes(original.model, model)
     model = _with_shapes(model, notes)
     _name_nodes(model)
     return Prepared(model, original.library, tuple(notes))
@@ -184,6 +190,30 @@ def _folded(model: onnx.ModelProto, library: bool, notes: list[str]) -> onnx.Mod
         notes.append("constants were not folded: an input would have disappeared")
         return model
     return folded
+
+
+def _keep_known_shapes(before: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Take over what the author says of tensors that are still there: folding forgets the names of extents."""
+    made = {name for node in model.graph.node for name in node.output}
+    said = {value.name: value for value in before.graph.value_info if value.name in made}
+    kept = [value for value in model.graph.value_info if value.name not in said]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend((*kept, *said.values()))
+
+
+def drop_vague_shapes(model: onnx.ModelProto) -> None:
+    """Forget shapes with extents that are neither known nor named: they say less than what can be inferred."""
+    kept = [
+        value
+        for value in model.graph.value_info
+        if not any(_VAGUE.fullmatch(size.dim_param) for size in value.type.tensor_type.shape.dim if _is_free(size))
+    ]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+
+
+def _is_free(size: onnx.TensorShapeProto.Dimension) -> bool:
+    return not size.HasField("dim_value")
 
 
 def _drop_unused_domains(model: onnx.ModelProto) -> None:

@@ -1,7 +1,8 @@
 """How good a variant's answers are, as pure functions of arrays.
 
-With labels: `top1`, `top5`. Without: `agreement` (the same first choice as the original) and `cosine` (the mean
-cosine to the original's answer, of the output that comes off worst). All are fractions, more is better.
+With labels: `top1`, `top5`. Without: `agreement` (the same first choice as the original), `cosine` (the mean
+cosine to the original's answer, of the output that comes off worst) and `exact-match` (the very bytes of the
+original, for outputs that are no numbers, such as compressed pictures). All are fractions, more is better.
 """
 
 from __future__ import annotations
@@ -104,6 +105,11 @@ def _cosine(stick: Yardstick, answers: Sequence[Answer], originals: Sequence[Ans
     return float(np.clip(min(worst), 0.0, 1.0))
 
 
+def _exact_match(stick: Yardstick, answers: Sequence[Answer], originals: Sequence[Answer]) -> float:
+    pairs = zip(answers, originals, strict=True)
+    return float(np.mean([all(np.array_equal(a[name], o[name]) for name in stick.outputs) for a, o in pairs]))
+
+
 def cosine(one: Array, other: Array) -> float:
     """Return the cosine between two arrays taken as vectors.
 
@@ -126,6 +132,7 @@ METRICS: dict[str, Callable[[Yardstick, Sequence[Answer], Sequence[Answer]], flo
     "top5": _top(5),
     "agreement": _agreement,
     "cosine": _cosine,
+    "exact-match": _exact_match,
 }
 """All metrics, as functions of (yardstick, answers, the original's answers)."""
 

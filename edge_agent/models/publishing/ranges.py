@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import InputError
 from edge_agent.models.publishing.graphs import Prepared
-from edge_agent.models.publishing.runs import OFF, Feed, Runner
+from edge_agent.models.publishing.runs import BASIC, Feed, Runner
 
 MAX_RANGES = 20_000
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16})
@@ -33,7 +33,7 @@ def measure(prepared: Prepared, feeds: Sequence[Feed], op_types: Sequence[str]) 
     wanted = _wanted(prepared.model, frozenset(op_types))
     if not wanted or len(wanted) > MAX_RANGES:
         raise InputError(f"The graph has {len(wanted)} tensors to calibrate; 1 to {MAX_RANGES} can be.")
-    runner = Runner(_augmented(prepared.model, wanted), library=prepared.library, level=OFF)
+    runner = Runner(_augmented(prepared.model, wanted), library=prepared.library, level=BASIC)
     names = list(wanted)
     lows = np.full(len(names), np.inf)
     highs = np.full(len(names), -np.inf)

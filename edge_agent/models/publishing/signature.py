@@ -13,9 +13,12 @@ from pydantic import ValidationError
 from edge_agent.errors import InputError
 from edge_agent.models.entries import Port, Usual
 from edge_agent.models.publishing import samples
-from edge_agent.models.publishing.runs import Array, Feed
+from edge_agent.models.publishing.runs import Array, Feed, Runner
 from edge_agent.wire.tensors import DataType
 
+MAX_INNER = 16
+"""More symbols than a family may have are left alone."""
+MAX_FEEDS = 32
 _SYMBOL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 _ONNX_TYPES: dict[int, DataType] = {
     onnx.TensorProto.BOOL: DataType.BOOL,
@@ -100,6 +103,38 @@ def usual(inputs: Sequence[Port], feeds: Sequence[Feed]) -> tuple[Usual, ...]:
             for size, extent in zip(port.shape, feed[port.name].shape, strict=True):
                 if isinstance(size, str):
                     seen.setdefault(size, []).append(int(extent))
+    medians = {symbol: int(statistics.median_high(extents)) for symbol, extents in seen.items()}
+    return tuple(Usual(symbol=symbol, extent=extent) for symbol, extent in sorted(medians.items()) if extent != 1)
+
+
+def inner_extents(model: onnx.ModelProto, feeds: Sequence[Feed], *, library: bool) -> tuple[Usual, ...]:
+    """Return the median extents of symbols that only tensors inside the graph have, such as the tokens of a text.
+
+    They depend on what is in the inputs, so the graph is run with one tensor of each such symbol as an output.
+    """
+    outside = {size.dim_param for value in model.graph.input for size in value.type.tensor_type.shape.dim}
+    places: dict[str, tuple[onnx.ValueInfoProto, int]] = {}
+    made = {name for node in model.graph.node for name in node.output}
+    for value in model.graph.value_info:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            symbol = size.dim_param
+            if _SYMBOL.fullmatch(symbol) and symbol not in outside and value.name in made:
+                places.setdefault(symbol, (value, axis))
+    if not places or len(places) > MAX_INNER:
+        return ()
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    known = {value.name for value in model.graph.output}
+    graph.graph.output.extend(
+        value for value, _ in {v.name: (v, a) for v, a in places.values()}.values() if value.name not in known
+    )
+    runner = Runner(graph, library=library)
+    names = sorted({value.name for value, _ in places.values()})
+    seen: dict[str, list[int]] = {symbol: [] for symbol in places}
+    for feed in feeds[:MAX_FEEDS]:
+        found = runner.run(feed, names)
+        for symbol, (value, axis) in places.items():
+            seen[symbol].append(int(found[value.name].shape[axis]))
     medians = {symbol: int(statistics.median_high(extents)) for symbol, extents in seen.items()}
     return tuple(Usual(symbol=symbol, extent=extent) for symbol, extent in sorted(medians.items()) if extent != 1)
 

@@ -133,6 +133,7 @@ class _Maker:
     def make(self, form: Form, others: dict[str, MadeVariant]) -> MadeVariant:
         path = self._folder / f"{form.name}.onnx"
         model = _MAKERS[form.format](self, form)
+        graphs.drop_vague_shapes(model)
         data = model.SerializeToString(deterministic=True)
         worth = WORTH * len(self._source.data)
         if len(data) > worth and not self._keep_all:

@@ -11,7 +11,7 @@ from float_models import conv_net, pictures, saved
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_agent.errors import InputError
-from edge_agent.models.publishing.graphs import prepare, read
+from edge_agent.models.publishing.graphs import drop_vague_shapes, prepare, read
 from edge_agent.models.publishing.runs import Runner
 
 
@@ -85,3 +85,27 @@ def test_operators_that_agents_do_not_have_are_refused(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("com.vendor", 1))
     with pytest.raises(InputError, match=r"com\.vendor"):
         read(saved(model, tmp_path))
+
+
+def test_named_extents_inside_survive_and_made_up_ones_do_not(tmp_path: Path) -> None:
+    """Costs are counted with the usual extent of a name; a name that inference made up stands for nothing."""
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("NonZero", ["places"], ["again"]),
+        helper.make_node("ReduceSum", ["again"], ["y"], keepdims=0),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])
+    y = helper.make_tensor_value_info("y", TensorProto.INT64, [])
+    said = helper.make_tensor_value_info("places", TensorProto.INT64, [1, "hits"])
+    graph = helper.make_graph(nodes, "g", [x], [y], value_info=[said])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    prepared = prepare(read(saved(model, tmp_path))).model
+
+    def shapes() -> dict[str, list[str | int]]:
+        values = prepared.graph.value_info
+        return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+    assert shapes()["places"] == [1, "hits"]
+    assert str(shapes()["again"][1]).startswith("unk__")
+    drop_vague_shapes(prepared)
+    assert shapes() == {"places": [1, "hits"]}

@@ -41,6 +41,13 @@ def test_values(
     assert Yardstick(metric, ("logits",), labels).measure(answers, RIGHT) == pytest.approx(value)
 
 
+def test_exact_match_is_of_all_bytes() -> None:
+    """A compressed picture is the same or another one; of different lengths it is another one."""
+    right = [{"png": np.arange(size, dtype=np.uint8)} for size in (3, 4, 5, 6)]
+    answers = [right[0], right[1], {"png": right[2]["png"][::-1]}, right[0]]
+    assert Yardstick("exact-match", ("png",)).measure(answers, right) == 0.5
+
+
 def test_a_single_whole_number_is_the_class_itself() -> None:
     """A model may end in ArgMax."""
     answers = [{"label": np.array([value], np.int64)} for value in (3, 1, 2)]
