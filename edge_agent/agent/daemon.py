@@ -41,7 +41,7 @@ from edge_agent.agent.events import (
     UnloadModel,
 )
 from edge_agent.agent.inbox import Inbox
-from edge_agent.agent.lookout import LOOK_SECONDS, look
+from edge_agent.agent.lookout import Lookout, look
 from edge_agent.agent.planner import Circumstances, Planner
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.presence import Presence
@@ -177,7 +177,7 @@ class Agent:
             stamp=lambda: time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
         )
         self._exit_status: int | None = None
-        self._look_at = system_now().monotonic + LOOK_SECONDS
+        self._lookout = Lookout(system_now().monotonic)
         self._worker = Worker(
             self._inbox.put,
             threads=options.threads,
@@ -263,10 +263,12 @@ class Agent:
 
     def _next_event(self) -> Event:
         deadline = self._core.next_deadline()
-        until = self._look_at if deadline is None else min(deadline, self._look_at)
+        idle = self._planner.decided and not self._planner.offers()
+        look_at = self._lookout.due(idle=idle)
+        until = look_at if deadline is None else min(deadline, look_at)
         event = self._inbox.get(max(0.0, until - system_now().monotonic))
-        if event is None and until == self._look_at:
-            self._look_at += LOOK_SECONDS
+        if event is None and until == look_at:
+            self._lookout.looked(system_now().monotonic, idle=idle)
             event = look(self._worker.pid)
         return event or Tick()
 

@@ -11,6 +11,30 @@ from hardware import Profile, profile
 FALLBACK_BUDGET_BYTES = 256 * 1024 * 1024
 """Where the free memory cannot be known, no more than this is used."""
 LOOK_SECONDS = 300.0
+LOOK_SOON_SECONDS = 5.0
+"""After which it is looked again while nothing is offered: what was short at the start may be there in a moment.
+Doubles each time, up to `LOOK_SECONDS`."""
+
+
+class Lookout:
+    """When to look at the machine again. Pure.
+
+    Args:
+        monotonic: the second at which it was looked at first.
+    """
+
+    def __init__(self, monotonic: float) -> None:
+        self._looked_at = monotonic
+        self._soon = LOOK_SOON_SECONDS
+
+    def due(self, *, idle: bool) -> float:
+        """Return the monotonic second of the next look; `idle` when there is nothing that this machine offers."""
+        return self._looked_at + (self._soon if idle else LOOK_SECONDS)
+
+    def looked(self, monotonic: float, *, idle: bool) -> None:
+        """Take note of a look."""
+        self._looked_at = monotonic
+        self._soon = min(2 * self._soon, LOOK_SECONDS) if idle else LOOK_SOON_SECONDS
 
 
 def conditions(machine: Profile) -> str:
