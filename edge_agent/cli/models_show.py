@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_json_flag, add_settings, effective, new_verb
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.models.catalogue import Catalogue, Family, Port, Quality, Variant
+    from edge_agent.settings import Settings
 
 _FORMATS = {
     "fp32": "32-bit floats, the reference",
@@ -32,12 +34,13 @@ def add_verbs(verbs: Subparsers) -> None:
         verbs,
         "list",
         module="show",
-        summary="list the families",
-        description="List the families of the catalogue.",
+        summary="list the families, what of them is here, and what the agent serves",
+        description="List the families of the catalogue, how many of their variants are here, and the one that the\n"
+        "agent of this state directory serves, if it runs.",
         examples=("edge-agent models list", "edge-agent models list --json"),
     )
-    add_json_flag(parser, "all that the catalogue says")
-    add_settings(parser, "catalogue.url", "catalogue.root_file")
+    add_json_flag(parser, "all that the catalogue says, with what is here and served,")
+    add_settings(parser, "agent.state_dir", "catalogue.url", "catalogue.root_file")
     parser = new_verb(
         verbs,
         "show",
@@ -54,26 +57,72 @@ def add_verbs(verbs: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the catalogue, or one family of it."""
-    catalogue = known_catalogue(effective(args).settings).catalogue
+    settings = effective(args).settings
+    catalogue = known_catalogue(settings).catalogue
     if args.verb == "show":
         family = catalogue.family(args.family)
         print(json.dumps(family.model_dump(mode="json"), indent=2) if args.json else _one(family))
+        return 0
+    document = catalogue.model_dump(mode="json")
+    if args.json and args.verb is None:
+        print(json.dumps(document, indent=2))
+        return 0
+    here, served = _here(settings, catalogue), _served(settings)
+    if args.json:
+        print(json.dumps({**document, "here": here, "served": served}, indent=2))
     else:
-        print(json.dumps(catalogue.model_dump(mode="json"), indent=2) if args.json else _all(catalogue))
+        print(_all(catalogue, here, served))
     return 0
 
 
-def _all(catalogue: Catalogue) -> str:
+def _here(settings: Settings, catalogue: Catalogue) -> dict[str, list[str]]:
+    """Return for each family the variants whose files are on this machine."""
+    from edge_agent.models.content import Content  # noqa: PLC0415 - not for `--help`
+    from edge_agent.models.store import Store  # noqa: PLC0415 - as above
+
+    store = Store(content=Content(settings.models.dir))
+    return {
+        family.name: [variant.name for variant in family.variants if store.has(variant)]
+        for family in catalogue.families
+    }
+
+
+def _served(settings: Settings) -> dict[str, str]:
+    """Return the variant of each family that the agent of this state directory serves; nothing if it does not run."""
+    from edge_agent.agent.status import read_status  # noqa: PLC0415 - as above
+
+    status = read_status(settings.agent.state_dir)
+    if status is None or not _runs(status.get("pid")):
+        return {}
+    families = [entry for entry in status.get("families", []) if isinstance(entry, dict)]
+    return {str(entry.get("family")): str(entry["chosen"]) for entry in families if entry.get("chosen")}
+
+
+def _runs(pid: object) -> bool:
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # of another user, and there
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _all(catalogue: Catalogue, here: dict[str, list[str]], served: dict[str, str]) -> str:
     rows = [
         (
             family.name,
             family.title,
             ", ".join(variant.name for variant in family.variants),
             _best(family),
+            f"{len(here[family.name])} of {len(family.variants)}",
+            served.get(family.name, ""),
         )
         for family in catalogue.families
     ]
-    table = render(("family", "title", "variants", "best quality"), rows, right=(3,))
+    table = render(("family", "title", "variants", "best quality", "here", "served"), rows, right=(3, 4))
     return f"{table}\n\nMore about one: edge-agent models FAMILY"
 
 

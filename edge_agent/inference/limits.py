@@ -15,8 +15,13 @@ _PR_SET_PDEATHSIG = 1
 _OOM_SCORE_ADJ = "800"
 _KIB = 1024
 
-THREAD_STACK_BYTES = 8 * 1024 * 1024
-"""What glibc sets aside for each stack of a thread: all of it counts against a limit, and hardly any is touched."""
+THREAD_STACK_BYTES = 2 * 1024 * 1024
+"""Set aside for the stack of each thread of onnxruntime: all of it counts against a limit, hardly any is touched."""
+MAX_STACKS_BYTES = 256 * 1024 * 1024
+"""All stacks together count no more than this beyond the limit of what models may take."""
+_ATTRIBUTES_BYTES = 64
+_threads = 0  # whose stacks are counted
+_base: int | None = None  # the limit without stacks
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,18 +48,39 @@ def volunteer_for_oom() -> None:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE_ADJ)
 
 
+def small_stacks() -> None:
+    """Give new threads stacks of `THREAD_STACK_BYTES` instead of 8 MiB, where the C library can (glibc)."""
+    if not hasattr(_libc, "pthread_setattr_default_np"):
+        return
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_BYTES)
+    if _libc.pthread_attr_init(attributes) == 0:
+        _libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(THREAD_STACK_BYTES))
+        _libc.pthread_setattr_default_np(attributes)
+
+
 def limit_memory(limit_bytes: int) -> None:
     """Let this process take at most `limit_bytes` more private writable memory than it has now.
 
     RLIMIT_DATA counts what malloc and mmap hand out, not the files and libraries that are mapped, so that an
-    allocation above it fails cleanly where it is made.
+    allocation above it fails cleanly where it is made. The stacks of threads come on top, as `count_stacks` says.
     """
-    now = status_bytes("VmData")
+    global _base  # noqa: PLW0603 - a property of the process, as is the limit
+    _base = status_bytes("VmData") + limit_bytes
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = now + limit_bytes
-    if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    most = _base + MAX_STACKS_BYTES
+    hard = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(_base, hard), hard))
+    count_stacks(0)
+
+
+def count_stacks(threads: int) -> None:
+    """Raise the limit by the stacks of so many threads that are to come, or lower it when they are gone (negative)."""
+    global _threads  # noqa: PLW0603 - as above
+    _threads = max(0, _threads + threads)
+    if _base is None:
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (min(_base + _threads * THREAD_STACK_BYTES, hard), hard))
 
 
 def no_core_dumps() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -92,6 +93,8 @@ class Session:
         before = limits.status_bytes("RssAnon")
         started = time.perf_counter_ns()
         domains = model_file.check(fd)
+        limits.count_stacks(threads)
+        weakref.finalize(self, limits.count_stacks, -threads).atexit = False
         self._session = _open(fd, threads, _library(domains))
         self.inputs = tuple(_port(node, "input") for node in self._session.get_inputs())
         self.outputs = tuple(_port(node, "output") for node in self._session.get_outputs())

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     limits.die_with(options.parent)
     limits.volunteer_for_oom()
     limits.no_core_dumps()
+    limits.small_stacks()
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
     # Nothing that importing makes is garbage, so looking for garbage meanwhile is wasted time.
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     gc.enable()
     limits.trim()
     if options.memory_limit_bytes is not None:
-        limits.limit_memory(options.memory_limit_bytes + options.threads * limits.THREAD_STACK_BYTES)
+        limits.limit_memory(options.memory_limit_bytes)
     with socket.socket(fileno=options.fd) as connection:
         service = Service(connection, options.threads)
         try:

@@ -273,6 +273,24 @@ def test_memory_above_the_limit_costs_one_run() -> None:
         heard.worker.stop(0)
 
 
+def test_the_stacks_of_many_models_do_not_use_up_the_memory_of_models() -> None:
+    """Every model brings threads, whose stacks count whole against the limit and are hardly touched."""
+    heard = Heard(threads=4, memory_limit_bytes=64 * MIB)
+    try:
+        heard.start()
+        for number in range(12):
+            heard.load(onnx_models.doubling(), bytes([number]) * 32)
+        limit = psutil.Process(heard.worker.pid).rlimit(psutil.RLIMIT_DATA)[0]
+        for number in range(12):
+            heard.worker.unload(bytes([number]) * 32)
+        heard.load(onnx_models.growing())
+        failed = heard.refused(length(100 * MIB), most=1 << 40)
+        assert (failed.code, failed.blame) == ("resource-exhausted", "agent")
+        assert psutil.Process(heard.worker.pid).rlimit(psutil.RLIMIT_DATA)[0] < limit
+    finally:
+        heard.worker.stop(0)
+
+
 # -- how a worker ends
 # ----------------------------------------------------------------------------------------------
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from edge_agent.agent.status import write_status
 from edge_agent.cli import main
 from edge_agent.cli.table import render
 from edge_agent.models.catalogue import builtin
@@ -26,6 +28,24 @@ def test_all_families_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         assert family.title in line
         assert ", ".join(variant.name for variant in family.variants) in line
     assert "edge-agent models FAMILY" in text
+
+
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1, "x", -1], ids=["runs", "is gone", "no number", "negative"])
+def test_the_list_says_what_is_here_and_served(
+    pid: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Served is only what an agent that runs says of itself."""
+    monkeypatch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv("EDGE_AGENT_MODELS_DIR", str(tmp_path / "models"))
+    status = {"pid": pid, "families": [{"family": "digits", "chosen": "int8-static"}, {"family": "x", "chosen": None}]}
+    write_status(tmp_path, status)
+    document = json.loads(output(capsys, "list", "--json"))
+    assert document["families"] == builtin().model_dump(mode="json")["families"]
+    assert document["here"] == {"digits": [variant.name for variant in builtin().family("digits").variants]}
+    assert document["served"] == ({"digits": "int8-static"} if pid == os.getpid() else {})
+    (line,) = [line for line in output(capsys, "list").splitlines() if line.startswith("digits ")]
+    assert "3 of 3" in line
+    assert line.endswith("int8-static") == (pid == os.getpid())
 
 
 def test_one_family_in_full(capsys: pytest.CaptureFixture[str]) -> None:
