@@ -81,6 +81,7 @@ class Connection:
         self.abilities = Abilities(protocol)
         self.max_packet_bytes = options.max_packet_bytes
         self.retain_available = True
+        self.acknowledged_bytes = 0  # size of the largest packet that was
         self._options = options
         self._subscriptions = subscriptions
         self._answer_seconds = answer_seconds
@@ -180,6 +181,11 @@ class Connection:
             if wake_fd in ready:
                 os.eventfd_read(wake_fd)
             readable = pending or bool(ready.get(fd, 0) & ~select.POLLOUT)
+
+    def unacknowledged(self) -> list[int]:
+        """Return the sizes of the packets that are under way."""
+        with self._drive:
+            return [message.packet_bytes(self.protocol) for message in self._in_flight.values()]
 
     def abandon(self) -> tuple[int, ...]:
         """Close the socket and refuse everything; return the tokens that were accepted, not acknowledged."""
@@ -377,6 +383,7 @@ class Connection:
                 self._probing.on_publish(mid)
             return
         self._progress = time.monotonic()
+        self.acknowledged_bytes = max(self.acknowledged_bytes, message.packet_bytes(self.protocol))
         if code.is_failure:
             self._events.append(PublishRefused(message.topic, message.token, in_words(code, properties)))
         else:

@@ -14,6 +14,7 @@ from edge_agent.mqtt.backoff import Backoff
 from edge_agent.mqtt.client import End
 from edge_agent.mqtt.connection import Connection
 from edge_agent.mqtt.events import Connected, ConnectFailed, Disconnected, LinkEvent, Probed
+from edge_agent.mqtt.learnt import STRIKES, LearntLimit
 from edge_agent.mqtt.outbox import Outgoing, not_connected
 from edge_agent.mqtt.packets import Protocol, check_topic
 from edge_agent.mqtt.tls import options_context
@@ -72,6 +73,7 @@ class Link:
         self._backoff = Backoff(options.backoff_initial_seconds, options.backoff_max_seconds, rng)
         self._version: Protocol | None = None if options.protocol == "auto" else options.protocol
         self._keeps_wills = True
+        self._learnt = LearntLimit()
         self._probed = False
         self._abilities: Abilities | None = None
         self._connections = 0
@@ -285,9 +287,21 @@ class Link:
             return End("tls", f"{error} ({error.hint})"), ()
         except Exception as error:  # noqa: BLE001 (the will is foreign code on our thread)
             return End("transport", f"no connection could be prepared: {type(error).__name__}: {error}"), ()
+        if (learnt := self._learnt.limit(time.monotonic())) is not None:
+            connection.max_packet_bytes = min(connection.max_packet_bytes, learnt)
         try:
             end = connection.serve()
         except Exception as error:  # noqa: BLE001 (paho may raise anything)
             end = End("transport", f"the link itself failed: {type(error).__name__}: {error}")
         self._current = None
+        if end.code in {"unreachable", "broker-refused"}:
+            self._learn(connection)
         return end, connection.abandon()
+
+    def _learn(self, connection: Connection) -> None:
+        """See whether the broker ends connections over packets that are too large for it."""
+        learnt = self._learnt.on_end(connection.unacknowledged(), connection.acknowledged_bytes, time.monotonic())
+        if learnt is not None:
+            extra = {"action": "link-limit", "max_packet_bytes": learnt}
+            text = "The broker %s ended %d connections over packets above %d bytes; none so large are sent for now."
+            self._log.warning(text, self._options.address, STRIKES, learnt, extra=extra)

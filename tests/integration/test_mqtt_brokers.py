@@ -17,7 +17,7 @@ from broker_processes import KINDS, BrokerProcess
 from brokers import PATIENCE_SECONDS, Cable, Client, amqtt, mosquitto, options
 
 from edge_agent.coordinator import broker as embedded
-from edge_agent.errors import SettingsError, TransportError
+from edge_agent.errors import SettingsError, TooLargeError, TransportError
 from edge_agent.mqtt import (
     Connected,
     ConnectFailed,
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.mqtt import LinkOptions
+
+
+pytestmark = pytest.mark.timeout(300)
+"""RabbitMQ starts within half a minute on a quiet machine, and within two on a busy one."""
 
 
 class Case(NamedTuple):
@@ -340,6 +344,25 @@ def test_a_mosquitto_that_keeps_nothing_is_worked_with_all_the_same(tmp_path: Pa
             assert "retained messages" in found.lacking(1)
             client.link.publish("t", b"kept by nobody", retain=True)
             assert client.skip_to(Message) == Message("t", b"kept by nobody", retain=False)
+
+
+@pytest.mark.parametrize("name", ["mosquitto", "amqtt"])
+def test_a_limit_that_the_broker_does_not_tell_is_learnt(tmp_path: Path, name: str) -> None:
+    """It ends the connection over a message above its limit; after the third time such messages are refused here."""
+    limited = mosquitto(tmp_path, "allow_anonymous true", "max_packet_size 1000000") if name == "mosquitto" else None
+    with limited or amqtt(max_message_bytes=1_000_000) as port:
+        opts = options(port, "large", protocol="3.1.1", max_packet_bytes=8 * 2**20)
+        with Client(opts, ["t"]) as client:
+            for _ in range(3):
+                assert client.skip_to(Connected).max_packet_bytes == 8 * 2**20
+                client.link.publish("t", bytes(2 * 2**20))
+                assert client.skip_to(Disconnected).code in {"unreachable", "broker-refused"}
+            learnt = client.skip_to(Connected).max_packet_bytes
+            assert 2 * 2**20 <= learnt < 2 * 2**20 + 100
+            with pytest.raises(TooLargeError, match="above the limit"):
+                client.link.publish("t", bytes(2 * 2**20))
+            client.link.publish("t", bytes(900_000))
+            assert client.skip_to(Message).payload == bytes(900_000)
 
 
 # -- the embedded broker --------------------------------------------------------------------------------
