@@ -1,0 +1,1 @@
+"""What `benchmarks/fit.py` is made of: the models, the machines, the oracle, the rivals and the picture."""
