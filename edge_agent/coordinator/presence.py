@@ -169,12 +169,14 @@ class Presence:
             attempt = job.attempt_on(agent.id)
             if attempt is None:
                 raise AssertionError("a job in flight has an attempt")
-            older = attempt.agent_session < birth.session or attempt.coordinator_session < answers
             if (job.id, attempt.epoch) in held:
                 self._leasing.renew(attempt, now)
-            elif birth.state == "stopped" or older:
-                why = "handed-back" if birth.state == "stopped" else "not-held"
-                commands += self._leasing.lose(job, attempt, why, now)
+            elif birth.state == "stopped":
+                commands += self._leasing.lose(job, attempt, "handed-back", now)
+            elif attempt.agent_session < birth.session:
+                commands += self._leasing.lose(job, attempt, "not-held", now)
+            elif attempt.coordinator_session < answers:  # it was our connection that ended, and not the agent's
+                commands += self._leasing.lose(job, attempt, "not-arrived", now)
         return commands
 
     def _ask_for_birth(self, agent_id: str, session: int, now: Now) -> list[Command]:

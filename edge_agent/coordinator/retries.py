@@ -16,10 +16,10 @@ BACKOFF_MAX_SECONDS: Final = 10.0
 OVERTAKEN: Final = "overtaken"
 """How the second of two attempts ends when the other one's result is accepted."""
 
-INNOCENT: Final = frozenset({"queue-full", "handed-back", "not-enrolled", "not-sent", OVERTAKEN})
+INNOCENT: Final = frozenset({"queue-full", "handed-back", "not-enrolled", "not-sent", "not-arrived", OVERTAKEN})
 """Ways of an attempt to end that say nothing of the job: they do not count against its attempts."""
 
-LOST: Final = frozenset({"not-held", "handed-back", "not-enrolled"})
+LOST: Final = frozenset({"not-held", "not-arrived", "handed-back", "not-enrolled"})
 """Ways to end that are no reason to wait: the agent is away, or says that it will not do it."""
 
 DEADLY: Final = frozenset({"worker-died", "worker-hung"})

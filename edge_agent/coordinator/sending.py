@@ -13,6 +13,9 @@ TOO_LARGE_REASON = "Packet too large"
 SUSPECT_BYTES = 64 * 1024
 """No broker breaks a connection off over a smaller packet because of its size."""
 
+BROKEN_CODES = frozenset({"transport", "unreachable", "broker-refused"})
+"""How a connection ends that the other side ended, in the link's words."""
+
 SUSPECT_TIMES = 3
 """MQTT 3.1.1 cannot say that a packet is too large: the connection ends. So often in a row over the same job, while
 nothing as large gets through, it is no chance."""
@@ -60,7 +63,7 @@ class Sending:
         """Say which job is to blame when connections end over it again and again; the others are found by births."""
         lost = [self._on_the_way[token] for token in event.lost if token in self._on_the_way]
         self._on_the_way.clear()
-        if event.code not in {"transport", "broker-refused"} or not lost:
+        if event.code not in BROKEN_CODES or not lost:
             return ()
         message, attempt = max(lost, key=lambda pair: len(pair[0].payload))
         if len(message.payload) < SUSPECT_BYTES:

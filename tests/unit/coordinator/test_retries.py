@@ -89,7 +89,7 @@ def test_poison_is_the_inputs_fault_where_the_model_serves_others(accepted: int,
 
 def test_what_says_nothing_of_the_job_counts_nothing() -> None:
     """A full queue, a clean stop, a revoked admission, a full outbox, and the second of two results."""
-    for why in ("queue-full", "handed-back", "not-enrolled", "not-sent", "overtaken"):
+    for why in ("queue-full", "handed-back", "not-enrolled", "not-sent", "not-arrived", "overtaken"):
         assert not counts(why)
     for why in ("worker-died", "worker-hung", "lease-expired", "not-held", "digest-mismatch", "anything"):
         assert counts(why)
@@ -97,7 +97,7 @@ def test_what_says_nothing_of_the_job_counts_nothing() -> None:
 
 def test_an_agent_that_says_goodbye_costs_its_jobs_no_wait() -> None:
     """What is handed back or was lost on the way goes out at once; what failed does not."""
-    assert not any(map(waits, ("handed-back", "not-held", "not-enrolled", "queue-full")))
+    assert not any(map(waits, ("handed-back", "not-held", "not-arrived", "not-enrolled", "queue-full")))
     assert all(map(waits, ("worker-died", "lease-expired", "not-sent")))
 
 

@@ -47,7 +47,7 @@ def job(number: int, size: int = 10) -> Publish:
     return Publish("t", bytes(size), attempt=(number.to_bytes(16, "big"), 1))
 
 
-def lost(*tokens: int, code: str = "transport") -> Disconnected:
+def lost(*tokens: int, code: str = "unreachable") -> Disconnected:
     """Make the end of a connection."""
     return Disconnected(1, "it ended", code, tokens)
 
@@ -94,7 +94,7 @@ def test_a_flapping_network_ends_no_job(sending: Sending, why: str) -> None:
             sending.publish(job(99, SUSPECT_BYTES))
             sending.acknowledged(Published(link.token))
         sending.publish(job(number if why == "other jobs" else 1, 10 if why == "small" else SUSPECT_BYTES))
-        code = "timeout" if why == "timeout" else "transport"
+        code = "timeout" if why == "timeout" else "unreachable"
         assert list(sending.disconnected(lost(link.token, code=code))) == []
     assert sending._on_the_way == {}
 
