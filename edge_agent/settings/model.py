@@ -312,6 +312,12 @@ class Catalogue(_Section):
             raise ValueError("catalogue.url and catalogue.root_file must be set together: the root says whom to trust")
         return self
 
+    @model_validator(mode="after")
+    def _deadlines_agree(self) -> Self:
+        if self.job_deadline_seconds > self.max_job_deadline_seconds:
+            raise ValueError("coordinator.job_deadline_seconds must not be above coordinator.max_job_deadline_seconds")
+        return self
+
 
 class Limits(_Section):
     """Bounds on messages and queues, of agent and coordinator alike."""

@@ -213,6 +213,7 @@ def test_unknown_name_like_nothing_points_to_the_list(tmp_path: Path) -> None:
         ("[coordinator]\nhttp = 'localhost'", "must be HOST:PORT"),
         ("[coordinator]\nlease_seconds = inf", "must be a finite number"),
         ("[limits]\nmax_inline_bytes = 70000", "must not be above limits.max_inline_bytes"),
+        ("[coordinator]\njob_deadline_seconds = 1e6", "must not be above coordinator.max_job_deadline_seconds"),
         ("[network]\nname = 'Home'", "must match pattern"),
         ('[network]\nname = "home\\n"', "must match pattern"),
         ("[agent]\nstate_dir = 3", "agent.state_dir = '3'"),
