@@ -6,8 +6,10 @@ import logging
 from dataclasses import replace
 
 from edge_agent.agent.calibrator import Calibrator
-from edge_agent.agent.daemon import Agent, MachineSummary, Options
+from edge_agent.agent.daemon import Agent
+from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.lookout import budget_bytes, conditions
+from edge_agent.agent.options import MachineSummary, Options
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.rules import Rules
@@ -53,7 +55,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
             spool_results=own.spool_results,
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
-        policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings)),
+        policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
@@ -72,7 +74,23 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
     source = source_of(settings, own.state_dir)
     known = known_now(source)
     watching = watch(source, known, log, content.changed_at)
-    return Agent(options, key, coordinator_key, known.served, store, summary, watching)
+    fetching = Fetching(_pull_settings(settings)) if own.download == "allowed" else None
+    return Agent(options, key, coordinator_key, known.served, store, summary, watching, fetching)
+
+
+def _pull_settings(settings: Settings) -> dict[str, str]:
+    """Return the variables with which `edge-agent models pull` goes by the settings of this agent."""
+    wanted = {
+        "AGENT_STATE_DIR": settings.agent.state_dir,
+        "MODELS_DIR": settings.models.dir,
+        "MODELS_MAX_BYTES": settings.models.max_bytes,
+        "MODELS_KEEP_FREE_BYTES": settings.models.keep_free_bytes,
+        "MODELS_MIRRORS": ",".join(settings.models.mirrors),
+        "CATALOGUE_URL": settings.catalogue.url,
+        "CATALOGUE_ROOT_FILE": settings.catalogue.root_file,
+        "CATALOGUE_PUBLIC_MODELS": settings.catalogue.public_models,
+    }
+    return {f"EDGE_AGENT_{name}": str(value) for name, value in wanted.items() if value not in {None, ""}}
 
 
 def circumstances(settings: Settings, machine: Profile, store: Store) -> Circumstances:

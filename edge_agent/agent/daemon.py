@@ -12,11 +12,8 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edge_agent.agent.calibrator import Calibrator
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     CancelCanary,
@@ -24,6 +21,7 @@ from edge_agent.agent.events import (
     Command,
     Event,
     Exit,
+    FetchModels,
     ForgetSpooled,
     LinkDown,
     LinkUp,
@@ -40,12 +38,12 @@ from edge_agent.agent.events import (
     Tick,
     UnloadModel,
 )
+from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.lookout import Lookout, look
-from edge_agent.agent.planner import Circumstances, Planner
-from edge_agent.agent.policy import Policy
+from edge_agent.agent.options import MachineSummary, Options
+from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
-from edge_agent.agent.rules import Rules
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import describe, write_status
@@ -58,13 +56,11 @@ from edge_agent.inference.launch import Options as WorkerOptions
 from edge_agent.inference.measurements import request
 from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue, Variant
-from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
 from edge_agent.models.watch import Watch
-from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
+from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Will
 from edge_agent.notes import Journal, Note
 from edge_agent.wire.keys import PublicKey, SigningKey
-from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 
 log = logging.getLogger("edge_agent.agent")
@@ -74,50 +70,6 @@ LINK_STOP_SECONDS = 2.0
 MQTT_OVERHEAD_BYTES = 1024
 """A packet is larger than its message by its header, topic and properties."""
 NO_PID = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What an agent runs with; made from the settings by the command line.
-
-    Attributes:
-        state_dir: holds the session number, the status and the spool.
-        threads: for one inference.
-        stop_seconds: a clean stop takes at most this long.
-        inbox_messages: from the broker that may wait to be handled.
-        inbox_bytes: of them together.
-    """
-
-    network: str
-    state_dir: Path
-    link: LinkOptions
-    rules: Rules
-    policy: Policy
-    threads: int
-    stop_seconds: float
-    inbox_messages: int
-    inbox_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class MachineSummary:
-    """What the daemon needs of the profile.
-
-    Attributes:
-        statement: the few facts that a birth carries.
-        facts: what the predictor goes by.
-        budget_bytes: memory that is free for models.
-        text: one line for people.
-        circumstances: what the choice of variants goes by beside that.
-        calibrator: has the machine's speed measured where it is needed.
-    """
-
-    statement: Machine
-    facts: MachineFacts
-    budget_bytes: int
-    text: str
-    circumstances: Circumstances = field(default_factory=Circumstances)
-    calibrator: Calibrator | None = None
 
 
 class Agent:
@@ -131,6 +83,7 @@ class Agent:
         store: where the models are.
         machine: what this machine is.
         watch: keeps an eye on a published catalogue, if there is one.
+        fetching: fetches model files, if the owner allows it.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 each is a seam
@@ -142,8 +95,10 @@ class Agent:
         store: Store,
         machine: MachineSummary,
         watch: Watch | None = None,
+        fetching: Fetching | None = None,
     ) -> None:
         self._watch = watch
+        self._fetching = fetching
         self._catalogue = catalogue
         self._journal = Journal(log)
         self._options = options
@@ -231,6 +186,8 @@ class Agent:
         finally:
             if self._watch is not None:
                 self._watch.stop()
+            if self._fetching is not None:
+                self._fetching.stop()
             self._canaries.cancel()
             self._worker.stop(WORKER_STOP_SECONDS)
             link.stop(LINK_STOP_SECONDS)
@@ -314,6 +271,9 @@ class Agent:
                     self._load(command.variant, command.threads)
                 case UnloadModel():
                     self._unload(command.variant)
+                case FetchModels():
+                    if self._fetching is not None:
+                        self._fetching.want(command.wanted)
                 case SaveExperience():
                     self._save_experience(command.document)
                 case SpoolResult() | ForgetSpooled():

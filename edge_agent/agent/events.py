@@ -203,6 +203,22 @@ class UnloadModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """A variant whose files are to be fetched: the names of the family and the variant, and its digest."""
+
+    family: str
+    variant: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchModels:
+    """Fetch these files, the most wanted first, and nothing else; what comes of it is told by `CatalogueChanged`."""
+
+    wanted: tuple[Wanted, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SaveExperience:
     """Write what was learnt about variants to disk; when that fails, it is learnt again at the next start."""
 
@@ -257,6 +273,7 @@ Command = (
     | LoadModel
     | UnloadModel
     | RunModel
+    | FetchModels
     | SaveExperience
     | SpoolResult
     | ForgetSpooled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from edge_agent.agent.estimates import is_usual
-from edge_agent.agent.events import CancelCanary, Command, LoadModel, UnloadModel
+from edge_agent.agent.events import CancelCanary, Command, FetchModels, LoadModel, UnloadModel
 from edge_agent.agent.keeper import Keeper, WorkerState
 from edge_agent.agent.measuring import Measuring
 from edge_agent.agent.outcomes import Outcomes
@@ -157,7 +157,7 @@ class Planner:
         families = sorted(catalogue.families, key=lambda family: -self._policy.value_of(family.name))
         self.plans = [self._prospects.plan(family, now) for family in families]
         for plan in self.plans:
-            _take_over(plan, old.get(plan.family.name))
+            plan.take_over(old.get(plan.family.name))
         kept = {plan.chosen.variant.digest_bytes for plan in self.plans if plan.chosen}
         commands += [UnloadModel(digest) for digest in sorted(loaded - kept)]
         if self._review_at is None:
@@ -168,7 +168,14 @@ class Planner:
             if not any(plan.chosen for plan in self.plans):
                 text = "Nothing of the catalogue can be served on this machine"
                 commands.append(Note(logging.WARNING, text, "nothing-fits"))
-        return [*commands, *self._next(now)]
+        return [*commands, *self._fetch(now), *self._next(now)]
+
+    def _fetch(self, now: Now) -> list[Command]:
+        """Ask for the files that would be measured if they were here."""
+        if not self._policy.download:
+            return []
+        wanted = [absent for plan in self.plans for absent in self._prospects.absent(plan.family, now)]
+        return [FetchModels(tuple(wanted))]
 
     # -- what workers say ---------------------------------------------------------------------------------------------
 
@@ -369,7 +376,7 @@ class Planner:
             ruled_out = len(old.trials.lost) if old.trials is not None else len(old.family.variants)
             plan = self._prospects.plan(old.family, now)
             if plan.trials is not None and (old.trials is None or old.over) and len(plan.trials.lost) < ruled_out:
-                _take_over(plan, old)
+                plan.take_over(old)
                 self.plans[index] = plan
         return [*self._search(now), *self._replan(now), *self._next(now)]
 
@@ -387,13 +394,3 @@ class Planner:
             return []
         self._paused = False
         return [*self._measuring.cancel(), *self._start(now)]
-
-
-def _take_over(plan: Plan, old: Plan | None) -> None:
-    """Keep serving what is served, if it can still be served, until the search says otherwise."""
-    if old is None or old.chosen is None or plan.trials is None:
-        return
-    variant = old.chosen.variant
-    kept = plan.family.variant(variant.digest) == variant
-    if kept and all(lost.variant != variant for lost in plan.trials.lost):
-        plan.chosen, plan.loaded, plan.deaths = old.chosen, old.loaded, old.deaths

@@ -25,7 +25,7 @@ class Plan:
         loaded: whether the worker has it.
         deaths: of the worker in a row, over loading it.
         over: whether the search is.
-        disturbed: variants that were measured while jobs ran, and how often.
+        reasons: why each variant that is not served is not, once that is known.
     """
 
     family: Family
@@ -35,7 +35,6 @@ class Plan:
     loaded: bool = False
     deaths: int = 0
     over: bool = False
-    disturbed: dict[str, int] = field(default_factory=dict)
     reasons: list[Lost] = field(default_factory=list)
 
     @property
@@ -57,6 +56,15 @@ class Plan:
             return list(self.trials.lost)
         served = None if self.chosen is None else self.chosen.variant
         return [lost for lost in self.reasons if lost.variant != served]
+
+    def take_over(self, old: Plan | None) -> None:
+        """Keep serving what an older plan serves, if it can still be served, until the search says otherwise."""
+        if old is None or old.chosen is None or self.trials is None:
+            return
+        variant = old.chosen.variant
+        kept = self.family.variant(variant.digest) == variant
+        if kept and all(lost.variant != variant for lost in self.trials.lost):
+            self.chosen, self.loaded, self.deaths = old.chosen, old.loaded, old.deaths
 
     def finish(self) -> Measured | None:
         """End the search; return the best variant, if any, with `why` and the reasons for all others in place."""

@@ -16,6 +16,7 @@ class Policy:
         families: shell-style patterns of the families that may be served.
         max_in_flight: attempts held at once, waiting ones included.
         memory_share: of the memory that is free for models, 0 to 1.
+        download: whether model files may be fetched without being asked for.
         values: patterns of families and what they are worth to the owner, 0 for nothing; the first that fits counts.
     """
 
@@ -23,6 +24,7 @@ class Policy:
     max_in_flight: int = 8
     memory_share: float = 0.5
     values: tuple[tuple[str, float], ...] = ()
+    download: bool = False
 
     def refuses_family(self, family: str) -> str | None:
         """Return why a family may not be served, or None."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edge_agent.agent.events import SaveExperience
+from edge_agent.agent.events import SaveExperience, Wanted
 from edge_agent.agent.plans import Plan
 from edge_agent.agent.policy import Policy
 from edge_agent.clock import Now
 from edge_agent.models.catalogue import Family, Variant
 from edge_agent.models.experience import Experience, Place
 from edge_agent.models.fit import MachineFacts
-from edge_agent.models.obstacles import Here, obstacle
+from edge_agent.models.obstacles import Here, everything_is_here, obstacle
 from edge_agent.models.selection import DEFAULT_RULES, Lost, Measured, Rules
-from edge_agent.models.trials import Trials, outlook
+from edge_agent.models.trials import MIN_RUNS, Trials, outlook
 
 BUDGET_CHANGE = 0.1
 """Free memory goes up and down all the time; a smaller change than this is none."""
@@ -104,9 +104,28 @@ class Prospects:
         here = self._circumstances.here
         why = self._policy.refuses_family(family.name) or ""
         if not why and not any(here.present(variant) for variant in family.variants):
-            why = f"none of its files is here; `edge-agent models pull {family.name}` fetches one"
+            pull = f"`edge-agent models pull {family.name}` fetches one"
+            why = f"none of its files is here; {'they are being fetched' if self._policy.download else pull}"
         if why:
             return Plan(family, why=why, reasons=[Lost(variant, why) for variant in family.variants])
+        return Plan(family, self._trials(family, here, now))
+
+    def absent(self, family: Family, now: Now) -> list[Wanted]:
+        """Return the variants that would be measured first if their files were here, as far as they are not."""
+        if self._policy.refuses_family(family.name) or not self._policy.value_of(family.name):
+            return []
+        here = self._circumstances.here
+        trials = self._trials(family, replace(here, present=everything_is_here), now)
+        wanted = []
+        for _ in range(MIN_RUNS):
+            if (variant := trials.next()) is None:
+                break
+            if not here.present(variant):
+                wanted.append(Wanted(family.name, variant.name, variant.digest))
+            trials.rule_out(variant, "it is looked at already")
+        return wanted
+
+    def _trials(self, family: Family, here: Here, now: Now) -> Trials:
         experience, place = self._circumstances.experience, self._place()
         ruled_out: dict[str, str] = {}
         remembered: list[Measured] = []
@@ -117,10 +136,7 @@ class Prospects:
             if (entry := experience.measured(variant, place, now.wall_ms, family.extents)) is not None:
                 remembered.append(entry)
         fits = outlook(family, self._machine, self._threads)
-        trials = Trials(
-            family, fits, self.room_bytes, rules=self.rules, ruled_out=ruled_out, known=remembered
-        )  # fmt: skip
-        return Plan(family, trials)
+        return Trials(family, fits, self.room_bytes, rules=self.rules, ruled_out=ruled_out, known=remembered)
 
     def succeeded(self, family: Family, entry: Measured, now: Now) -> SaveExperience:
         """Remember a measurement."""

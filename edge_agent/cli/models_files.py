@@ -40,6 +40,7 @@ def add_verbs(verbs: Subparsers) -> None:
     )
     pull.add_argument("names", metavar="FAMILY[/VARIANT]", nargs="+", help="what to fetch")
     pull.add_argument("--all", action="store_true", help="also the variants that are too large for this machine")
+    pull.add_argument("--keep", action="store_true", help="remove no other files to make room")
     add_json_flag(pull, "what was fetched")
     take = _verb(
         verbs,
@@ -124,6 +125,8 @@ def _pull(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, co
     if not args.all:
         chosen = _without_hopeless(settings, catalogue, args.names, chosen)
     in_use = frozenset(wanted.digest for family, variant in chosen for wanted in _files_of(family, variant))
+    if args.keep:
+        in_use |= {entry.digest for entry in content.entries()}
     for family, variant in chosen:
         here = store.has(variant)
         for wanted in () if here else _files_of(family, variant):

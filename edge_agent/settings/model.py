@@ -144,6 +144,11 @@ class Agent(_Section):
     memory_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         default=0.5, description="Share of the free memory that models may take."
     )
+    download: Literal["never", "allowed"] = Field(
+        default="never",
+        description="Whether the agent fetches by itself what `agent.families` names and is predicted to fit; it never "
+        "removes other files for that.",
+    )
     values: Annotated[tuple[FamilyValue, ...], Field(max_length=256)] = Field(
         default=(),
         description="What families are worth to you when not all fit: `PATTERN=NUMBER`, the first that fits counts, "

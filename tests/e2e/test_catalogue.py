@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,25 @@ def test_published_family_is_served_and_verified(tmp_path: Path) -> None:
             assert about["agent_id"] in proven
             status = json.loads((network.state / "agent" / "status.json").read_text())
             assert set(status["offers"]) == {"digits", "club-digits"}
+
+
+def test_an_agent_that_may_fetches_what_it_can_serve(tmp_path: Path) -> None:
+    """Nobody pulls anything: a published family is fetched, measured and offered while the agent runs."""
+    needs.module("onnx")
+    repository = tmp_path / "catalogue"
+    at = ["--repository", repository]
+    edge_agent("catalogue", "init", repository)
+    edge_agent("catalogue", "add", *described(tmp_path, "club-digits"), *at)
+    edge_agent("catalogue", "publish", *at)
+    with served(repository) as url:
+        whom = ["--catalogue", url, "--catalogue-root", str(repository / "root.json")]
+        with running_network(tmp_path, *whom, EDGE_AGENT_AGENT_DOWNLOAD="allowed") as network:
+            end = time.monotonic() + 90
+            offers: set[str] = set()
+            while "club-digits" not in offers and time.monotonic() < end:
+                time.sleep(0.1)  # polls a file that another process writes; the deadline decides
+                offers = set(json.loads((network.state / "agent" / "status.json").read_text())["offers"])
+            assert offers == {"digits", "club-digits"}, network.log("agent")
 
 
 def test_catalogue_of_somebody_else_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from fakes import BUDGET_BYTES, RUNTIME, ManualClock, actions, canary_done, digi
 from edge_agent.agent.events import (
     CancelCanary,
     Command,
+    FetchModels,
     LoadModel,
     RunCanary,
     SaveExperience,
@@ -399,6 +400,74 @@ def test_another_onnxruntime_than_was_thought_is_measured_anew() -> None:
     assert now.variant == offer.variant
     assert now.klass.runtime == "onnxruntime 1.33.0"
     assert len(of_type(bench.loaded(commands), RunCanary)) == 1
+
+
+# -- files that are not here ---------------------------------------------------------------------------------------
+
+
+def _fetched(commands: list[Command]) -> list[tuple[str, str]]:
+    return [(wanted.family, wanted.variant) for command in of_type(commands, FetchModels) for wanted in command.wanted]
+
+
+def test_nothing_is_fetched_unless_the_owner_allows_it() -> None:
+    """The owner comes first; the reason says how to fetch it."""
+    bench = Bench(circumstances=Circumstances(here=Here(present=lambda _: False)))
+    assert of_type(bench.begin(), FetchModels) == []
+    assert "edge-agent models pull digits" in bench.planner.plans[0].why
+
+
+def test_what_would_be_measured_first_is_fetched() -> None:
+    """Two variants of each family that is allowed and worth something, and nothing that is here."""
+    bench = Bench(
+        catalogue=two_families(),
+        circumstances=Circumstances(here=Here(present=lambda _: False)),
+        download=True,
+        values=(("letters", 2.0),),
+    )
+    fetched = _fetched(bench.begin())
+    assert [family for family, _ in fetched] == ["letters", "letters", "digits", "digits"]
+    assert len(set(fetched)) == 4
+    assert "they are being fetched" in bench.planner.plans[0].why
+    bench = Bench(download=True)
+    assert _fetched(bench.begin()) == []
+
+
+@pytest.mark.parametrize("policy", [{"families": ("other",)}, {"values": (("*", 0.0),)}], ids=["refused", "worthless"])
+def test_what_the_owner_does_not_want_is_not_fetched(policy: dict[str, Any]) -> None:
+    """Whatever the catalogue has."""
+    bench = Bench(circumstances=Circumstances(here=Here(present=lambda _: False)), download=True, **policy)
+    assert _fetched(bench.begin()) == []
+
+
+def test_what_cannot_fit_is_not_fetched() -> None:
+    """Traffic and disk are the owner's, too."""
+    family = FAMILY.model_copy(
+        update={
+            "variants": tuple(
+                variant.model_copy(update={"costs": None, "size_bytes": 10**10}) for variant in FAMILY.variants
+            )
+        }
+    )
+    bench = Bench(
+        catalogue=Catalogue(version=1, families=(family,)),
+        circumstances=Circumstances(here=Here(present=lambda _: False)),
+        download=True,
+    )
+    assert _fetched(bench.begin()) == []
+
+
+def test_files_that_came_are_measured_and_offered() -> None:
+    """Once the watcher of the store has said so."""
+    here: set[str] = set()
+    circumstances = Circumstances(here=Here(RUNTIME, present=lambda variant: variant.name in here))
+    bench = Bench(circumstances=circumstances, download=True)
+    fetched = _fetched(bench.begin())
+    assert bench.offered == []
+    here |= {name for _, name in fetched}
+    commands = bench.planner.on_catalogue(builtin(), bench.clock.now)
+    assert _fetched(commands) == []
+    bench.measure(commands)
+    assert len(bench.offered) == 1
 
 
 # -- sets of families ---------------------------------------------------------------------------------------------
