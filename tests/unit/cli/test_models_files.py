@@ -12,6 +12,7 @@ from mirrors import mirror
 
 from edge_agent.cli import main
 from edge_agent.models import catalogue as catalogue_module
+from edge_agent.models import known as known_module
 from edge_agent.models.catalogue import BUILTIN_DIR, Catalogue, builtin
 from edge_agent.models.content import Content
 
@@ -32,7 +33,8 @@ def offer(monkeypatch: pytest.MonkeyPatch, *urls: str) -> None:
     variant = VARIANT.model_copy(update={"file": "toy.onnx", "urls": urls, "golden": None})
     family = builtin().family("digits").model_copy(update={"name": "toy", "variants": (variant,)})
     found = Catalogue(version=1, families=(family,))
-    monkeypatch.setattr(catalogue_module, "builtin", lambda: found)
+    for module in (catalogue_module, known_module):
+        monkeypatch.setattr(module, "builtin", lambda: found)
 
 
 def test_pull_fetches_and_says_so(
@@ -72,7 +74,8 @@ def test_pull_leaves_out_what_cannot_be_served_here(
         huge = costs.model_copy(update={"initializer_bytes": 10**13})
         variant = VARIANT.model_copy(update={"file": "toy.onnx", "urls": (server.url,), "golden": None, "costs": huge})
         family = builtin().family("digits").model_copy(update={"name": "toy", "variants": (variant,)})
-        monkeypatch.setattr(catalogue_module, "builtin", lambda: Catalogue(version=1, families=(family,)))
+        for module in (catalogue_module, known_module):
+            monkeypatch.setattr(module, "builtin", lambda: Catalogue(version=1, families=(family,)))
         assert main(["models", "pull", "toy"]) == 0
         assert "toy/fp32: not fetched" in capsys.readouterr().err
         assert content.entries() == []
