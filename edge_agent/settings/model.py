@@ -255,6 +255,12 @@ class Coordinator(_Section):
         default=168.0, description="How long jobs that have ended are kept, with their receipts."
     )
 
+    @model_validator(mode="after")
+    def _deadlines_agree(self) -> Self:
+        if self.job_deadline_seconds > self.max_job_deadline_seconds:
+            raise ValueError("coordinator.job_deadline_seconds must not be above coordinator.max_job_deadline_seconds")
+        return self
+
 
 def _mirror(text: str) -> str:
     if "@" in text or not re.fullmatch(r"(?:https?://[^\s/?#]+|file://)(?:/[^\s?#]*)?", text):
@@ -315,12 +321,6 @@ class Catalogue(_Section):
     def _url_and_root_go_together(self) -> Self:
         if (self.url is None) != (self.root_file is None):
             raise ValueError("catalogue.url and catalogue.root_file must be set together: the root says whom to trust")
-        return self
-
-    @model_validator(mode="after")
-    def _deadlines_agree(self) -> Self:
-        if self.job_deadline_seconds > self.max_job_deadline_seconds:
-            raise ValueError("coordinator.job_deadline_seconds must not be above coordinator.max_job_deadline_seconds")
         return self
 
 
