@@ -49,6 +49,7 @@ class Link:
         known: the broker has it.
         holed: nothing passes, and neither end has noticed.
         held: what was sent into the hole, and waits in the kernel.
+        refused_until: no connection can be made before.
     """
 
     client: Client
@@ -57,6 +58,7 @@ class Link:
     holed: bool = False
     will: tuple[str, bytes] | None = None
     generation: int = 0
+    refused_until: float = 0.0
     held: list[Callable[[], None]] = field(default_factory=list)
     trying: bool = False
 
@@ -112,7 +114,7 @@ class Broker:
         link.trying = False
         if not link.client.alive or link.up:
             return
-        if not self.up or link.holed or link.client.hung:
+        if not self.up or link.holed or link.client.hung or (self._world.now < link.refused_until and not self.well):
             self.connect_soon(link.client.number)
             return
         if link.known:  # the broker still has the connection before: it takes it over and publishes its will
@@ -171,6 +173,11 @@ class Broker:
             link.up = False
             link.client.link_down(reason)
             self.connect_soon(number)
+
+    def unreachable(self, number: int, seconds: float) -> None:
+        """Reset a connection, and let no other be made for a while."""
+        self.links[number].refused_until = self._world.now + seconds
+        self.cut(number)
 
     def black_hole(self, number: int, seconds: float) -> None:
         """Let nothing pass for a while; if it is long, both ends give the connection up."""

@@ -48,6 +48,9 @@ from simulator.world import Process, Promise, World
 TRANSACTION_SECONDS = 0.012
 """The longest that a transaction takes on a healthy disk."""
 
+MISSED = frozenset({"not-held", "not-arrived"})
+"""Ends of attempts that a birth does not list."""
+
 Answer = JobStored | SubmitRefused | None
 """What a submission comes to; None when the process ended before."""
 
@@ -90,6 +93,8 @@ class CoordinatorProcess(Process):
         """When each end that was written was decided on; more than one only where a power cut took the first."""
         self.attempt_ended_at: dict[tuple[bytes, int], float] = {}
         self.most_jobs = 0
+        self.holds: Callable[[bytes, int], bool] = lambda _job_id, _epoch: False
+        self.taken_though_held: list[tuple[bytes, int]] = []
         self._catalogue = catalogue
         self._decided_at: dict[bytes, float] = {}
         self._broker = broker
@@ -271,6 +276,8 @@ class CoordinatorProcess(Process):
                 case InsertJob(submit=submit):
                     self.submitted_at[submit.job_id] = self.world.now
                 case EndAttempt():
+                    if record.outcome in MISSED and self.holds(record.job_id, record.epoch):
+                        self.taken_though_held.append((record.job_id, record.epoch))
                     self.attempt_ended_at.setdefault((record.job_id, record.epoch), self.world.now)
                 case EndJob(outcome=outcome):
                     self._decided_at[outcome.job_id] = self.world.now

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 from edge_agent.wire.topics import CHANNELS, UP_CHANNELS
 from simulator.script import COORDINATOR, Kind, Script, Step
@@ -83,6 +84,7 @@ _COORDINATOR_FAULTS: tuple[Draw, ...] = (
     _lasting(Kind.HANG, _coordinator),
     _lasting(Kind.STOP, _coordinator),
     lambda _rng, at, _agents: Step(at, Kind.CUT),
+    _lasting(Kind.UNREACHABLE, _coordinator),
     _clock(_coordinator),
     lambda rng, at, _agents: Step(at, Kind.SLOW_DISK, seconds=_pause(rng)),
 )
@@ -109,6 +111,7 @@ _NETWORK_FAULTS: tuple[Draw, ...] = (
     _simple(Kind.NO_WILL),
     lambda rng, at, agents: Step(at, Kind.CUT, _anybody(rng, agents)),
     _lasting(Kind.BLACK_HOLE, _anybody),
+    _lasting(Kind.UNREACHABLE, _anybody),
     _broker_restart,
     lambda _rng, at, _agents: Step(at, Kind.BROKER_FORGETS),
     lambda _rng, at, _agents: Step(at, Kind.BROKER_REMEMBERS),
@@ -139,8 +142,15 @@ def generate(seed: int, profile: str | None = None) -> Script:
     chosen = profile or names[seed % len(names)]
     agents = rng.choice((1, 2, 2, 3, 3, 4))
     steps = _requests(rng)
+    # Faults that fall together meet each other's repairs.
+    spread = rng.choice((SPAN_SECONDS, SPAN_SECONDS, 3.0))
+    begin = rng.random() * (SPAN_SECONDS - spread)
+    if spread < SPAN_SECONDS:
+        steps = [
+            replace(s, at=round(begin + s.at / SPAN_SECONDS * spread, 3)) if rng.random() < 0.5 else s for s in steps
+        ]
     for _ in range(rng.choice((1, 2, 3, 4, 6, 8, 12))):
-        at = round(rng.random() * SPAN_SECONDS, 3)
+        at = round(begin + rng.random() * spread, 3)
         steps.append(rng.choice(PROFILES[chosen])(rng, at, agents))
     steps.sort(key=lambda step: step.at)
     crowded = rng.random() < 0.15

@@ -253,9 +253,17 @@ def absence_costs_no_standing(simulation: Simulation) -> Found:
     if any(step.kind not in _OURS | {Kind.SUBMIT, Kind.CANCEL} for step in simulation.script.steps):
         return
     tables = simulation.coordinator.database.tables
+    power_failed = _power_failed_after(simulation, 0.0)
     for (job_id, epoch), row in tables.attempts.items():
         if row.outcome == "lease-expired":
             yield Promise.STANDING, f"attempt {epoch} of {_name(simulation, job_id)} was taken from an agent at work"
+        if row.outcome == "not-held" and not power_failed:
+            yield (
+                Promise.STANDING,
+                f"attempt {epoch} of {_name(simulation, job_id)} counts against an agent that stayed",
+            )
+    for job_id, epoch in simulation.coordinator.taken_though_held:
+        yield Promise.STANDING, f"attempt {epoch} of {_name(simulation, job_id)} was taken from the agent that held it"
     for job_id, row in tables.jobs.items():
         poison = number_in(row.inserted.submit.inputs) == simulation.script.poison
         error = row.outcome.error if row.outcome is not None else None
@@ -263,7 +271,18 @@ def absence_costs_no_standing(simulation: Simulation) -> Found:
             yield Promise.STANDING, f"{_name(simulation, job_id)} blames an agent for {error.message}"
 
 
-_OURS = frozenset({Kind.CRASH, Kind.POWER_CUT, Kind.HANG, Kind.STOP, Kind.CUT, Kind.CLOCK, Kind.SLOW_DISK})
+_OURS = frozenset(
+    {
+        Kind.CRASH,
+        Kind.POWER_CUT,
+        Kind.HANG,
+        Kind.STOP,
+        Kind.CUT,
+        Kind.UNREACHABLE,
+        Kind.CLOCK,
+        Kind.SLOW_DISK,
+    }
+)
 _GOODBYES = frozenset({Kind.CRASH, Kind.POWER_CUT, Kind.STOP, Kind.CUT, Kind.KILL_WORKER, Kind.HANG_WORKER, Kind.CLOCK})
 
 

@@ -21,6 +21,7 @@ class Kind(StrEnum):
     STOP = "stop"
     CUT = "cut"
     BLACK_HOLE = "black-hole"
+    UNREACHABLE = "unreachable"
     BROKER_RESTART = "broker-restart"
     BROKER_FORGETS = "broker-forgets"
     BROKER_REMEMBERS = "broker-remembers"
@@ -50,6 +51,7 @@ SENTENCES = {
     Kind.STOP: "{who} is asked to stop, and starts again after {seconds:g} s",
     Kind.CUT: "the connection of {who} is reset",
     Kind.BLACK_HOLE: "nothing passes between {who} and the broker for {seconds:g} s",
+    Kind.UNREACHABLE: "the connection of {who} is reset, and there is no other for {seconds:g} s",
     Kind.BROKER_RESTART: "the broker is killed, and starts again after {seconds:g} s {state} its state",
     Kind.BROKER_FORGETS: "the broker forgets all retained messages",
     Kind.BROKER_REMEMBERS: "the broker goes back to the first retained message of every topic",

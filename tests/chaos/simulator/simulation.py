@@ -71,6 +71,9 @@ class Simulation:
             AgentProcess(self.world, number, signing, self.broker, script, catalogue())
             for number, signing in enumerate(keys)
         ]
+        self.coordinator.holds = lambda job_id, epoch: any(
+            agent.alive and (job_id, epoch) in agent.core.attempts for agent in self.agents
+        )
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.healed_at = 0.0
@@ -157,6 +160,8 @@ class Simulation:
                 process.stop(step.seconds)
             case Kind.CUT:
                 self.broker.cut(step.who)
+            case Kind.UNREACHABLE:
+                self.broker.unreachable(step.who, step.seconds)
             case Kind.BLACK_HOLE:
                 self.broker.black_hole(step.who, step.seconds)
             case Kind.BROKER_RESTART:
@@ -201,7 +206,8 @@ class Simulation:
             return {}
         known = self.coordinator.core.registry.agents.get(self.agents[who].id)
         jobs = self.coordinator.core.leasing.jobs
-        attempts = {job_id: jobs[job_id].attempt_on(known.id) for job_id in known.in_flight} if known else {}
+        live = [jobs[job_id] for job_id in known.in_flight if job_id in jobs] if known else []
+        attempts = {job.id: job.attempt_on(self.agents[who].id) for job in live}
         return {job_id: attempt.epoch for job_id, attempt in attempts.items() if attempt is not None}
 
     # -- for the oracle -----------------------------------------------------------------------------------------------
