@@ -12,10 +12,12 @@ from edge_agent.errors import InputError, StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edge_agent.cli.parsing import Parser, Subparsers
     from edge_agent.errors import EdgeAgentError
+    from edge_agent.models.entries import Port
     from edge_agent.wire.job_options import JobOptions
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
@@ -93,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
             # Told before a machine works for nothing.
             raise UsageError(f"{flag} {name} cannot be written: give the name of a file in a folder of yours.")
     options = options_of(args)
-    request = read_request(Path(args.input), args.family)
     with Client(args.coordinator, on_retry=_Patience()) as client:
+        request = read_request(Path(args.input), args.family, client.inputs)
         if args.later:
             print(client.submit_json(args.family, request, version=args.version, options=options))
             return 0
@@ -134,8 +136,13 @@ def write_file(path: Path, data: bytes) -> None:
         ) from error
 
 
-def read_request(path: Path, family: str) -> bytes:
+def read_request(path: Path, family: str, inputs: Callable[[str], Sequence[Port]]) -> bytes:
     """Read a request from a JSON or .npy file.
+
+    Args:
+        path: of the file.
+        family: that it is for.
+        inputs: says what a family takes; asked for an array alone, which does not say it itself.
 
     Raises:
         InputError: the file is not there, too large, or neither.
@@ -148,7 +155,7 @@ def read_request(path: Path, family: str) -> bytes:
     if len(data) > MAX_INPUT_BYTES:
         raise InputError(f"{path} has more than the {MAX_INPUT_BYTES} bytes that are sent at most.")
     if data.startswith(b"\x93NUMPY"):
-        return _request_of_array(path, data, family)
+        return _request_of_array(path, data, family, inputs(family))
     from edge_agent.wire.oip_json import request_from_json  # noqa: PLC0415 as above
 
     try:
@@ -158,12 +165,10 @@ def read_request(path: Path, family: str) -> bytes:
     return data
 
 
-def _request_of_array(path: Path, data: bytes, family: str) -> bytes:
+def _request_of_array(path: Path, data: bytes, family: str, ports: Sequence[Port]) -> bytes:
     from edge_agent.client.arrays import tensor_from_npy  # noqa: PLC0415 numpy only where an array is read
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 as above
     from edge_agent.wire.oip_json import tensor_to_json  # noqa: PLC0415 as above
 
-    ports = builtin().family(family).inputs
     if len(ports) != 1:
         raise InputError(f"{family} has {len(ports)} inputs: a bare array does not say which one it is.")
     try:

@@ -202,11 +202,12 @@ def _names(signed: Sequence[TensorDigest]) -> str:
 
 
 def _variant(result: Result) -> str:
-    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - only to say a name
+    from edge_agent.models.catalogue import builtin, public_models  # noqa: PLC0415 - only to say a name
 
     digest = result.variant.hex()
     try:
-        known = [v for f in builtin().families if f.name == result.family for v in f.variants if v.digest == digest]
+        families = (*builtin().families, *public_models().families)
+        known = [v for f in families if f.name == result.family for v in f.variants if v.digest == digest]
     except StateError:
         known = []
     return f"variant {known[0].name} (model file {digest[:16]}…)" if known else f"model file {digest}"

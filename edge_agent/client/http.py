@@ -23,6 +23,7 @@ from edge_agent.errors import (
     UnknownFamilyError,
     UsageError,
 )
+from edge_agent.models.entries import Port
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
@@ -202,6 +203,19 @@ class Client:
         response, _ = self._with_retries("GET", path, time.monotonic() + self._deadline)
         return response.content
 
+    def inputs(self, family: str) -> tuple[Port, ...]:
+        """Return what a family takes, as the coordinator knows it; extents that the caller chooses are symbols.
+
+        Raises:
+            UnknownFamilyError: there is no such family.
+            TransportError: `unreachable`.
+        """
+        response, _ = self._with_retries("GET", f"/v2/models/{quote(family)}", time.monotonic() + self._deadline)
+        try:
+            return tuple(_port(entry) for entry in self._json(response, dict)["inputs"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._no_coordinator(error) from error
+
     def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""
         response, _ = self._with_retries("GET", "/api/v1/agents", time.monotonic() + self._deadline)
@@ -275,6 +289,11 @@ def _with_options(request: bytes, options: JobOptions) -> tuple[bytes, dict[str,
     if not isinstance(body, dict) or not isinstance(own, dict | None):
         raise InputError("the request is none of the Open Inference Protocol: options cannot be added to it")
     return json.dumps({**body, "parameters": {**(own or {}), **parameters}}).encode(), headers
+
+
+def _port(entry: dict[str, Any]) -> Port:
+    shape = [f"D{place}" if size == -1 else size for place, size in enumerate(entry["shape"])]
+    return Port.model_validate({**entry, "shape": tuple(shape)})
 
 
 def _check_address(base_url: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import needs
+import numpy as np
 from networks import clean_environment, running_network
 from repositories import DIGITS, digits_files, digits_named
 
@@ -92,8 +93,14 @@ def test_published_family_is_served_and_verified(tmp_path: Path) -> None:
             key = ["--coordinator-key", about["coordinator_key"], "--input", request, "--output", answer]
             proven = edge_agent("verify", receipt, *key)
             assert about["agent_id"] in proven
+            tensor = input_of(load_scans()[1])
+            array = np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape)
+            np.save(tmp_path / "scan.npy", array)  # what it is for, the coordinator says
+            done = edge_agent("submit", "club-digits", "--input", tmp_path / "scan.npy", "--coordinator", about["http"])
+            assert json.loads(done)["model_name"] == "club-digits"
             status = json.loads((network.state / "agent" / "status.json").read_text())
             assert set(status["offers"]) == {"digits", "club-digits"}
+            assert (status["catalogue"]["version"], status["catalogue"]["problem"]) == (1, "")
 
 
 def test_an_agent_that_may_fetches_what_it_can_serve(tmp_path: Path) -> None:

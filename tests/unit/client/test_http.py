@@ -219,3 +219,18 @@ def test_how_a_job_failed_is_told_by_its_code(code: str) -> None:
     with client_of(lambda _: failure) as client, pytest.raises(JobFailedError) as caught:
         client.infer("digits", [INPUT])
     assert caught.value.error_code == code
+
+
+def test_what_a_family_takes_comes_from_the_coordinator() -> None:
+    """So that an array can be sent to a family that no program has built in; -1 is an extent of the caller's choice."""
+    about = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3, 224, 224]}], "name": "squeezenet-1.0"}
+    with client_of(lambda _: httpx.Response(200, json=about)) as client:
+        (port,) = client.inputs("squeezenet-1.0")
+    assert (port.name, port.datatype, port.shape) == ("x", "FP32", ("D0", 3, 224, 224))
+
+
+@pytest.mark.parametrize("about", [{}, {"inputs": 5}, {"inputs": [{"name": "x"}]}, {"inputs": [{"shape": [1.5]}]}])
+def test_nonsense_about_a_family_is_told(about: dict[str, object]) -> None:
+    """Whatever answers there, it is no coordinator of ours."""
+    with client_of(lambda _: httpx.Response(200, json=about)) as client, pytest.raises(TransportError):
+        client.inputs("digits")
