@@ -6,15 +6,16 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edge_agent.models import quality
 from edge_agent.models.entries import Family, Variant
-from edge_agent.models.fit import Fit, Interval
+from edge_agent.models.fit import Fit, Interval, MachineFacts, predict
+from edge_agent.models.rates import Rates
 from edge_agent.models.selection import DEFAULT_RULES, Measured, choose
-from edge_agent.models.trials import Trials
+from edge_agent.models.trials import Trials, forecast
 
 from . import families, rivals
 from .machines import Machine
@@ -99,6 +100,9 @@ class Verdict:
     """What → (absolute error in bytes, measured bytes)."""
     latency: list[tuple[str, str, float, float, bool]] = field(default_factory=list)
     """Machine, family, predicted and measured milliseconds, whether the family is a real model."""
+    cpu: list[tuple[float, float, bool]] = field(default_factory=list)
+    """Predicted without other load and measured CPU milliseconds with one thread, and whether the model is real."""
+    cpu_taus: list[float] = field(default_factory=list)
     inside: list[bool] = field(default_factory=list)
     taus: list[float] = field(default_factory=list)
     slow_taus: list[float] = field(default_factory=list)
@@ -150,6 +154,9 @@ class Verdict:
             rows.append(f"| Latency within its interval | | {sum(self.inside) / len(self.inside):.0%} |")
         if self.taus:
             rows.append(f"| Order of variants: Kendall's τ, mean | ≥ 0.8 | {statistics.mean(self.taus):.2f} |")
+        if self.cpu_taus:
+            told = statistics.mean(self.cpu_taus)
+            rows.append(f"| the same by CPU time, models that take more than {SLOW_MS:g} ms | | {told:.2f} |")
         if self.slow_taus:
             told = statistics.mean(self.slow_taus)
             rows.append(f"| the same, models that take more than {SLOW_MS:g} ms | | {told:.2f} |")
@@ -170,6 +177,9 @@ class Verdict:
             ],
             **{f"the same, machine *{name}*": [e for e in errors if e[1] == name] for name in self.machines},
         }
+        cpu = [(abs(p / s - 1), "", real, s) for p, s, real in self.cpu if s]
+        parts["By CPU time with one thread, which other load hardly changes"] = cpu
+        parts[f"the same, where a sample takes more than {SLOW_MS:g} ms "] = [e for e in cpu if e[3] > SLOW_MS]
         return [
             f"| {told} | {'≤ 25 %' if part is errors else ''} | {statistics.median(e[0] for e in part):.0%} |"
             for told, part in parts.items()
@@ -208,9 +218,30 @@ def judge(results: Iterable[Result], folder: Path) -> Verdict:
         verdict.idle.append(result.document.get("others", {}).get("idle", 1.0))
         if result.document["calibration_seconds"] > 1:
             verdict.calibration.append(result.document["calibration_seconds"])
+        _predict_again(result, entry.family)
         _predictions(verdict, result, entry)
+        if result.machine.cpus == 1:
+            _cpu_times(verdict, result, entry)
         _choices(verdict, result, entry.family)
     return verdict
+
+
+def _predict_again(result: Result, family: Family) -> None:
+    """Predict with today's rules from the rates that were measured then, so that old measurements judge new rules."""
+    document = result.document
+    rates = Rates.from_json(document["rates"])
+    facts = MachineFacts(float(document["threads"]), rates=rates, quota_cpus=document["quota_cpus"])
+    for variant in family.variants:
+        if variant.costs is not None:
+            fit = forecast(variant.costs, facts, document["threads"])
+            document["fits"][variant.digest] = fit_json(fit)
+
+
+def fit_json(fit: Fit) -> dict[str, list[float]]:
+    """Return a prediction as plain values: low, expected, high."""
+    names = ("load_peak_bytes", "steady_bytes", "run_peak_bytes", "peak_bytes", "latency_ms")
+    intervals = {name: getattr(fit, name) for name in names}
+    return {name: [value.low, value.expected, value.high] for name, value in intervals.items()}
 
 
 def _predictions(verdict: Verdict, result: Result, entry: families.Entry) -> None:
@@ -247,6 +278,21 @@ def _predictions(verdict: Verdict, result: Result, entry: families.Entry) -> Non
         verdict.taus.append(tau)
         if statistics.median(seen for _, seen in times) > SLOW_MS:
             verdict.slow_taus.append(tau)
+
+
+def _cpu_times(verdict: Verdict, result: Result, entry: families.Entry) -> None:
+    rates = replace(Rates.from_json(result.document["rates"]), share=1.0)
+    pairs = []
+    for variant in entry.family.variants:
+        seen = result.document["runs"][0]["measured"].get(variant.digest)
+        if seen is None or not seen["cpu_us"] or variant.costs is None:
+            continue
+        predicted = predict(variant.costs, MachineFacts(1, rates=rates), 1).latency_ms.expected
+        pairs.append((predicted, seen["cpu_us"] / 1e3))
+        verdict.cpu.append((*pairs[-1], entry.real))
+    tau = kendall(pairs)
+    if tau is not None and statistics.median(seen for _, seen in pairs) > SLOW_MS:
+        verdict.cpu_taus.append(tau)
 
 
 def kendall(pairs: Sequence[tuple[float, float]]) -> float | None:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.agent.assemble import summarise
-from edge_agent.inference.calibration import calibrate
+from edge_agent.inference.calibration import calibrate, present_share
 from edge_agent.inference.picking import Limits, pick
-from edge_agent.models.fit import Fit
 from edge_agent.models.selection import Measured, room_bytes
 from edge_agent.models.trials import forecast
 from hardware import profile
 
 from . import families
+from .judge import fit_json
 
 SECONDS = 0.2
 LIMIT_SECONDS = 40.0
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     found = profile()
     started = time.monotonic()
     summary = summarise(found)
-    facts = dataclasses.replace(summary.facts, rates=calibrate(found, Path(state)))
+    rates = calibrate(found, Path(state))
     calibrated = time.monotonic() - started
     log = logging.getLogger("fit")
     log.addHandler(logging.NullHandler())
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
     for name in names:
         entry = families.load(name, Path(folder))
         room = room_bytes(summary.budget_bytes)
+        rates = dataclasses.replace(rates, share=present_share(found))
+        facts = dataclasses.replace(summary.facts, rates=rates)
         limits = Limits(room, found.usable_threads, max_runs=None, seconds=SECONDS, limit_seconds=LIMIT_SECONDS)
         runs = []
         for _ in range(int(repeats)):
@@ -74,10 +76,10 @@ def main(arguments: list[str]) -> int:
             "budget_bytes": summary.budget_bytes,
             "threads": limits.threads,
             "calibration_seconds": calibrated,
-            "share": facts.rates.share if facts.rates else None,
-            "rates": facts.rates is not None,
+            "rates": rates.to_json(),
+            "quota_cpus": found.cpu.quota_cpus,
             "fits": {
-                v.digest: _fit(forecast(v.costs, facts, limits.threads)) for v in entry.family.variants if v.costs
+                v.digest: fit_json(forecast(v.costs, facts, limits.threads)) for v in entry.family.variants if v.costs
             },
             "runs": runs,
         }
@@ -95,12 +97,6 @@ def _measured(entry: Measured) -> dict[str, Any]:
     fields = ("p50_us", "p95_us", "peak_bytes", "steady_bytes", "load_peak_bytes", "run_peak_bytes", "cpu_us")
     fields += ("threads", "golden_ok", "why", "checked")
     return {name: getattr(entry, name) for name in fields}
-
-
-def _fit(fit: Fit) -> dict[str, Any]:
-    names = ("load_peak_bytes", "steady_bytes", "run_peak_bytes", "peak_bytes", "latency_ms")
-    intervals = {name: getattr(fit, name) for name in names}
-    return {name: [value.low, value.expected, value.high] for name, value in intervals.items()}
 
 
 if __name__ == "__main__":

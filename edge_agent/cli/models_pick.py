@@ -86,12 +86,14 @@ def this_machine(settings: Settings) -> Machine:
 
 
 def _rates(found: Profile, settings: Settings) -> Rates | None:
+    from dataclasses import replace  # noqa: PLC0415 - as above
+
     from edge_agent.folders import make_private  # noqa: PLC0415 - as above
-    from edge_agent.inference.calibration import calibrate, kept  # noqa: PLC0415 - as above
+    from edge_agent.inference.calibration import calibrate, kept, present_share  # noqa: PLC0415 - as above
 
     folder = settings.agent.state_dir
     if (known := kept(found, folder)) is not None:
-        return known
+        return replace(known, share=present_share(found))
     print("measuring how fast this machine is, once …", file=sys.stderr)
     try:
         make_private(folder)

@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from hardware import Profile
 SECONDS = 3.0
 """What measuring may take, from the start of its process on."""
 GRACE_SECONDS = 30.0
+BURSTS = 4
+BURST_SECONDS = 0.06
 FILE_NAME = "calibration.json"
 VERSION = 1
 """Grows when other things are measured."""
@@ -69,7 +73,7 @@ def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: f
     if not again and (found := kept(profile, folder)) is not None:
         return found
     now, path = conditions(profile), folder / FILE_NAME
-    rates = _measure(thread_counts(profile), seconds)
+    rates = replace(_measure(thread_counts(profile), seconds), share=present_share(profile))
     # The rates are good even where they can't be kept.
     with contextlib.suppress(OSError):
         _write(path, {"conditions": now, "rates": rates.to_json()})
@@ -81,11 +85,30 @@ def kept(profile: Profile, folder: Path) -> Rates | None:
     return _read(folder / FILE_NAME, conditions(profile))
 
 
+def present_share(profile: Profile) -> float:
+    """Return how much of a CPU this process gets now while it wants one, 0.05 to 1; takes a quarter of a second.
+
+    Other programs are what takes the rest. Under a quota it only asks for less than that, so that it is not stopped.
+    """
+    quota = profile.cpu.quota_cpus
+    burst, pause = (BURST_SECONDS, 0.0) if quota is None else (BURST_SECONDS * min(0.5, quota / 2), BURST_SECONDS)
+    wanted = got = 0.0
+    for _ in range(BURSTS):
+        wall, cpu = time.perf_counter(), time.thread_time()
+        while time.perf_counter() - wall < burst:
+            pass
+        wanted += time.perf_counter() - wall
+        got += time.thread_time() - cpu
+        time.sleep(pause)
+    return min(1.0, max(0.05, got / wanted))
+
+
 def _read(path: Path, now: dict[str, Any]) -> Rates | None:
     try:
         with path.open("rb") as stream:
             data = json.loads(stream.read(MAX_FILE_BYTES))
-        return Rates.from_json(data["rates"]) if data["conditions"] == now else None
+        # How busy the machine was then says nothing of now.
+        return replace(Rates.from_json(data["rates"]), share=1.0) if data["conditions"] == now else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # absent, cut or not ours: measured again
 

@@ -56,8 +56,8 @@ GUESS_SPREAD = (0.3, 3.0)
 """Where only the rate of float products is measured, other kinds of work lie within these factors."""
 CURVE_SPREAD = (0.6, 1.9)
 """Where every kind of work was measured, whole models lay within these factors of the sum."""
-LEAST_SHARE = 0.4
-"""A busier moment than this is not taken for what is usual."""
+LEAST_SHARE = 0.1
+"""A busier moment than this is not taken for what will be."""
 SLICE_US = 6_000.0
 """How long the kernel lets one program run before another has its turn, about."""
 QUOTA_PERIOD_MS = 100.0
@@ -245,7 +245,7 @@ def _measured_ms(costs: Costs, rates: Rates, threads: int) -> tuple[tuple[float,
         reasons.append("some of its operators were not measured here, so that its latency is less sure")
     waits = 0.0
     if rates.share < 0.95:
-        reasons.append(f"other programs wanted the CPU for {1 - rates.share:.0%} of the time when it was measured")
+        reasons.append(f"other programs take {1 - rates.share:.0%} of a CPU now")
         # Runs that are short against the kernel's time slice are rarely interrupted.
         waits = (1 / max(rates.share, LEAST_SHARE) - 1) * total / (total + SLICE_US)
     return (least / 1e3, total * (1 + waits) / 1e3, most / max(rates.share, LEAST_SHARE) / 1e3), reasons

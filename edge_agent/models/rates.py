@@ -35,7 +35,7 @@ class Kind(NamedTuple):
     factor: float = 1.0
 
 
-COLD_CALL = 4.0
+COLD_CALL = 8.0
 """An operator in the middle of a model takes so many times what it takes in a row of its like: its code, its weights
 and what onnxruntime knows of it are not in the nearest cache.
 """

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROFILE = profile()
+PRESENT_SHARE = calibration.present_share
 RATES = Rates({1: {"conv.f32": (Point(1e6, 50.0),)}}, {1: 20.0}, 0.95)
+
+
+@pytest.fixture(autouse=True)
+def _usual_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "present_share", lambda _: RATES.share)
 
 
 def _never(*_: object) -> Rates:
@@ -28,7 +34,15 @@ def test_rates_are_measured_once_and_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(calibration, "_measure", lambda *_: RATES)
     assert calibration.calibrate(PROFILE, tmp_path) == RATES
     monkeypatch.setattr(calibration, "_measure", _never)
-    assert calibration.calibrate(PROFILE, tmp_path) == RATES
+    # How busy the machine was then says nothing of now.
+    assert calibration.calibrate(PROFILE, tmp_path) == dataclasses.replace(RATES, share=1.0)
+
+
+@pytest.mark.parametrize("quota", [None, 0.5, 2.0])
+def test_how_busy_the_machine_is_now_is_a_share(quota: float | None) -> None:
+    """Between a twentieth and all of a CPU, whatever the quota."""
+    cpu = dataclasses.replace(PROFILE.cpu, quota_cpus=quota)
+    assert 0.05 <= PRESENT_SHARE(dataclasses.replace(PROFILE, cpu=cpu)) <= 1
 
 
 def test_another_kernel_or_quota_means_measuring_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
