@@ -3,7 +3,7 @@
 They are if all arithmetic that rounds depending on the order of sums happens in integers: convolutions and matrix
 products between DequantizeLinear and QuantizeLinear, with weights of 7 bits so that no 16-bit intermediate
 saturates. What else may stand around them moves, compares or picks values, or is one correctly rounded
-operation on each element. That the kernels really agree was measured: docs/publishing.md.
+operation on each element.
 """
 
 from __future__ import annotations

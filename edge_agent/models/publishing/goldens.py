@@ -33,7 +33,7 @@ BUDGET_BYTES = 1024 * 1024
 SAFETY = 10.0
 """Other machines may differ this many times as much as the honest ways on this one."""
 FLOOR = 1e-5
-"""What 32-bit floats may differ between machines, as a fraction of the largest output; measured, docs/publishing.md."""
+"""What 32-bit floats may differ between machines, as a fraction of the largest output."""
 MIN_GAP = 2.0
 """A tolerance is worth something if the nearest cheaper variant lies at least twice as far away."""
 _DATA_TYPES = {np.dtype(numpy_type): datatype for datatype, numpy_type in NUMPY_TYPES.items()}
