@@ -56,7 +56,7 @@ def run_many(arguments: argparse.Namespace) -> int:
         ]
         for chunk in chunks:
             total.add(chunk.result())
-            if len(total.failures) >= MAX_FAILURES:
+            if len(total.failures) >= MAX_FAILURES or time.monotonic() - began >= 60 * arguments.minutes:
                 pool.shutdown(cancel_futures=True)
                 break
     _print(total, time.monotonic() - began)
@@ -96,6 +96,7 @@ def main() -> int:
     """Parse, run, print; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="how many scripts (default: 2000)")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long, with what is done by then")
     parser.add_argument("--first", type=int, default=0, help="seed of the first one (default: 0)")
     parser.add_argument("--profile", choices=PROFILES, help="which faults; by default the seeds take all in turn")
     parser.add_argument("--processes", type=int, default=os.cpu_count(), help="by default as many as there are CPUs")
