@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome
@@ -17,7 +18,7 @@ from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Family
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import Opened
-from edge_agent.wire.messages import Failure, Result
+from edge_agent.wire.messages import Failure, Result, VariantClass
 
 LATE_CODES = frozenset({"stale-epoch", "stale-session", "unknown-job"})
 """What honest agents and brokers send, too, after a fault: repeated, retained, or overtaken. Worth no warning."""
@@ -101,7 +102,7 @@ class Answers:
             receipt=receipt,
             agent_id=statement.agent_id,
             variant=statement.variant,
-            klass=statement.klass.id,
+            klass=_class_id(statement.klass),
             run_us=statement.run_us,
         )
         settled = self._statements.settled(statement.agent_id, statement, "accepted", None, now)
@@ -134,6 +135,12 @@ class Answers:
             return [failed, *lost]
         error = JobError(failure.code, failure.message, blame)
         return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
+
+
+@lru_cache(maxsize=1024)
+def _class_id(klass: VariantClass) -> str:
+    """Name a class; there are few of them, and each result has one."""
+    return klass.id
 
 
 def refusal(where: str, error: PeerError) -> Note:

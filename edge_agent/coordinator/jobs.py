@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from edge_agent.wire.job_options import ANYWHERE, Placement
+from edge_agent.wire.messages import TensorDigest
 from edge_agent.wire.tensors import Tensor
 
 
@@ -140,6 +141,7 @@ class Job:
         failures: attempts that count against `max_attempts`.
         failed_on: agents that failed it; others are preferred.
         killed: agents whose workers died over it.
+        input_digests: the salted digests of its inputs, once they were needed.
     """
 
     id: bytes
@@ -162,6 +164,7 @@ class Job:
     failures: int = 0
     failed_on: set[str] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
+    input_digests: tuple[TensorDigest, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def input_bytes(self) -> int:

@@ -118,8 +118,10 @@ def verify_result(
 
 
 def input_digests(job: Job) -> tuple[TensorDigest, ...]:
-    """The salted commitments to a job's inputs, as they stand in the job and must stand in the result."""
-    return tuple(TensorDigest.of(tensor, job.salt) for tensor in job.inputs)
+    """The salted commitments to a job's inputs, as they stand in the job and must stand in the result; made once."""
+    if job.input_digests is None:
+        job.input_digests = tuple(TensorDigest.of(tensor, job.salt) for tensor in job.inputs)
+    return job.input_digests
 
 
 def _check_outputs(outputs: Sequence[TensorDigest], job: Job, family: Family) -> None:
