@@ -280,7 +280,7 @@ class _Judge:
             return
         self._notes.append(
             f"{REPRODUCIBLE.name} reaches {seven.quality:.4f} in {self._stick.metric}, "
-            f"the full range {eight.quality:.4f}: what 7 bits of weight cost here"
+            f"with all 8 bits of weight {eight.quality:.4f} on this machine"
         )
 
 
