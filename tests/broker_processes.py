@@ -18,7 +18,7 @@ from typing import IO, ClassVar
 
 import needs
 
-START_SECONDS = 150.0
+START_SECONDS = 240.0
 """RabbitMQ takes 15 s on a quiet machine."""
 START_ATTEMPTS = 5
 

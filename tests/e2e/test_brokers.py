@@ -60,7 +60,7 @@ def run(network: Network, receipts: Path, after: int = 0, then: threading.Event 
     assert tally.verified == JOBS
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_fifty_jobs_and_fifty_more_through_a_broker_that_is_killed_and_forgets(
     broker: BrokerProcess, tmp_path: Path
 ) -> None:
