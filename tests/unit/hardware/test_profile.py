@@ -215,18 +215,19 @@ def test_isa_paths(isa: str | None, features: tuple[str, ...], path: str) -> Non
 
 
 def test_import_is_light() -> None:
-    """Importing the package takes neither numpy nor onnxruntime nor psutil, and little time."""
+    """Importing the package takes neither numpy nor onnxruntime nor psutil, and less time than pydantic's models."""
     code = (
-        "import sys, time; begin = time.perf_counter(); import hardware; took = time.perf_counter() - begin\n"
-        "print(took, *sorted({'numpy', 'onnxruntime', 'psutil', 'edge_agent', 'pydantic'} & set(sys.modules)))"
+        "import sys, time; begin = time.process_time(); import hardware; took = time.process_time() - begin\n"
+        "heavy = sorted({'numpy', 'onnxruntime', 'psutil', 'edge_agent', 'pydantic'} & set(sys.modules))\n"
+        "begin = time.process_time(); from pydantic import BaseModel; print(took / (time.process_time() - begin), *heavy)"
     )
-    seconds = []
+    ratios = []
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        took, *heavy = done.stdout.split()
+        ratio, *heavy = done.stdout.split()
         assert heavy == []
-        seconds.append(float(took))
-    assert min(seconds) < 0.060
+        ratios.append(float(ratio))
+    assert min(ratios) < 1
 
 
 def test_it_is_plain_and_frozen() -> None:
