@@ -219,7 +219,8 @@ def test_import_is_light() -> None:
     code = (
         "import sys, time; begin = time.process_time(); import hardware; took = time.process_time() - begin\n"
         "heavy = sorted({'numpy', 'onnxruntime', 'psutil', 'edge_agent', 'pydantic'} & set(sys.modules))\n"
-        "begin = time.process_time(); from pydantic import BaseModel; print(took / (time.process_time() - begin), *heavy)"
+        "begin = time.process_time(); from pydantic import BaseModel\n"
+        "print(took / (time.process_time() - begin), *heavy)"
     )
     ratios = []
     for _ in range(3):
