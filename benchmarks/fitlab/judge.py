@@ -25,6 +25,7 @@ EQUAL_TIMES = 0.10
 """Times that differ by less are no order: two measurements of one variant differ by as much."""
 SLOW_MS = 1.0
 OURS = "edge-agent"
+CALM = "edge-agent, times as CPU time a thread"
 
 
 def path_of(folder: Path, machine: str, family: str) -> Path:
@@ -59,6 +60,8 @@ class Result:
     machine: Machine
     name: str
     document: dict[str, Any]
+    calibration: Path
+    """Where the machine's rates are kept."""
 
 
 def read(folder: Path, chosen: Sequence[Machine], names: Sequence[str]) -> list[Result]:
@@ -68,7 +71,8 @@ def read(folder: Path, chosen: Sequence[Machine], names: Sequence[str]) -> list[
         for name in names:
             path = path_of(folder, machine.name, name)
             if path.exists():
-                found.append(Result(machine, name, json.loads(path.read_text(encoding="utf-8"))))
+                kept = folder / "state" / machine.name / "calibration.json"
+                found.append(Result(machine, name, json.loads(path.read_text(encoding="utf-8")), kept))
     return found
 
 
@@ -227,8 +231,11 @@ def judge(results: Iterable[Result], folder: Path) -> Verdict:
 
 
 def _predict_again(result: Result, family: Family) -> None:
-    """Predict with today's rules from the rates that were measured then, so that old measurements judge new rules."""
+    """Predict from the machine's kept rates, and how busy it was then, so that old measurements judge new rules."""
     document = result.document
+    if result.calibration.exists():
+        kept = json.loads(result.calibration.read_text(encoding="utf-8"))["rates"]
+        document["rates"] = {**kept, "share": document["rates"]["share"]}
     rates = Rates.from_json(document["rates"])
     facts = MachineFacts(float(document["threads"]), rates=rates, quota_cpus=document["quota_cpus"])
     for variant in family.variants:
@@ -332,19 +339,37 @@ def _choices(verdict: Verdict, result: Result, family: Family) -> None:
         if not quality.drop(best.quality if best else None, entry.variant.quality, DEFAULT_RULES.max_quality_drop)
     ]
     oracle = choose(allowed, family, room_bytes=room, rules=DEFAULT_RULES).chosen
-    ours, runs, seconds = _replay(result, family, seen)
+    fits = {digest: _fit(found) for digest, found in result.document["fits"].items()}
+    ours, runs, seconds = _replay(result, family, seen, fits)
     _count(verdict, OURS, ours, oracle, seen, room)
     if oracle is not None or runs:
         verdict.tallies[OURS].runs.append(runs)
         verdict.tallies[OURS].seconds.append(seconds)
     for name, variant in rivals.picks(family, result.machine.memory_bytes).items():
         _count(verdict, name, variant, oracle, seen, room)
+    # The same once more with times that other programs hardly change.
+    calm = {digest: replace(entry, p50_us=_own_time(entry)) for digest, entry in seen.items()}
+    oracle = choose(
+        [calm[entry.variant.digest] for entry in allowed], family, room_bytes=room, rules=DEFAULT_RULES
+    ).chosen
+    rates = replace(Rates.from_json(result.document["rates"]), share=1.0)
+    facts = MachineFacts(float(result.document["threads"]), rates=rates)
+    fits = {v.digest: forecast(v.costs, facts, result.document["threads"]) for v in family.variants if v.costs}
+    ours, runs, seconds = _replay(result, family, calm, fits)
+    _count(verdict, CALM, ours, oracle, calm, room)
+    verdict.tallies[CALM].runs.append(runs)
+    verdict.tallies[CALM].seconds.append(seconds)
 
 
-def _replay(result: Result, family: Family, seen: dict[str, Measured]) -> tuple[Variant | None, int, float]:
+def _own_time(entry: Measured) -> int:
+    return entry.cpu_us // max(1, entry.threads) or entry.p50_us
+
+
+def _replay(
+    result: Result, family: Family, seen: dict[str, Measured], fits: dict[str, Fit]
+) -> tuple[Variant | None, int, float]:
     """Choose as an agent does, with the canary runs that were made; return the choice, and what it would have taken."""
     run = result.document["runs"][0]
-    fits = {digest: _fit(found) for digest, found in result.document["fits"].items()}
     trials = Trials(family, fits, result.document["room_bytes"])
     seconds = 0.0
     while (variant := trials.next()) is not None:

@@ -59,7 +59,7 @@ def draw(results: Sequence[Result], folder: Path, path: Path) -> None:
     time.set(xscale="log", yscale="log", xlabel="measured, ms", ylabel="predicted, ms", xlim=span, ylim=span)
     time.set_title("Time of one sample, before any run")
     time.legend(loc="upper left", fontsize=8)
-    names = list(verdict.tallies)[::-1]
+    names = [name for name in verdict.tallies if name != judge.CALM][::-1]
     shares = [
         verdict.tallies[name].as_good / max(1, verdict.tallies[name].cases - verdict.tallies[name].nothing_there)
         for name in names

@@ -56,9 +56,9 @@ GUESS_SPREAD = (0.3, 3.0)
 """Where only the rate of float products is measured, other kinds of work lie within these factors."""
 CURVE_SPREAD = (0.6, 1.9)
 """Where every kind of work was measured, whole models lay within these factors of the sum."""
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.05
 """A busier moment than this is not taken for what will be."""
-SLICE_US = 6_000.0
+SLICE_MS = 2.0
 """How long the kernel lets one program run before another has its turn, about."""
 QUOTA_PERIOD_MS = 100.0
 """The kernel hands out a CPU quota by the tenth of a second, unless somebody changed that."""
@@ -208,13 +208,21 @@ def _latency(costs: Costs, machine: MachineFacts, threads: int) -> tuple[Interva
     """Return the time of one run: the slower of computing and moving bytes, and what every node costs."""
     if machine.rates is not None and costs.work:
         times, reasons = _measured_ms(costs, machine.rates, threads)
+        share = machine.rates.share
     else:
         times, reasons = _assumed_ms(costs, machine, threads)
-    low, expected, high = times
+        share = 1.0
+    stopped = waiting = times
     quota = machine.quota_cpus
     if quota is not None and quota < threads:
-        low, expected, high = (_under_quota(value, threads, quota) for value in (low, expected, high))
+        least, usual, most = (_under_quota(value, threads, quota) for value in times)
+        stopped = (least, usual, most)
         reasons.append(f"a quota of {quota:g} CPUs stops it for part of the time")
+    if share < 0.95:
+        waiting = (times[0], _among_others(times[1], share), times[2] / max(share, LEAST_SHARE))
+        reasons.append(f"other programs take {1 - share:.0%} of a CPU now")
+    # Who waits for others does not use a quota up meanwhile.
+    low, expected, high = (max(pair) for pair in zip(stopped, waiting, strict=True))
     latency = Interval(low, max(low, expected), max(low, expected, high))
     many = "s" if threads > 1 else ""
     reasons.append(f"one sample takes about {latency.expected:.3g} ms with {threads} thread{many}")
@@ -243,12 +251,7 @@ def _measured_ms(costs: Costs, rates: Rates, threads: int) -> tuple[tuple[float,
         reasons.append(f"{most_of_it / total:.0%} of the time goes into {kind}")
     if unsure > total / 10:
         reasons.append("some of its operators were not measured here, so that its latency is less sure")
-    waits = 0.0
-    if rates.share < 0.95:
-        reasons.append(f"other programs take {1 - rates.share:.0%} of a CPU now")
-        # Runs that are short against the kernel's time slice are rarely interrupted.
-        waits = (1 / max(rates.share, LEAST_SHARE) - 1) * total / (total + SLICE_US)
-    return (least / 1e3, total * (1 + waits) / 1e3, most / max(rates.share, LEAST_SHARE) / 1e3), reasons
+    return (least / 1e3, total / 1e3, most / 1e3), reasons
 
 
 def _rate_of_products(rates: Rates, threads: int) -> float:
@@ -284,6 +287,12 @@ def _assumed_ms(costs: Costs, machine: MachineFacts, threads: int) -> tuple[tupl
     expected = total(usual, speeds[1], RUN_US[1], NODE_US[1])
     high = total(slow, speeds[0], RUN_US[2], NODE_US[2])
     return (low, expected, high), reasons
+
+
+def _among_others(milliseconds: float, share: float) -> float:
+    """Return how long a run takes beside other programs; those short against a time slice are rarely interrupted."""
+    interrupted = milliseconds**2 / (milliseconds**2 + SLICE_MS**2)
+    return milliseconds * (1 + (1 / max(share, LEAST_SHARE) - 1) * interrupted)
 
 
 def _under_quota(milliseconds: float, threads: int, quota: float) -> float:

@@ -25,7 +25,7 @@ class Kind(NamedTuple):
     """What is assumed of a kind of work that was not measured.
 
     `relative` is its rate against float products of matrices, for multiply-accumulates; `ns` is the time an element
-    takes on a CPU that does 20 milliards of multiply-accumulates a second, for everything else.
+    takes on a CPU that does 40 milliards of multiply-accumulates a second, for everything else.
     """
 
     relative: float = 0.0
@@ -39,17 +39,17 @@ COLD_CALL = 8.0
 """An operator in the middle of a model takes so many times what it takes in a row of its like: its code, its weights
 and what onnxruntime knows of it are not in the nearest cache.
 """
-REFERENCE_GMACS = 20.0
-"""The machine that the times of `KINDS` are from: 20 milliards of float multiply-accumulates a second a CPU."""
+REFERENCE_GMACS = 40.0
+"""The machine that the times of `KINDS` are from: 40 milliards of float multiply-accumulates a second a CPU."""
 
 KINDS: dict[str, Kind] = {
     "matmul.f32": Kind(1.0),
     "matmul.f64": Kind(0.4, stands_for="matmul.f32", factor=2.0),
-    "matmul.u8s8": Kind(1.6),
-    "matmul.u8u8": Kind(1.4),
-    "matmul.dynamic_u8s8": Kind(1.5),
-    "matmul.dynamic_u8u8": Kind(1.3),
-    "matvec.f32": Kind(0.2),
+    "matmul.u8s8": Kind(2.0),
+    "matmul.u8u8": Kind(1.6),
+    "matmul.dynamic_u8s8": Kind(1.8),
+    "matmul.dynamic_u8u8": Kind(1.5),
+    "matvec.f32": Kind(0.25),
     "matvec.f64": Kind(0.1, stands_for="matvec.f32", factor=2.0),
     "matvec.u8s8": Kind(0.5),
     "matvec.u8u8": Kind(0.4, stands_for="matvec.u8s8"),
@@ -57,44 +57,44 @@ KINDS: dict[str, Kind] = {
     "matvec.dynamic_u8u8": Kind(0.4, stands_for="matvec.u8s8"),
     "conv_plain.integer": Kind(0.3, stands_for="conv.integer"),
     "dwconv_plain.integer": Kind(0.02, stands_for="dwconv.integer"),
-    "nbits4": Kind(0.6),
-    "nbits8": Kind(0.6),
-    "nbits4_vec": Kind(0.5),
-    "nbits8_vec": Kind(0.4),
-    "conv.f32": Kind(0.9),
-    "conv1x1.f32": Kind(0.8),
-    "conv_in.f32": Kind(0.5),
-    "dwconv.f32": Kind(0.2),
-    "conv_plain.f32": Kind(0.6),
-    "dwconv_plain.f32": Kind(0.1),
-    "convtranspose.f32": Kind(0.5),
-    "conv.u8s8": Kind(1.1),
-    "conv1x1.u8s8": Kind(1.4),
-    "conv_in.u8s8": Kind(0.4),
-    "dwconv.u8s8": Kind(0.2),
-    "conv.u8u8": Kind(1.0),
-    "conv1x1.u8u8": Kind(1.2),
+    "nbits4": Kind(0.75),
+    "nbits8": Kind(0.65),
+    "nbits4_vec": Kind(0.55),
+    "nbits8_vec": Kind(0.55),
+    "conv.f32": Kind(1.05),
+    "conv1x1.f32": Kind(1.0),
+    "conv_in.f32": Kind(0.6),
+    "dwconv.f32": Kind(0.3),
+    "conv_plain.f32": Kind(0.5),
+    "dwconv_plain.f32": Kind(0.25),
+    "convtranspose.f32": Kind(0.8),
+    "conv.u8s8": Kind(1.9),
+    "conv1x1.u8s8": Kind(1.8),
+    "conv_in.u8s8": Kind(0.45),
+    "dwconv.u8s8": Kind(0.25),
+    "conv.u8u8": Kind(1.25),
+    "conv1x1.u8u8": Kind(1.1),
     "conv_in.u8u8": Kind(0.4, stands_for="conv_in.u8s8"),
     "dwconv.u8u8": Kind(0.2, stands_for="dwconv.u8s8"),
-    "conv.integer": Kind(0.3),
-    "conv1x1.integer": Kind(0.4),
+    "conv.integer": Kind(0.85),
+    "conv1x1.integer": Kind(1.5),
     "conv_in.integer": Kind(0.2, stands_for="conv.integer"),
-    "dwconv.integer": Kind(0.02),
-    "lstm.f32": Kind(0.3),
+    "dwconv.integer": Kind(0.07),
+    "lstm.f32": Kind(0.4),
     "lstm.u8": Kind(0.6, stands_for="lstm.f32", factor=0.4),
-    "cheap": Kind(ns=0.15),
-    "costly": Kind(ns=1.0),
-    "exp": Kind(ns=0.8),
-    "gelu": Kind(ns=1.2),
-    "softmax": Kind(ns=0.8),
-    "norm": Kind(ns=1.5),
+    "cheap": Kind(ns=0.4),
+    "costly": Kind(ns=2.0),
+    "exp": Kind(ns=0.4),
+    "gelu": Kind(ns=1.1),
+    "softmax": Kind(ns=0.6),
+    "norm": Kind(ns=0.8),
     "copy": Kind(ns=0.4),
     "resize": Kind(ns=1.0),
-    "pool": Kind(ns=0.1),
-    "reduce": Kind(ns=0.4),
+    "pool": Kind(ns=0.11),
+    "reduce": Kind(ns=0.11),
     "quant": Kind(ns=0.3),
-    "qelem": Kind(ns=0.3),
-    "qsoftmax": Kind(ns=2.0),
+    "qelem": Kind(ns=0.2),
+    "qsoftmax": Kind(ns=3.6),
     "view": Kind(ns=0.0),
 }
 _UNKNOWN = "costly"

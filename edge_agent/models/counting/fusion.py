@@ -38,23 +38,26 @@ _LOOKED_UP = frozenset({"Gather", "GatherND"})
 
 
 def cast_halves(graph: Graph) -> None:
-    """Put casts around normalisations of 16-bit floats: they have kernels of their own, what surrounds them has not."""
+    """Put casts around what has a kernel of 16-bit floats: what surrounds it has none."""
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op not in _HALF_KERNELS or not node.inputs or node.outputs[0] not in graph.halves:
             nodes.append(node)
             continue
-        for name in [name for name in node.inputs if name and name not in graph.constants]:
-            graph.tensors[f"{name}:half"] = Tensor(HALF, graph.tensor(name).shape)
-            nodes.append(Node("Cast", [name], [f"{name}:half"]))
-        nodes.append(node)
-        wide = f"{node.outputs[0]}:wide"
-        graph.tensors[wide] = graph.tensor(node.outputs[0])
-        nodes.append(Node("Cast", [node.outputs[0]], [wide]))
+        place = f"half {len(nodes)}"
+        for name in dict.fromkeys(name for name in node.inputs if name and name not in graph.constants):
+            half = f"{name}:{place}"
+            graph.tensors[half] = Tensor(HALF, graph.tensor(name).shape)
+            nodes.append(Node("Cast", [name], [half]))
+            node.inputs = [half if other == name else other for other in node.inputs]
+        out = node.outputs[0]
+        graph.tensors[f"{out}:half"] = Tensor(HALF, graph.tensor(out).shape)
+        node.outputs = [f"{out}:half", *node.outputs[1:]]
+        nodes += [node, Node("Cast", [f"{out}:half"], [out])]
     graph.nodes = nodes
 
 
-_HALF_KERNELS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
+_HALF_KERNELS = frozenset({"LayerNormalization", "SkipLayerNormalization", "Clip"})
 
 
 def simplify(graph: Graph) -> None:
