@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import needs
 import numpy as np
-from networks import clean_environment, running_network
+from networks import Network, clean_environment, running_network
 from repositories import DIGITS, digits_files, digits_named
 
 from edge_agent.local.demo import input_of
@@ -68,6 +68,16 @@ def described(folder: Path, name: str) -> list[str]:
     return [str(description), "--file", str(path), "--file", str(files[variant.golden.digest])]
 
 
+def wait_for_offer(network: Network, family: str) -> set[str]:
+    """Wait until the agent says that it offers a family; return all that it offers then."""
+    end = time.monotonic() + 90
+    offers: set[str] = set()
+    while family not in offers and time.monotonic() < end:
+        time.sleep(0.1)  # polls a file that another process writes; the deadline decides
+        offers = set(json.loads((network.state / "agent" / "status.json").read_text())["offers"])
+    return offers
+
+
 def test_published_family_is_served_and_verified(tmp_path: Path) -> None:
     """init, add, publish, serve; refresh, pull, up; submit, verify: all with a family that no program has built in."""
     needs.module("onnx")
@@ -102,6 +112,17 @@ def test_published_family_is_served_and_verified(tmp_path: Path) -> None:
             assert set(status["offers"]) == {"digits", "club-digits"}
             assert (status["catalogue"]["version"], status["catalogue"]["problem"]) == (1, "")
 
+            # Another family, while all goes on: nobody is started again.
+            edge_agent("catalogue", "add", *described(tmp_path, "second"), *at)
+            edge_agent("catalogue", "publish", *at)
+            coordinator = {"EDGE_AGENT_AGENT_STATE_DIR": str(state / "coordinator")}
+            for who in (coordinator, agent):
+                assert json.loads(edge_agent("models", "refresh", "--json", *whom, **who))["new"] == ["second"]
+            edge_agent("models", "pull", "second", *whom, **agent)
+            assert wait_for_offer(network, "second") == {"digits", "club-digits", "second"}
+            edge_agent("submit", "second", "--input", request, "--coordinator", about["http"])
+            assert network.about["pids"]["agent"] == about["pids"]["agent"]
+
 
 def test_an_agent_that_may_fetches_what_it_can_serve(tmp_path: Path) -> None:
     """Nobody pulls anything: a published family is fetched, measured and offered while the agent runs."""
@@ -114,12 +135,7 @@ def test_an_agent_that_may_fetches_what_it_can_serve(tmp_path: Path) -> None:
     with served(repository) as url:
         whom = ["--catalogue", url, "--catalogue-root", str(repository / "root.json")]
         with running_network(tmp_path, *whom, EDGE_AGENT_AGENT_DOWNLOAD="allowed") as network:
-            end = time.monotonic() + 90
-            offers: set[str] = set()
-            while "club-digits" not in offers and time.monotonic() < end:
-                time.sleep(0.1)  # polls a file that another process writes; the deadline decides
-                offers = set(json.loads((network.state / "agent" / "status.json").read_text())["offers"])
-            assert offers == {"digits", "club-digits"}, network.log("agent")
+            assert wait_for_offer(network, "club-digits") == {"digits", "club-digits"}, network.log("agent")
 
 
 def test_catalogue_of_somebody_else_is_refused(tmp_path: Path) -> None:

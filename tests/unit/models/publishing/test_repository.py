@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,8 +13,11 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from edge_agent.errors import DigestMismatchError, StateError, UnknownFamilyError, UsageError
 from edge_agent.models.catalogue import parse
+from edge_agent.models.publishing import documents, publication
+from edge_agent.models.publishing.layout import write_bytes
 from edge_agent.models.publishing.repository import Repository
 from edge_agent.models.publishing.roles import DAYS, KeySigner, Waiting
+from edge_agent.models.refresh import refresh
 from edge_agent.wire.keys import SigningKey
 
 if TYPE_CHECKING:
@@ -323,3 +326,39 @@ def test_a_lost_file_is_told(operator: Operator) -> None:
         path.unlink()
     with pytest.raises(StateError, match="is not there"):
         operator.publish("b")
+
+
+def test_publishing_that_is_cut_anywhere_leaves_the_old_or_the_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each write that may be the last, agents are given a whole catalogue, and the next `publish` ends it."""
+    cut = 0
+    while True:
+        operator = Operator(tmp_path / f"repository-{cut}", now=datetime.now(UTC))
+        operator.publish("a")
+        operator.repository.put_family(digits_named("b"), digits_files())
+        left = [cut]
+
+        def write(path: Path, content: bytes, left: list[int] = left) -> None:
+            if not left[0]:
+                raise StateError("the power was cut")
+            left[0] -= 1
+            write_bytes(path, content)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(documents, "write_bytes", write)
+            patched.setattr(publication, "write_bytes", write)
+            try:
+                operator.publish()
+                whole = True
+            except StateError:
+                whole = False
+        url, root = operator.public.as_uri() + "/", operator.root_file.read_bytes()
+        record = refresh(url, root, tmp_path / f"state-{cut}", 0)
+        assert record.catalogue in ({2} if whole else {1, 2})
+        operator.publish()
+        assert refresh(url, root, tmp_path / f"state-{cut}", 0).catalogue == 2
+        if whole:
+            break
+        cut += 1
+    assert cut >= 4  # the catalogue, targets, snapshot, timestamp
