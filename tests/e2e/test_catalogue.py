@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import needs
 import numpy as np
+import pytest
 from networks import Network, clean_environment, running_network
 from repositories import DIGITS, digits_files, digits_named
 
@@ -22,6 +23,9 @@ from edge_agent.wire.oip_json import tensor_to_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.timeout(400)  # a dozen commands, each a process, on a machine that may be busy
+OFFER_SECONDS = 180.0
 
 
 def edge_agent(*arguments: object, status: int = 0, **environment: str) -> str:
@@ -70,7 +74,7 @@ def described(folder: Path, name: str) -> list[str]:
 
 def wait_for_offer(network: Network, family: str) -> set[str]:
     """Wait until the agent says that it offers a family; return all that it offers then."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + OFFER_SECONDS
     offers: set[str] = set()
     while family not in offers and time.monotonic() < end:
         time.sleep(0.1)  # polls a file that another process writes; the deadline decides
