@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.family:
         raise UsageError("The family has no name.", hint="Name it: --family NAME.")
+    _check_name(args.family)
     if not 0 <= args.gate <= 100:
         raise UsageError(f"A gate of {args.gate} % makes no sense.", hint="Give a percentage from 0 to 100.")
     repository = Repository(args.repository)
@@ -88,6 +90,22 @@ def run(args: argparse.Namespace) -> int:
             repository.put_family(addition.family, addition.files)
     print(json.dumps(as_json(addition), indent=2) if args.json else as_text(addition))
     return 0
+
+
+def _check_name(name: str) -> None:
+    from edge_agent.models.catalogue import builtin  # noqa: PLC0415 - pydantic is not for `--help`
+    from edge_agent.models.entries import NAME_PATTERN  # noqa: PLC0415 - as above
+
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UsageError(
+            f"{name[:64]!r} cannot be the name of a family.",
+            hint="Use 1 to 64 characters a-z, 0-9, `.`, `_` and `-`, the first and the last a letter or a digit.",
+        )
+    if any(family.name == name for family in builtin().families):
+        raise UsageError(
+            f"{name} is a family that comes with the program, and agents would not see another one of that name.",
+            hint="Choose another name.",
+        )
 
 
 def _check_installed() -> None:

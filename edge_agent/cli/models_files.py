@@ -186,6 +186,9 @@ def _import(files: Iterable[Path], settings: Settings, catalogue: Catalogue, con
     }
     fetch = _downloader(settings, content)
     for path in files:
+        if not path.is_file():
+            what = "is not a regular file" if path.exists() else "is not there"
+            raise UsageError(f"{path} {what}.", hint="Check the path.")
         try:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -277,6 +277,8 @@ class Leasing:
             job.killed.add(attempt.agent_id)
         poison_blame = blame_of_poison(self.accepted[attempt.variant], self._poisoned[attempt.variant])
         error = verdict(job, why, message, blame, poison_blame)
+        if error is not None and error.code == "attempts-exhausted" and job.state is JobState.HEDGED:
+            error = None  # its other attempt may still answer; should it fail, too, the job ends then
         self._release(job, attempt)
         if error is not None:
             if error.code == "poison":

@@ -254,10 +254,11 @@ class Incoming:
         """
         target = self._content.path(self.digest)
         try:
-            os.fchmod(self._descriptor, 0o400)
             os.fsync(self._descriptor)
             target.parent.mkdir(mode=0o700, exist_ok=True)
             self._path.replace(target)
+            # Only now: a part that nobody may write could not be gone on with after a crash in between.
+            os.fchmod(self._descriptor, 0o400)
             os.utime(target, (time.time(), time.time()))
             for folder in (target.parent, target.parent.parent):
                 _sync_folder(folder)

@@ -181,7 +181,7 @@ class _Transfer:
                 if url not in self._lied and self._ask(url, told):
                     return self._incoming.finish()
         reasons = "; ".join(told[-8:])
-        if self._lied:
+        if self._lied and not self._incoming.size_bytes:
             raise DigestMismatchError(
                 f"No source has {self._wanted.name} with the digest in the catalogue: {reasons}.",
                 hint="The bytes were refused and removed. Tell the operator of the catalogue, or set `models.mirrors`.",

@@ -17,7 +17,8 @@ MAX_URLS = 16
 # Patterns are matched by Rust's regex crate, whose `$` is the very end of the text, unlike Python's.
 # A file name is plain, without separator or leading dot: it cannot lead out of the folder it is looked up in.
 FileName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$")]
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 TensorName = Annotated[str, Field(min_length=1, max_length=256)]

@@ -184,8 +184,8 @@ def _check(response: urllib3.BaseHTTPResponse, start: int, size_bytes: int) -> i
         raise TransferError("it packs the file although that was not asked for")
     begins = _begins(response.headers.get("Content-Range"), start) if status == 206 else 0
     length = response.headers.get("Content-Length", "")
-    if length.isascii() and length.isdigit() and int(length) != size_bytes - begins:
-        raise TransferError(f"it announces {length} bytes instead of {size_bytes - begins}")
+    if length.isascii() and length.isdigit() and length.lstrip("0") != str(size_bytes - begins).lstrip("0"):
+        raise TransferError(f"it announces {length[:20]} bytes instead of {size_bytes - begins}")
     return begins
 
 
@@ -197,14 +197,17 @@ def _begins(content_range: str | None, start: int) -> int:
 
 def _retry_after(text: str | None) -> float:
     # The other form, a date, depends on two clocks; the ordinary back-off serves as well.
-    return min(float(text), MAX_RETRY_AFTER_SECONDS) if text and text.isascii() and text.isdigit() else 0.0
+    return min(float(text[:9]), MAX_RETRY_AFTER_SECONDS) if text and text.isascii() and text.isdigit() else 0.0
 
 
 def _redirected(url: str, location: str | None) -> str:
     if not location:
         raise TransferError("it redirects to nowhere")
-    target = urljoin(url, location)
-    before, after = urlsplit(url).scheme, urlsplit(target).scheme
+    try:
+        target = urljoin(url, location)
+        before, after = urlsplit(url).scheme, urlsplit(target).scheme
+    except ValueError as error:
+        raise TransferError("it redirects to an address that is not valid") from error
     if after != before and (before, after) != ("http", "https"):
         raise TransferError(f"it redirects from {before} to {after or 'nothing'}, which is not followed")
     if not urlsplit(target).hostname:

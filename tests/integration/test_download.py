@@ -105,7 +105,19 @@ def test_a_busy_source_is_left_alone_as_long_as_it_asks(tmp_path: Path) -> None:
     assert clock.slept[2] <= 2.0
 
 
+def invalid_redirect(request: mirrors.Request) -> None:
+    """Redirect to what is no address."""
+    request.head("302 Found", Location="http://[bad")
+
+
+def absurd_length(request: mirrors.Request) -> None:
+    """Announce a length of thousands of digits."""
+    request.head("200 OK", Content_Length="9" * 5000)
+
+
 BAD = {
+    "redirect to what is no address": invalid_redirect,
+    "length of thousands of digits": absurd_length,
     "lying mirror": mirrors.lie,
     "endless body": mirrors.endless,
     "truncated body": mirrors.cut_after(1000),
@@ -187,6 +199,36 @@ def test_a_beginning_by_a_liar_does_not_spoil_an_honest_end(tmp_path: Path) -> N
     ):
         fetch.fetch(wanted(liar.url, honest.url))
     assert files(tmp_path) == STORED
+
+
+def test_a_liar_first_does_not_cost_what_an_honest_source_sent(tmp_path: Path) -> None:
+    """The honest source breaks off: what it sent is kept, and the error is that of the transfer."""
+    fetch, _ = downloader(tmp_path)
+    broken = [mirrors.cut_after(200_000), mirrors.status("404 Gone")]
+    with mirror(DATA, mirrors.lie) as liar, mirror(DATA, *broken) as honest, pytest.raises(TransportError) as caught:
+        fetch.fetch(wanted(liar.url, honest.url))
+    assert "200000 of 300000 bytes are kept" in caught.value.message
+    assert files(tmp_path) == {f"partial/{DIGEST}": DATA[:200_000]}
+
+
+def test_a_crash_before_the_rename_leaves_a_part_that_can_be_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it is synced to a slow disk the whole file is still a part that its owner may write."""
+    fetch, _ = downloader(tmp_path)
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with mirror(DATA) as server:
+        monkeypatch.setattr(os, "fsync", fail)
+        with pytest.raises(StateError):
+            fetch.fetch(wanted(server.url))
+        monkeypatch.undo()
+        assert (tmp_path / "partial" / DIGEST).stat().st_mode & 0o777 == 0o600
+        fetch.fetch(wanted(server.url))
+    assert files(tmp_path) == STORED
+    assert len(server.requests) == 1
 
 
 def test_a_damaged_beginning_from_before_is_thrown_away(tmp_path: Path) -> None:

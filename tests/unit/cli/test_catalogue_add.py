@@ -85,6 +85,8 @@ def test_adding_again_keeps_what_was_said_before(repository: Path, capsys: pytes
     ("arguments", "status", "message"),
     [
         ((), 64, "--family NAME"),
+        (("--family", "../x"), 64, "cannot be the name of a family"),
+        (("--family", "digits"), 64, "comes with the program"),
         (("--family", "spots", "--gate", "-1"), 64, "makes no sense"),
         (("--family", "spots", "--only", "int3"), 64, "no form 'int3'"),
         (("--family", "spots", "--labels", "labels.txt"), 64, "--calibrate"),

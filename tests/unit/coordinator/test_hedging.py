@@ -213,3 +213,29 @@ def test_an_agent_that_is_no_longer_admitted_loses_its_attempt_and_the_job_keeps
     race.script.tell(AgentsChanged(frozenset({race.other.id})))
     assert [attempt.agent_id for attempt in race.job(race.job_id).attempts] == [race.other.id]
     assert race.job(race.job_id).failures == 0
+
+
+def test_the_last_failure_that_counts_waits_for_the_other_attempt() -> None:
+    """With one attempt allowed, the first one's failure leaves the second alive, whose result counts."""
+    race = Race()
+    race.job(race.job_id).max_attempts = 1
+    second = race.hedge()
+    lost = race.script.tell(race.quick.failure(race.first.statement))
+    assert of_type(lost, EndJob) == []
+    assert controls_for(race.other, lost) == []
+    assert race.job(race.job_id).state is JobState.LEASED
+    (outcome,) = outcomes(race.script.tell(race.other.result(second)))
+    assert outcome.state is JobState.SUCCEEDED
+
+
+def test_a_job_ends_when_both_attempts_failed_and_no_more_are_allowed() -> None:
+    """The second failure ends it; nobody is left with a lease."""
+    race = Race()
+    race.job(race.job_id).max_attempts = 1
+    second = race.hedge()
+    race.script.tell(race.quick.failure(race.first.statement))
+    (outcome,) = outcomes(race.script.tell(race.other.failure(second.statement, code="model-run")))
+    assert outcome.state is JobState.FAILED
+    assert outcome.error is not None
+    assert outcome.error.code == "attempts-exhausted"
+    assert race.free
