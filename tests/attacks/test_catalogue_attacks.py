@@ -54,6 +54,7 @@ class Agent:
         self.root_file = folder / "pinned.json"
         self.root_file.write_bytes(self.root)
         self.url = ""
+        self.limits = Limits()
 
     def relay(self) -> None:
         """Let the attacker serve exactly what the operator publishes now."""
@@ -63,7 +64,7 @@ class Agent:
     def refresh(self, root: bytes | None = None) -> Record:
         """Ask for news."""
         now_ms = int(self.clock.now.timestamp() * 1000)
-        return refresh(self.url, root or self.root, self.state, now_ms, Source(IMPATIENT))
+        return refresh(self.url, root or self.root, self.state, now_ms, Source(self.limits))
 
     def known(self) -> Known:
         """What the agent goes by."""
@@ -688,6 +689,7 @@ def test_slow_retrieval(agent: Agent, match: str) -> None:
     agent.operator.publish("b")
     agent.relay()
     over = threading.Event()
+    agent.limits = IMPATIENT
 
     def drip(handler: Any) -> None:  # noqa: ANN401 as above
         handler.send_response(200)
