@@ -182,7 +182,7 @@ class Nats(BrokerProcess):
         """Write a configuration; NATS' own port is any free one."""
         config = self.folder / "nats.conf"
         config.write_text(
-            "server_name: test\nhost: 127.0.0.1\nport: -1\nmax_pending: 64MB\n"
+            "server_name: test\nhost: 127.0.0.1\nport: -1\nauthorization { timeout: 60 }\n"
             f'jetstream {{ store_dir: "{self.state()}" }}\n'
             f"mqtt {{ host: 127.0.0.1, port: {self.port}, ack_wait: 10s, max_ack_pending: 1000 }}\n"
         )

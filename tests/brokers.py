@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 E = TypeVar("E", bound=LinkEvent)
-PATIENCE_SECONDS = 20.0  # only a failing test waits so long
+PATIENCE_SECONDS = 60.0  # only a failing test waits so long
 
 
 class MosquittoError(RuntimeError):

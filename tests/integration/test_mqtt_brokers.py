@@ -95,7 +95,7 @@ def case(request: pytest.FixtureRequest, start: Callable[[str], BrokerProcess]) 
 def test_messages_arrive_once_in_order_and_unchanged(case: Case) -> None:
     """Every size up to two MiB goes through, at QoS 1 and 0, and each QoS 1 message is acknowledged."""
     with Client(case.options("order"), ["echo/order"]) as client:
-        assert client.expect(Connected).protocol == case.get
+        assert client.skip_to(Connected).protocol == case.get
         payloads = [b"", b"\0\xff", bytes(range(256)) * 4, b"z" * 65_536, b"y" * 2**21]
         payloads += [b"%d" % n for n in range(100)]
         tokens = [client.link.publish("echo/order", payload) for payload in payloads]
@@ -116,7 +116,7 @@ def test_messages_arrive_once_in_order_and_unchanged(case: Case) -> None:
 def test_many_threads_may_publish(case: Case) -> None:
     """Publishing writes from the caller's thread; eight at once neither mix their bytes nor lose any."""
     with Client(case.options("many"), ["echo/many"]) as client:
-        client.expect(Connected)
+        client.skip_to(Connected)
 
         async def all_at_once() -> None:
             def publish(who: int) -> None:
@@ -137,16 +137,16 @@ def test_a_retained_message_is_marked_and_can_be_taken_back(case: Case) -> None:
     """A hello is kept for whoever comes later, until it is replaced by nothing."""
     topic = f"kept/{case.token}/hello"
     with Client(case.options("keeper")) as keeper:
-        keeper.expect(Connected)
+        keeper.skip_to(Connected)
         keeper.link.publish(topic, b"here", retain=True)
         keeper.expect(Published)
         with Client(case.options("late"), [topic]) as late:
-            late.expect(Connected)
+            late.skip_to(Connected)
             assert late.next() == Message(topic, b"here", retain=True)
         keeper.link.publish(topic, b"", retain=True)
         keeper.expect(Published)
         with Client(case.options("later"), [topic, "kept/other"]) as later:
-            later.expect(Connected)
+            later.skip_to(Connected)
             later.link.publish("kept/other", b"first")
             assert later.skip_to(Message) == Message("kept/other", b"first", retain=False)
 
@@ -159,8 +159,8 @@ def test_what_the_broker_can_do_is_found_out_and_said_in_one_line(case: Case, ca
         Client(case.options("watcher"), [f"{topic}/kept"]) as watcher,
         Client(case.options("prober", probe_topic=topic, probe_always=True), ["mine"]) as prober,
     ):
-        watcher.expect(Connected)
-        prober.expect(Connected)
+        watcher.skip_to(Connected)
+        prober.skip_to(Connected)
         prober.link.publish("mine", b"beside the probe")
         heard: list[object] = []
         while not heard or not isinstance(heard[-1], Probed):
@@ -174,7 +174,7 @@ def test_what_the_broker_can_do_is_found_out_and_said_in_one_line(case: Case, ca
         assert watcher.skip_to(Message).payload == b"kept"
         assert watcher.skip_to(Message).payload == b""
         with Client(case.options("late"), [f"{topic}/kept"]) as late:
-            late.expect(Connected)
+            late.skip_to(Connected)
             late.link.publish(f"{topic}/kept", b"nothing was kept")
             assert late.skip_to(Message).payload == b"nothing was kept"
     lines = [r.getMessage() for r in caplog.records if getattr(r, "action", "") == "link-abilities"]
@@ -187,7 +187,7 @@ def test_large_messages_go_through(case: Case) -> None:
     """As large as a job may be by default, byte for byte."""
     payload = bytes(range(256)) * (16 * 4096)
     with Client(case.options("large", max_packet_bytes=17 * 2**20), ["large"]) as client:
-        client.expect(Connected)
+        client.skip_to(Connected)
         token = client.link.publish("large", payload)
         assert client.skip_to(Message).payload == payload
         client.link.publish("large", b"and a small one after it")
@@ -204,7 +204,7 @@ def test_the_will_speaks_after_a_cut_and_not_after_a_stop(case: Case) -> None:
         return Will("gone/heir", asked[-1])
 
     with Client(case.options("heir"), ["gone/heir", "said/heir"]) as heir, Cable(case.port) as cable:
-        heir.expect(Connected)
+        heir.skip_to(Connected)
         with Client(options(cable.port, "mortal", protocol=case.ask), will=will) as mortal:
             for _ in range(2):
                 mortal.skip_to(Connected)
@@ -223,14 +223,14 @@ def test_the_will_speaks_after_a_cut_and_not_after_a_stop(case: Case) -> None:
 def test_nothing_is_remembered_across_connections(case: Case) -> None:
     """What is sent while a link is away does not reach it later: clean sessions on every broker."""
     with Client(case.options("sender")) as sender, Cable(case.port) as cable:
-        sender.expect(Connected)
+        sender.skip_to(Connected)
         opts = options(cable.port, "absent", protocol=case.ask)
         with Client(opts, ["news/absent"]) as absent:
-            absent.expect(Connected)
+            absent.skip_to(Connected)
         sender.link.publish("news/absent", b"while away")
         sender.expect(Published)
         with Client(opts, ["news/absent"]) as absent:
-            absent.expect(Connected)
+            absent.skip_to(Connected)
             sender.link.publish("news/absent", b"while here")
             assert absent.next() == Message("news/absent", b"while here", retain=False)
 
@@ -240,7 +240,7 @@ def test_a_link_that_hears_nothing_any_more_comes_back(case: Case) -> None:
     with Cable(case.port) as cable:
         opts = options(cable.port, "deaf", protocol=case.ask, keepalive_seconds=1)
         with Client(opts) as client:
-            client.expect(Connected)
+            client.skip_to(Connected)
             cable.clog()
             assert client.expect(Disconnected).code == "timeout"
 
@@ -249,9 +249,9 @@ def test_a_second_link_with_the_same_name_takes_over(case: Case) -> None:
     """The older one is thrown out and says so; it is not silently deaf."""
     first = Client(case.options("twin", backoff_initial_seconds=60, backoff_max_seconds=60))
     with first:
-        first.expect(Connected)
+        first.skip_to(Connected)
         with Client(case.options("twin")) as second:
-            second.expect(Connected)
+            second.skip_to(Connected)
             assert first.expect(Disconnected).code in {"broker-refused", "unreachable"}
 
 
@@ -314,11 +314,11 @@ def test_passwords_and_access_rules_of_mosquitto(tmp_path: Path, protocol: str) 
         ann = {"username": "ann", "password": "right", "protocol": protocol}
         if protocol == "5":  # Mosquitto 2.0 grants such subscriptions to clients of 3.1.1 and delivers nothing
             with Client(options(port, **ann), ["mine/a"]) as client:
-                client.expect(Connected)
+                client.skip_to(Connected)
                 token = client.link.publish("yours/a", b"x")
                 assert client.expect(PublishRefused).token == token
         with Client(options(port, **ann), ["mine/a"]) as client:
-            client.expect(Connected)
+            client.skip_to(Connected)
             client.link.publish("mine/a", b"x")
             assert client.skip_to(Message).payload == b"x"
 
@@ -327,7 +327,7 @@ def test_the_packet_limit_of_mosquitto_is_learnt(tmp_path: Path) -> None:
     """With MQTT 5 the broker tells its limit, and the link refuses what would end the connection."""
     lines = ("allow_anonymous true", "max_packet_size 3000")
     with mosquitto(tmp_path, *lines) as port, Client(options(port)) as client:
-        assert client.expect(Connected).max_packet_bytes == 3000
+        assert client.skip_to(Connected).max_packet_bytes == 3000
         client.link.publish("t", bytes(2900))
         client.expect(Published)
 
@@ -411,11 +411,11 @@ def test_the_embedded_broker_bounds_messages_and_survives() -> None:
         Client(options(port, "witness"), ["t"]) as witness,
         Client(options(port, "greedy")) as greedy,
     ):
-        witness.expect(Connected)
-        greedy.expect(Connected)
+        witness.skip_to(Connected)
+        greedy.skip_to(Connected)
         token = greedy.link.publish("t", bytes(20_000))
         assert greedy.expect(Disconnected).lost == (token,)
-        greedy.expect(Connected)
+        greedy.skip_to(Connected)
         greedy.link.publish("t", b"small")
         assert witness.next() == Message("t", b"small", retain=False)
 
@@ -427,7 +427,7 @@ def test_the_embedded_broker_survives_strangers(noise: bytes) -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as stranger:
             stranger.sendall(noise)
         with Client(options(port)) as client:
-            client.expect(Connected)
+            client.skip_to(Connected)
 
 
 def test_a_link_can_be_made_and_dropped_without_a_start() -> None:
