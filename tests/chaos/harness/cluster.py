@@ -29,6 +29,8 @@ from harness.processes import Keeper, Service, children_of, wait_until
 from harness.proxy import Proxies
 
 READY_SECONDS = 90.0
+GET_SECONDS = 20.0
+"""For an answer of the coordinator: slow, on a machine that is busy with other work, is not wrong."""
 BROKER = "broker"
 COORDINATOR = "coordinator"
 WORKER = "edge_agent.inference.worker"
@@ -240,7 +242,7 @@ class Cluster:
 
     def _get(self, path: str) -> Any:  # noqa: ANN401 as above
         host, _, port = self.base_url.removeprefix("http://").partition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=5)
+        connection = http.client.HTTPConnection(host, int(port), timeout=GET_SECONDS)
         try:
             connection.request("GET", path)
             response = connection.getresponse()

@@ -7,6 +7,7 @@ import queue
 import random
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ MOST_IN_FLIGHT = 96
 CALL_SECONDS = 90.0
 """A client's own patience: longer than a job's deadline, so that the coordinator's word comes first."""
 POLL_FIRST_SECONDS = 0.05
-POLL_MAX_SECONDS = 1.0
+POLL_MAX_SECONDS = 4.0
 
 
 @dataclass(slots=True)
@@ -147,20 +148,40 @@ class Load:
         record.acked_at = self.now()
         wait, end = POLL_FIRST_SECONDS, time.monotonic() + CALL_SECONDS
         while time.monotonic() < end:
-            view = client.job(record.job_id)
-            if view["state"] in {"succeeded", "failed", "cancelled"}:
-                if view["state"] == "succeeded":
-                    record.outputs = tuple(tensor_from_json(output) for output in view["outputs"])
-                    record.variant = str(view.get("variant") or view.get("model_version") or "")
-                    record.receipt = client.receipt(record.job_id)
-                else:
-                    error = view.get("error") or {}
-                    record.code, record.blame = str(error.get("code", "")), str(error.get("blame", ""))
-                record.state = str(view["state"])
+            if _ask(client, record):
                 return
             time.sleep(wait)  # a client that asks again
             wait = min(2 * wait, POLL_MAX_SECONDS)
         record.state = "unanswered"
+
+
+def _ask(client: Client, record: Record) -> bool:
+    """Ask after a submission; return whether it has ended."""
+    view = client.job(record.job_id)
+    if view["state"] not in {"succeeded", "failed", "cancelled"}:
+        return False
+    if view["state"] == "succeeded":
+        record.outputs = tuple(tensor_from_json(output) for output in view["outputs"])
+        record.variant = str(view.get("variant") or "")
+        record.receipt = client.receipt(record.job_id)
+    else:
+        error = view.get("error") or {}
+        record.code, record.blame = str(error.get("code", "")), str(error.get("blame", ""))
+    record.state = str(view["state"])
+    return True
+
+
+def ask_again(cluster: Cluster, records: list[Record], patience_seconds: float) -> None:
+    """Ask after the jobs that were acknowledged and whose clients lost patience, as they may at any time."""
+
+    def ask() -> None:
+        cluster.enter()
+        with Client(cluster.base_url, deadline_seconds=patience_seconds) as client:
+            for record in records:
+                with suppress(EdgeAgentError):  # it stays unanswered, and that is told
+                    _ask(client, record)
+
+    in_thread(ask, "ask-again").join()
 
 
 def request_of(number: int) -> bytes:

@@ -156,7 +156,9 @@ class Relay:
         pipe = _Pipe(self, near, far)
         self._pipes.add(pipe)
         try:
-            await asyncio.gather(pipe.run(reader, far, up=True), pipe.run(far_reader, near, up=False))
+            # Cancelled only when the relay ends; asyncio's streams would log that as an error.
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(pipe.run(reader, far, up=True), pipe.run(far_reader, near, up=False))
         finally:
             self._pipes.discard(pipe)
             near.close()

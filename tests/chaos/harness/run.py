@@ -16,12 +16,12 @@ from edge_agent.wire.keys import PublicKey
 from harness.cluster import BROKER, COORDINATOR, Cluster, in_thread
 from harness.evidence import Evidence, read_alarms, read_database, read_log
 from harness.faults import CLASSES, FaultClass
-from harness.load import CALL_SECONDS, Load, Record, replay, write_records
+from harness.load import CALL_SECONDS, Load, Record, ask_again, replay, write_records
 from harness.numbers import is_right
 from harness.oracle import DEFECT, KINDS, STUCK, TWICE, Violation, judge
 from harness.processes import wait_until
 
-WHOLE_SECONDS = 90.0
+WHOLE_SECONDS = 120.0
 """After the last fault every agent must offer again within this."""
 DRAIN_SECONDS = CALL_SECONDS + 30.0
 """Longer than any job may take by its own deadline."""
@@ -131,6 +131,8 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -
         say(f"{plan.name}: {len(report.faults)} faults mended, waiting for the last answers")
         records = load.finish(DRAIN_SECONDS)
         wait_until(lambda: _open_jobs(cluster) == 0, DRAIN_SECONDS, 0.2)
+        impatient = [r for r in records if r.state == "unanswered" and r.acked_at is not None and r.job_id]
+        ask_again(cluster, impatient, 30.0)
         done = [record for record in records if record.state == "succeeded"]
         chosen = random.Random(plan.seed).sample(done, min(REPLAYED, len(done)))
         report.violations += [Violation(TWICE, "sent again", text) for text in replay(cluster, chosen, 30.0)]
