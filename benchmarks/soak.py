@@ -98,14 +98,16 @@ def clients_of(port: int) -> set[str]:
     return {f"socket:[{words[9]}]" for words in mine}
 
 
-def look(name: str, pid: int, seconds: float, clients: set[str]) -> Sample | None:
+def look(name: str, pid: int, seconds: float, port: int) -> Sample | None:
     """Read /proc; None when the process is gone."""
+    clients = clients_of(port)
     folder = Path(f"/proc/{pid}")
     with suppress(OSError):
         rollup = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines() if ":" in line)
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
         pss, anonymous = (int(rollup[key].split()[0]) * 1024 for key in ("Pss", "Anonymous"))
         open_now = [str(path.readlink()) for path in (folder / "fd").iterdir()]
+        clients |= clients_of(port)  # those that came meanwhile
         descriptors = sum(1 for target in open_now if target not in clients)
         return Sample(name, pid, seconds, pss, anonymous, descriptors, int(status["Threads"]))
     return None
@@ -114,8 +116,8 @@ def look(name: str, pid: int, seconds: float, clients: set[str]) -> Sample | Non
 def look_at_all(cluster: Cluster, seconds: float) -> list[Sample]:
     """Look at every process once."""
     names = [BROKER, COORDINATOR, *(part for name in cluster.agents for part in (name, f"{name}/worker"))]
-    clients = clients_of(int(cluster.base_url.rpartition(":")[2]))
-    found = [look(name, pid, seconds, clients) for name in names if (pid := cluster.pid(name)) is not None]
+    port = int(cluster.base_url.rpartition(":")[2])
+    found = [look(name, pid, seconds, port) for name in names if (pid := cluster.pid(name)) is not None]
     return [sample for sample in found if sample is not None]
 
 

@@ -319,7 +319,9 @@ def _details(response: httpx.Response) -> dict[str, Any]:
 
 def _may_retry(response: httpx.Response) -> bool:
     """Whether the coordinator says that trying again makes sense; a proxy's bare 503 does not forbid it."""
-    return bool(_details(response).get("retry", True))
+    details = _details(response)
+    # A job that ended, which is what blame speaks of, stays so under its key, and all our tries have one key.
+    return bool(details.get("retry", True)) and "blame" not in details
 
 
 def _retry_after_seconds(response: httpx.Response) -> float:

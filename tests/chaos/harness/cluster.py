@@ -20,7 +20,7 @@ from typing import Any, Self
 from edge_agent.coordinator.store import Store
 from edge_agent.folders import make_private
 from edge_agent.wire.keys import SigningKey
-from harness.clocks import Clock
+from harness.clocks import Clock, conditions
 from harness.disks import FragileDisk, SmallDisk
 from harness.launch import enter_netns
 from harness.memory import MemoryGroup
@@ -136,8 +136,9 @@ class Cluster:
                 self.fragile_disks[name] = self._stack.enter_context(FragileDisk(folder, image))
         for name in self.agents if "memory" in self.parts else ():
             self.groups[name] = self._stack.enter_context(MemoryGroup(name))
+        first = conditions(self.folder) if "clocks" in self.parts else None
         for name in (COORDINATOR, *self.agents) if "clocks" in self.parts else ():
-            self.clocks[name] = Clock(self.folder / f"{name}.clock")
+            self.clocks[name] = Clock(self.folder / f"{name}.clock", first)
 
     def _make_identities(self) -> None:
         keys = {name: SigningKey.generate() for name in (COORDINATOR, *self.agents)}
