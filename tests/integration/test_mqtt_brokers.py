@@ -171,8 +171,10 @@ def test_what_the_broker_can_do_is_found_out_and_said_in_one_line(case: Case, ca
         kind = type(case.broker)
         assert abilities.protocol == case.get
         assert (abilities.retained, abilities.retained_by_wildcard) == (True, kind.retained_by_wildcard)
-        assert watcher.skip_to(Message).payload == b"kept"
-        assert watcher.skip_to(Message).payload == b""
+        seen = [watcher.skip_to(Message).payload]
+        while seen[-1]:  # kept and live, if it came just as we subscribed
+            seen.append(watcher.skip_to(Message).payload)
+        assert set(seen) == {b"kept", b""}
         with Client(case.options("late"), [f"{topic}/kept"]) as late:
             late.skip_to(Connected)
             late.link.publish(f"{topic}/kept", b"nothing was kept")
