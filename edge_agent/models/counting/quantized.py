@@ -40,40 +40,54 @@ def _activations(graph: Graph) -> None:
     """A ReLU or clip before a Q that covers it does nothing that the Q doesn't."""
     readers = graph.consumers()
     makers = graph.producers()
-    for node in list(graph.nodes):
-        if node.op in {"Relu", "Clip"}:
-            after = readers.get(node.outputs[0], [])
-            maker = makers.get(node.inputs[0])
-            fits = after and all(item.op == _Q for item in after) and node.outputs[0] not in graph.outputs
-            if fits and maker is not None and alone(readers, graph, node.inputs[0]) is node:
-                graph.reroute(node.outputs[0], node.inputs[0])
-                graph.drop([node])
-                readers, makers = graph.consumers(), graph.producers()
+    gone = []
+    for node in graph.nodes:
+        if node.op not in {"Relu", "Clip"} or node.outputs[0] in graph.outputs:
+            continue
+        after = readers.get(node.outputs[0], [])
+        source = node.inputs[0]
+        if (
+            after
+            and all(item.op == _Q for item in after)
+            and source in makers
+            and alone(readers, graph, source) is node
+        ):
+            for item in after:
+                item.inputs[0] = source
+            readers[source] = after
+            gone.append(node)
+    graph.drop(gone)
 
 
 def _groups(graph: Graph) -> None:
+    # Each decision depends only on the Q and DQ nodes around an operator, which others leave as they are.
     readers = graph.consumers()
     makers = graph.producers()
-    for node in list(graph.nodes):
+    gone: list[Node] = []
+    for node in graph.nodes:
         kind = _group_kind(node)
         if kind is None or node.fused:
             continue
         data = _data_inputs(node)
-        before = [makers.get(name) for name in data]
-        if not before or any(item is None or item.op != _DQ for item in before):
+        before = [item for name in data if (item := makers.get(name)) is not None and item.op == _DQ]
+        if not data or len(before) < len(data) or any(_wide(graph, item) for item in before):
             continue
         after = [item for name in node.outputs for item in readers.get(name, [])]
-        quantizes = after and all(item.op == _Q for item in after) and not set(node.outputs) & set(graph.outputs)
-        if not quantizes and kind != "product":
+        quantizes = bool(after) and all(item.op == _Q for item in after) and not set(node.outputs) & set(graph.outputs)
+        if not quantizes and (kind != "product" or node.op == "Conv"):
             continue
-        if not quantizes and node.op == "Conv":
-            continue
-        if any(_wide(graph, item) for item in before if item is not None):
-            continue
-        _absorb(graph, node, [item for item in before if item is not None], after if quantizes else [])
+        _absorb(node, before, makers)
         if quantizes:
-            _rename(graph, after)
-        readers, makers = graph.consumers(), graph.producers()
+            _rename(graph, node, after)
+            gone += after
+    graph.drop(gone)
+    left = graph.consumers()
+    outputs = set(graph.outputs)
+    graph.drop(
+        node
+        for node in graph.nodes
+        if node.op == _DQ and node.outputs[0] not in left and node.outputs[0] not in outputs
+    )
 
 
 def _group_kind(node: Node) -> str | None:
@@ -98,10 +112,10 @@ def _wide(graph: Graph, dq: Node) -> bool:
     return graph.tensor(dq.inputs[0]).kind not in EIGHT_BIT
 
 
-def _absorb(graph: Graph, node: Node, before: Iterable[Node], after: list[Node]) -> None:
+def _absorb(node: Node, before: Iterable[Node], makers: dict[str, Node]) -> None:
+    """Have the operator read what the DQ nodes before it read."""
     sources = {item.outputs[0]: item for item in before}
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    makers = graph.producers()
     if node.op in {"Conv", "Gemm"} and bias and (maker := makers.get(bias)) is not None and maker.op == _DQ:
         sources[bias] = maker
     scales = [name for item in sources.values() for name in item.inputs[1:]]
@@ -109,26 +123,16 @@ def _absorb(graph: Graph, node: Node, before: Iterable[Node], after: list[Node])
     if node.op not in _MOVES:
         node.inputs += scales
         node.op = _NAMES.get(node.op, f"QLinear{node.op}")
-    gone = list(after)
-    readers = graph.consumers()
-    gone += [item for item in sources.values() if not readers.get(item.outputs[0])]
-    graph.drop(gone)
 
 
-def _rename(graph: Graph, after: list[Node]) -> None:
-    """Have the operator give what the Q after it gave."""
-    makers = graph.producers()
-    for item in after:
-        maker = makers.get(item.inputs[0])
-        if maker is None:
-            continue
-        index = maker.outputs.index(item.inputs[0])
-        first = next(other for other in after if other.inputs[0] == item.inputs[0])
-        if item is first:
-            for other in after:
-                if other is not item and other.inputs[0] == item.inputs[0]:
-                    graph.reroute(other.outputs[0], item.outputs[0])
-            maker.outputs[index] = item.outputs[0]
+def _rename(graph: Graph, node: Node, after: list[Node]) -> None:
+    """Have the operator give what the Q nodes after it gave."""
+    for index, name in enumerate(node.outputs):
+        mine = [item for item in after if item.inputs[0] == name]
+        for other in mine[1:]:
+            graph.reroute(other.outputs[0], mine[0].outputs[0])
+        if mine:
+            node.outputs[index] = mine[0].outputs[0]
 
 
 def _drop_pairs(graph: Graph) -> None:
