@@ -80,7 +80,7 @@ def _open_lock(folder: Path) -> IO[str]:
         return path.open()
 
 
-def write_atomically(path: Path, content: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file so that a reader sees the old or the new content, never a part.
 
     Raises:
@@ -89,7 +89,7 @@ def write_atomically(path: Path, content: str) -> None:
     _replace(path, content, durable=False)
 
 
-def write_durably(path: Path, content: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Replace a file as `write_atomically` does, and return only when it would survive a loss of power.
 
     Raises:
@@ -98,11 +98,11 @@ def write_durably(path: Path, content: str) -> None:
     _replace(path, content, durable=True)
 
 
-def _replace(path: Path, content: str, *, durable: bool) -> None:
+def _replace(path: Path, content: str | bytes, *, durable: bool) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w") as file:
-            file.write(content)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

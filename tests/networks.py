@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from edge_agent.local.demo import Tally, run_jobs
+from edge_agent.models.scans import load_scans
+from edge_agent.wire.keys import PublicKey
 
 READY_SECONDS = 60.0
 
@@ -41,6 +46,18 @@ class Network:
                 return int(pid)
             time.sleep(0.02)  # polls a file that another process writes; the deadline decides
         raise AssertionError(f"no new {name} within {READY_SECONDS} s; its log:\n{self.log(name)}")
+
+    def run_jobs(self, receipts: Path, jobs: int, progress: Callable[[], None] = lambda: None) -> Tally:
+        """Send so many scans as jobs, each checked by its receipt; `progress` is called after each, from threads."""
+        receipts.mkdir()
+        return run_jobs(
+            self.about["http"],
+            load_scans()[:jobs],
+            coordinator_key=PublicKey.from_file(self.about["coordinator_key"]),
+            receipts=receipts,
+            progress=progress,
+            stop=threading.Event(),
+        )
 
     def log(self, name: str) -> str:
         """Return the log of one process."""

@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from importlib import metadata
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import ResourceError
+from edge_agent.folders import write_atomically
 from edge_agent.inference.launch import environment
 from edge_agent.models.rates import Rates
 from hardware import Profile
@@ -76,7 +76,7 @@ def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: f
     rates = replace(_measure(thread_counts(profile), seconds), share=present_share(profile))
     # The rates are good even where they can't be kept.
     with contextlib.suppress(OSError):
-        _write(path, {"conditions": now, "rates": rates.to_json()})
+        write_atomically(path, json.dumps({"conditions": now, "rates": rates.to_json()}))
     return rates
 
 
@@ -111,17 +111,6 @@ def _read(path: Path, now: dict[str, Any]) -> Rates | None:
         return replace(Rates.from_json(data["rates"]), share=1.0) if data["conditions"] == now else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # absent, cut or not ours: measured again
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".calibration-")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            json.dump(data, stream)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _measure(counts: tuple[int, ...], seconds: float) -> Rates:

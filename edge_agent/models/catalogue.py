@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -27,6 +27,7 @@ from edge_agent.models.entries import (
     Reproducibility,
     Usual,
     Variant,
+    first_problem,
     refuse_twins,
 )
 
@@ -106,10 +107,8 @@ def parse(text: str | bytes) -> Catalogue:
     try:
         return Catalogue.model_validate_json(text)
     except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
         raise StateError(
-            f"The catalogue is not valid: {where}: {first['msg']}.",
+            f"The catalogue is not valid: {first_problem(error)}.",
             hint="Use a catalogue made for this version, or install this program again.",
         ) from error
 

@@ -6,9 +6,9 @@ Frozen, strict pydantic models. Sizes are bytes, times milliseconds, digests SHA
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MAX_MODEL_BYTES = 16 * 1024**3
 MAX_GOLDEN_BYTES = 8 * 1024 * 1024
@@ -338,6 +338,13 @@ class Family(Entry):
     def variant_named(self, name: str) -> Variant | None:
         """Return the variant with this name, or None."""
         return next((variant for variant in self.variants if variant.name == name), None)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return in words where the first wrong place of a document is, and what is wrong there."""
+    first: Any = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the document"
+    return f"{where}: {first['msg']}"
 
 
 def refuse_twins(what: str, values: list[str]) -> None:

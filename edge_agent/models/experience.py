@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge_agent.errors import StateError
-from edge_agent.models.entries import Digest
+from edge_agent.models.entries import Digest, first_problem
 from edge_agent.models.selection import Measured
 
 if TYPE_CHECKING:
@@ -225,9 +225,7 @@ def parse(text: bytes) -> Experience:
     try:
         return Experience(_Document.model_validate_json(text).entries)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
-        raise StateError(f"{where}: {first['msg']}") from error
+        raise StateError(first_problem(error)) from error
 
 
 def against(variant: Variant, extents: Mapping[str, int]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, StateError
+from edge_agent.folders import write_durably
 from edge_agent.models.catalogue import MAX_CATALOGUE_BYTES, Catalogue, Family, builtin, parse, public_models
 
 RECORD_FILE = "verified.json"
@@ -147,8 +147,8 @@ def write(folder: Path, record: Record, catalogue: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was kept before stays.
     """
-    _replace(_catalogue_path(folder, record.digest), catalogue)
-    _replace(folder / RECORD_FILE, json.dumps({"v": _FORMAT_VERSION, **asdict(record)}).encode() + b"\n")
+    write_durably(_catalogue_path(folder, record.digest), catalogue)
+    write_durably(folder / RECORD_FILE, json.dumps({"v": _FORMAT_VERSION, **asdict(record)}).encode() + b"\n")
     for path in folder.glob("catalogue-*.json"):
         if path != _catalogue_path(folder, record.digest):
             path.unlink(missing_ok=True)
@@ -229,15 +229,3 @@ def _read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(f"{path} has more than {limit} bytes")
     return data
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

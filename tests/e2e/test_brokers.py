@@ -12,10 +12,6 @@ import pytest
 from broker_processes import KINDS, BrokerProcess
 from networks import Network, running_network
 
-from edge_agent.local.demo import run_jobs
-from edge_agent.models.scans import load_scans
-from edge_agent.wire.keys import PublicKey
-
 JOBS = 50
 PATIENT = {"EDGE_AGENT_COORDINATOR_JOB_DEADLINE_SECONDS": "300"}
 """RabbitMQ needs up to a minute on a busy machine to come back; that is no fault of the jobs."""
@@ -36,7 +32,6 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerPro
 
 def run(network: Network, receipts: Path, after: int = 0, then: threading.Event | None = None) -> None:
     """Run the jobs; each must be verified. After some of them an event is set, and the jobs go on."""
-    receipts.mkdir()
     done = 0
     lock = threading.Lock()
 
@@ -47,15 +42,7 @@ def run(network: Network, receipts: Path, after: int = 0, then: threading.Event 
             if then is not None and done == after:
                 then.set()
 
-    about = network.about
-    tally = run_jobs(
-        about["http"],
-        load_scans()[:JOBS],
-        coordinator_key=PublicKey.from_file(about["coordinator_key"]),
-        receipts=receipts,
-        progress=progress,
-        stop=threading.Event(),
-    )
+    tally = network.run_jobs(receipts, JOBS, progress)
     assert tally.failures == []
     assert tally.verified == JOBS
 

@@ -12,10 +12,6 @@ from pathlib import Path
 import pytest
 from networks import Network
 
-from edge_agent.local.demo import run_jobs
-from edge_agent.models.scans import load_scans
-from edge_agent.wire.keys import PublicKey
-
 JOBS = 200
 KILL_AFTER = 60
 
@@ -26,8 +22,6 @@ def test_killed_process_loses_and_doubles_nothing(network: Network, tmp_path: Pa
     """SIGKILL of one process after 60 of 200 jobs: 200 verified receipts, 200 results, one each."""
     about = network.about
     pid = about["pids"][victim]
-    receipts = tmp_path / "receipts"
-    receipts.mkdir()
     done = Counter[str]()
     lock = threading.Lock()
 
@@ -38,14 +32,7 @@ def test_killed_process_loses_and_doubles_nothing(network: Network, tmp_path: Pa
         if due:
             os.kill(pid, signal.SIGKILL)
 
-    tally = run_jobs(
-        about["http"],
-        load_scans()[:JOBS],
-        coordinator_key=PublicKey.from_file(about["coordinator_key"]),
-        receipts=receipts,
-        progress=progress,
-        stop=threading.Event(),
-    )
+    tally = network.run_jobs(tmp_path / "receipts", JOBS, progress)
 
     assert tally.failures == []
     assert tally.verified == JOBS
@@ -57,4 +44,4 @@ def test_killed_process_loses_and_doubles_nothing(network: Network, tmp_path: Pa
     database.close()
     assert states == {"succeeded": JOBS}
     assert results == (JOBS, JOBS)
-    assert len(list(receipts.glob("*.receipt"))) == JOBS
+    assert len(list((tmp_path / "receipts").glob("*.receipt"))) == JOBS

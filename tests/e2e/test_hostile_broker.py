@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from pathlib import Path
 
@@ -12,11 +11,9 @@ import pytest
 from brokers import Client, options
 from networks import Network
 
-from edge_agent.local.demo import run_jobs
-from edge_agent.models.scans import load_scans
 from edge_agent.mqtt import Connected, Message
 from edge_agent.wire.envelope import seal
-from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Failure, Gone
 from edge_agent.wire.topics import Topics
 
@@ -61,19 +58,7 @@ def seen(client: Client, topic: str) -> list[bytes]:
 
 def run(network: Network, tmp_path: Path, name: str) -> int:
     """Run some jobs; return how many were verified."""
-    about = network.about
-    receipts = tmp_path / name
-    receipts.mkdir()
-    key = PublicKey.from_file(about["coordinator_key"])
-    scans = load_scans()[:JOBS]
-    return run_jobs(
-        about["http"],
-        scans,
-        coordinator_key=key,
-        receipts=receipts,
-        progress=lambda: None,
-        stop=threading.Event(),
-    ).verified
+    return network.run_jobs(tmp_path / name, JOBS).verified
 
 
 @pytest.mark.timeout(180)

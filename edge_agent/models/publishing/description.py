@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import MAX_CATALOGUE_BYTES
-from edge_agent.models.entries import Family
+from edge_agent.models.entries import Family, first_problem
 from edge_agent.models.publishing.layout import read_bytes
 
 
@@ -28,10 +27,8 @@ def read_family(path: Path) -> Family:
     try:
         return Family.model_validate_json(data)
     except ValidationError as error:
-        first: Any = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the document"
         raise InputError(
-            f"{path} is not the description of a family: {where}: {first['msg']}.",
+            f"{path} is not the description of a family: {first_problem(error)}.",
             hint="Compare it with `edge-agent models digits --json` and docs/catalogue.md.",
         ) from error
 

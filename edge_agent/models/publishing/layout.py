@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import DigestMismatchError, StateError
+from edge_agent.folders import write_durably
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,16 +147,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StateError: it cannot be written; the old content stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        write_durably(path, content)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StateError(f"{path} cannot be written: {error.strerror}.") from error
 
 

@@ -55,8 +55,12 @@ class KeySigner(Signer):
     def from_priv_key_uri(
         cls, priv_key_uri: str, public_key: Key, secrets_handler: SecretsHandler | None = None
     ) -> Signer:
-        """Not used: keys come from files, through `SigningKey.from_file`."""
-        raise NotImplementedError
+        """Refuse: the library's base class wants this way, and our keys come from files (`SigningKey.from_file`).
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("keys are read with SigningKey.from_file")
 
     @property
     def public_key(self) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -84,7 +85,7 @@ class World:
         self.violations.append((promise, sentence))
 
 
-class Process:
+class Process(ABC):
     """What a coordinator and an agent have in common: an inbox, clocks of their own, a timer, and an end.
 
     Args:
@@ -261,18 +262,18 @@ class Process:
 
     # -- what each process is -----------------------------------------------------------------------------------------
 
+    @abstractmethod
     def handle(self, event: Any) -> Sequence[Any]:  # noqa: ANN401 as above
         """Ask the core."""
-        raise NotImplementedError
 
+    @abstractmethod
     def execute(self, commands: Sequence[Any]) -> None:
         """Do what the core says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def deadline(self) -> float | None:
         """Return the core's next deadline."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tick(self) -> Any:  # noqa: ANN401 as above
         """Return the event that says that time has passed."""
-        raise NotImplementedError
