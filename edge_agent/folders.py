@@ -28,7 +28,8 @@ def make_private(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StateError(
-            f"the folder {folder} cannot be made: {error.strerror}", hint="Choose another one with --state DIR."
+            f"the folder {folder} cannot be made: {error.strerror}",
+            hint="Choose another folder; for a state directory with --state DIR.",
         ) from error
     return folder
 
@@ -50,7 +51,8 @@ def take(folder: Path, patience_seconds: float | None = None) -> IO[str]:
         lock = _open_lock(folder)
     except OSError as error:
         raise StateError(
-            f"the folder {folder} cannot be written to: {error.strerror}", hint="Choose another one with --state DIR."
+            f"the folder {folder} cannot be written to: {error.strerror}",
+            hint="Choose another folder; for a state directory with --state DIR.",
         ) from error
     give_up_at = time.monotonic() + (PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
     while True:

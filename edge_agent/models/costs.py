@@ -48,7 +48,9 @@ def count_file(path: Path | str, extents: Mapping[str, int] | None = None) -> Co
             hint="Give a file in the ONNX format (protobuf).",
         ) from error
     if not model.graph.node and not model.graph.output:
-        raise WorkerError(f"{path} is no ONNX model: it has no graph.", code="model-load")
+        raise WorkerError(
+            f"{path} is no ONNX model: it has no graph.", code="model-load", hint="Give a whole .onnx file."
+        )
     return count(model, extents)
 
 

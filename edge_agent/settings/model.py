@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
@@ -265,6 +266,10 @@ class Coordinator(_Section):
 def _mirror(text: str) -> str:
     if "@" in text or not re.fullmatch(r"(?:https?://[^\s/?#]+|file://)(?:/[^\s?#]*)?", text):
         raise ValueError("must be an https, http or file URL, without user, password or query")
+    try:
+        _ = urlsplit(text).port
+    except ValueError as error:
+        raise ValueError("must be a URL with a valid host and port") from error
     return text
 
 

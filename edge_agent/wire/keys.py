@@ -252,7 +252,10 @@ def _read(path: Path, *, secret: bool) -> bytes:
                 _refuse_readable_by_others(path, facts.st_mode)
             pem = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
-        raise KeyFileError(f"The key file {path} cannot be read: {error.strerror}.") from error
+        raise KeyFileError(
+            f"The key file {path} cannot be read: {error.strerror}.",
+            hint="Check the path and who may read it; the coordinator's is coordinator.pub in its state directory.",
+        ) from error
     if len(pem) > MAX_KEY_FILE_BYTES:
         raise KeyFileError(f"{path} is longer than {MAX_KEY_FILE_BYTES} bytes and so not a key file.")
     return pem
@@ -280,7 +283,10 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             hint="Choose another name, or move the old key away first.",
         ) from error
     except OSError as error:
-        raise KeyFileError(f"The key file {path} cannot be written: {error.strerror}.") from error
+        raise KeyFileError(
+            f"The key file {path} cannot be written: {error.strerror}.",
+            hint="Name a place in a folder that is there and that you may write to.",
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)  # the umask may have taken bits away from a public key
@@ -289,4 +295,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)  # half a key would be in the way of the next attempt
-        raise KeyFileError(f"The key file {path} cannot be written: {error.strerror}.") from error
+        raise KeyFileError(
+            f"The key file {path} cannot be written: {error.strerror}.",
+            hint="Name a place in a folder that is there and that you may write to.",
+        ) from error

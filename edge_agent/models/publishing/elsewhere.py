@@ -38,7 +38,13 @@ def sign_file(path: Path, keys: Sequence[SigningKey]) -> str:
         metadata.sign(KeySigner(key), append=True)
     write_bytes(path, metadata.to_bytes())
     names = ", ".join(key.public.id for key in keys)
-    return f"{_described(metadata)}\nSigned by {names}. Take it back: edge-agent catalogue sign --merge {path.name}"
+    said = f"{_described(metadata)}\nSigned by {names}. Take it back: edge-agent catalogue sign --merge {path.name}"
+    if isinstance(metadata.signed, Root):
+        leaving = [key.public.id for key in keys if key.public.id not in metadata.signed.roles[Root.type].keyids]
+        if leaving:  # the old root, which would tell, is not here
+            who = ", ".join(leaving)
+            said += f"\nNote: {who} signs no roots from this one on; it counts only if it signed those before."
+    return said
 
 
 def _described(metadata: Metadata[Any]) -> str:

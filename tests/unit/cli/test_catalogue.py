@@ -162,6 +162,9 @@ def test_keys_on_two_other_machines_with_a_threshold(desk: Desk) -> None:
         assert "root version 1, expires" in shown
         assert PublicKey.from_file(stick / f"{name}.pub").id in shown
         desk.run("sign", "--merge", copy)
+    SigningKey.generate().write(stick / "stranger.key")
+    assert "Note: " in desk.run("sign", copy, "--key", stick / "stranger.key")
+    assert "Note: " not in shown
     desk.run("add", *desk.describe("a"))
     assert [w["role"] for w in desk.json("publish")["waiting"]] == ["targets"]
     assert desk.json("sign", "--key", stick / "anna.key")["waiting"][0]["have"] == 1

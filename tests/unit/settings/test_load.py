@@ -344,3 +344,12 @@ def test_other_addresses_are_refused(text: str) -> None:
     """Anything that is not one host and one port."""
     with pytest.raises(ValueError, match="must be HOST:PORT"):
         settings.parse_host_port(text)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[bad/", "http://host:99999/", "ftp://host/", "https://user@host/", "https://h/?q"]
+)
+def test_a_catalogue_at_an_invalid_address_is_told(tmp_path: Path, address: str) -> None:
+    """Before anything is asked; the message names the setting."""
+    with pytest.raises(SettingsError, match=r"catalogue\.url"):
+        load(None, HOME, {"catalogue.url": address, "catalogue.root_file": str(tmp_path)})
