@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Family, Port
 from edge_agent.wire.job_options import JobOptions
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+from edge_agent.wire.tensors import Tensor, TensorSpec
 
 
 def check_inputs(family: Family, inputs: Sequence[Tensor], outputs: Sequence[str]) -> dict[str, int]:
@@ -77,17 +77,6 @@ def request_digest(family: str, variant: bytes | None, inputs: Sequence[Tensor],
         hasher.update(repr((spec.name, spec.datatype.value, spec.shape, len(tensor.data))).encode())
         hasher.update(tensor.data)
     return hasher.digest()
-
-
-def one_input_type(family: Family) -> DataType:
-    """Return the type of the only input of a family.
-
-    Raises:
-        InputError: when it has several inputs, so that a bare array does not say which one it is.
-    """
-    if len(family.inputs) != 1:
-        raise InputError(f"{family.name} has {len(family.inputs)} inputs: name each one")
-    return DataType(family.inputs[0].datatype)
 
 
 def _listed(names: Mapping[str, object] | set[str]) -> str:

@@ -121,7 +121,7 @@ def add(model: Path, samples: Samples | None, folder: Path, wish: Wish) -> Addit
         return _unmeasured(model, folder, wish)
     for_ranges, for_measuring = samples.split()
     making = make_variants(model, for_ranges, folder, wish.forms)
-    return _Judge(making, for_ranges, for_measuring, folder, wish).judge()
+    return _Judge(making, for_measuring, folder, wish).judge()
 
 
 def _unmeasured(model: Path, folder: Path, wish: Wish) -> Addition:
@@ -135,9 +135,8 @@ def _unmeasured(model: Path, folder: Path, wish: Wish) -> Addition:
 
 
 class _Judge:
-    def __init__(self, making: Making, for_ranges: Samples, for_measuring: Samples, folder: Path, wish: Wish) -> None:
+    def __init__(self, making: Making, for_measuring: Samples, folder: Path, wish: Wish) -> None:
         self._making = making
-        self._for_ranges = for_ranges
         self._samples = for_measuring
         self._folder = folder
         self._wish = wish

@@ -9,7 +9,7 @@ from fakes import digits, scan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.coordinator.requests import check_inputs, mismatch, one_input_type, ordered, request_digest
+from edge_agent.coordinator.requests import check_inputs, mismatch, ordered, request_digest
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Port
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -73,13 +73,6 @@ def test_inputs_are_put_into_the_order_of_the_family() -> None:
     """Equal requests have equal bytes, however the client sorted them."""
     ids, mask = _ints("ids", 1, 2), _ints("mask", 1, 2)
     assert ordered(TWO_INPUTS, [mask, ids]) == (ids, mask)
-
-
-def test_a_bare_array_needs_a_family_with_one_input() -> None:
-    """With several inputs, an array does not say which one it is."""
-    assert one_input_type(FAMILY) is DataType.FP32
-    with pytest.raises(InputError, match="2 inputs: name each one"):
-        one_input_type(TWO_INPUTS)
 
 
 REQUESTS = st.tuples(
