@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_agent.models.selection import Measured
+from edge_agent.models.selection import EQUAL_SPEED_OF_TARGET, UNNOTICED_US, Measured
 from edge_agent.wire.tensors import Tensor
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ WEIGHT = 0.1
 MIN_JOBS = 20
 """Before so many, the canary run knows better."""
 DRIFT = 0.30
-UNNOTICED_US = 500
-"""What a job adds around the model's own time; nor does a hundredth of the family's latency target matter."""
 DRIFT_SECONDS = 60.0
 """An estimate that is off by more than `DRIFT` for so long, over `MIN_JOBS`, asks for a new canary run."""
 PAUSE_FIRST_SECONDS = 600.0
@@ -53,7 +51,7 @@ class Estimates:
         """Start anew from a measurement; `target_ms` is the latency target of its family."""
         digest = entry.variant.digest_bytes
         before = self._known.get(digest)
-        estimate = _Estimate(max(1, entry.p50_us), max(UNNOTICED_US, 10 * target_ms))
+        estimate = _Estimate(max(1, entry.p50_us), max(UNNOTICED_US, EQUAL_SPEED_OF_TARGET * target_ms * 1000))
         if before is not None:
             estimate.pause_seconds, estimate.not_before = before.pause_seconds, before.not_before
         self._known[digest] = estimate

@@ -232,6 +232,19 @@ def test_what_nobody_notices_leaves_the_word_to_reproducibility(
     assert _duel(make_family, quick, sure, target_ms=0.1)[0] == "quick"
 
 
+def test_a_patient_target_does_not_make_a_slow_variant_as_good_as_a_fast_one(
+    make_variant: MakeVariant, make_family: MakeFamily
+) -> None:
+    """A hundredth of a second is little to one user, but four times the work to the machine."""
+    quick = Measured(make_variant("quick", size_bytes=200), 3_000, MB, golden_ok=True)
+    small = Measured(make_variant("small", size_bytes=100), 12_000, MB, golden_ok=True)
+    name, lost, _ = _duel(make_family, quick, small, target_ms=1000.0)
+    assert name == "quick"
+    assert lost["small"] == "it is not better, and takes 12 ms against 3 ms"
+    close = Measured(make_variant("close", size_bytes=100), 3_400, MB, golden_ok=True)
+    assert _duel(make_family, quick, close, target_ms=1000.0)[0] == "close"
+
+
 def test_among_equals_the_smaller_wins(make_variant: MakeVariant, make_family: MakeFamily) -> None:
     """And among equals in that too, always the same one."""
     large = Measured(make_variant("large", size_bytes=200), 100, MB, golden_ok=True)
