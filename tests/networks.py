@@ -47,6 +47,16 @@ class Network:
             time.sleep(0.02)  # polls a file that another process writes; the deadline decides
         raise AssertionError(f"no new {name} within {READY_SECONDS} s; its log:\n{self.log(name)}")
 
+    def wait_for_loaded(self, family: str) -> None:
+        """Wait until the agent's status file says that the family is loaded: without jobs it changes no more."""
+        path, end = self.state / "agent" / "status.json", time.monotonic() + READY_SECONDS
+        while time.monotonic() < end:
+            status = json.loads(path.read_text())
+            if any(entry["family"] == family and entry["loaded"] for entry in status["families"]):
+                return
+            time.sleep(0.02)  # as above
+        raise AssertionError(f"{family} was not loaded within {READY_SECONDS} s; its log:\n{self.log('agent')}")
+
     def run_jobs(self, receipts: Path, jobs: int, progress: Callable[[], None] = lambda: None) -> Tally:
         """Send so many scans as jobs, each checked by its receipt; `progress` is called after each, from threads."""
         receipts.mkdir()

@@ -13,7 +13,7 @@ import pytest
 from harness.cleanup import clean_stale
 from harness.faults import CLASSES
 from harness.namespaces import PREFIX
-from harness.run import Plan, classes_of, run
+from harness.run import Plan, classes_of, lanes_of, run
 
 SECONDS = {"kill": 8.0, "partition": 7.0, "proxy": 8.0}
 
@@ -38,3 +38,13 @@ def test_faults_lose_double_and_block_nothing(tmp_path: Path, name: str) -> None
     assert len(report.faults) >= 2
     assert report.jobs >= 8
     assert report.succeeded >= 0.9 * report.jobs, report.ended
+
+
+def test_one_disk_breaks_in_one_way_at_a_time() -> None:
+    """Of all classes in one run, those that break the same part are on one lane; each is on exactly one of two."""
+    lanes = lanes_of(list(CLASSES.values()))
+    assert sorted(found.name for lane in lanes for found in lane) == sorted(CLASSES)
+    names = [{found.name for found in lane} for lane in lanes]
+    assert len(names) == 2
+    assert sum({"read-only", "power"} <= lane for lane in names) == 1
+    assert abs(len(names[0]) - len(names[1])) <= 2

@@ -83,6 +83,7 @@ def copy_of_state(network: Network, folder: Path) -> Path:
 
 def test_a_sound_set_up_passes_beside_the_running_agent_and_disturbs_nothing(network: Network) -> None:
     """Every check is ok, the clocks are measured to milliseconds, and neither session nor files nor status change."""
+    network.wait_for_loaded("digits")
     agent = network.state / "agent"
     before = {path.name: path.read_bytes() for path in agent.iterdir()}
     connections = network.log("agent").count("action=link-connected")

