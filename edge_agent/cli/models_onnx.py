@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,8 +141,8 @@ def _measure(path: Path, extents: dict[str, int], machine: Machine, repeats: int
     log.setLevel(logging.CRITICAL)
     done: list[CanaryDone] = []
     for number in range(repeats):
-        print(f"measuring, {number + 1} of {repeats} …", file=sys.stderr)
         fd, digest = _open(path)
+        print(f"measuring, {number + 1} of {repeats} …", file=sys.stderr)
         asked = Canary(digest, fd, thread_counts(machine.threads), extents=extents)
         outcome = CanaryRun(asked, Options(machine.threads, machine.room_bytes), log).run()
         if isinstance(outcome, CanaryFailed):
@@ -171,6 +172,9 @@ def _open(path: Path) -> tuple[int, bytes]:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InputError(f"{path} cannot be read: it is no regular file.", hint="Give an .onnx file.")
     return fd, hashlib.sha256(os.fsencode(path)).digest()  # only a name: the worker gives it back
 
 

@@ -122,6 +122,8 @@ def test_people_get_a_table(verb: str, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["fit", "nowhere.onnx"], 65, "cannot be read"),
         (["canary", "nowhere.onnx"], 65, "cannot be read"),
+        (["fit", "."], 65, "cannot be read"),
+        (["canary", "."], 65, "it is no regular file"),
         (["canary", "nowhere.onnx", "--repeat", "0"], 64, "--repeat 0"),
         (["fit", "x.onnx", "--symbol", "N"], 64, "not a name and a whole number"),
         (["fit", "x.onnx", "--symbol", "N=-1"], 64, "not a name and a whole number"),
