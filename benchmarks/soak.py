@@ -1,8 +1,9 @@
 """An hour of steady work: does any process grow? Memory, file descriptors and threads of each, and their slopes.
 
 `python benchmarks/soak.py --minutes 60`: Mosquitto, a coordinator and three agents with their workers, a few jobs a
-second. Asked for: after the first ten minutes no process gains more than 1 MB an hour, and descriptors and threads are
-constant. The exit status is 1 when that does not hold or a job was lost.
+second. Asked for: after the first ten minutes no process gains more than 1 MB an hour, neither of resident nor of
+anonymous memory, and descriptors and threads are constant. The exit status is 1 when that does not hold or a job was
+lost.
 """
 
 from __future__ import annotations
@@ -48,8 +49,9 @@ class Sample:
 
     Attributes:
         seconds: since the load began.
-        pss: its share of memory in bytes, /proc/PID/smaps_rollup. Other programs that come and go on the machine
-            change it, because pages of Python itself are shared with them.
+        rss: resident memory in bytes, /proc/PID/smaps_rollup, with the files that are mapped.
+        pss: the same with each shared page counted by its part. Not judged: other programs that come and go on the
+            machine change it, because they share the pages of Python itself.
         anonymous: what is its own alone: heap and stacks, in bytes.
         descriptors: without the connections of HTTP clients, which come and go as clients please.
     """
@@ -57,6 +59,7 @@ class Sample:
     name: str
     pid: int
     seconds: float
+    rss: int
     pss: int
     anonymous: int
     descriptors: int
@@ -68,18 +71,19 @@ class Trend:
     """What the samples of one process say after the warm-up.
 
     Attributes:
-        slope: of the share of memory, bytes an hour, by least squares.
-        robust: the same, as the median of the slopes between all pairs of samples (Theil and Sen): one step or one
-            spike does not tilt it.
-        heap_slope: of the anonymous memory, bytes an hour, by least squares.
+        first: resident memory, bytes.
+        last: the same.
+        rss_slope: of the resident memory, bytes an hour, by least squares.
+        pss_slope: of the share of memory.
+        heap_slope: of the anonymous memory.
     """
 
     name: str
     lives: int
     first: int
     last: int
-    slope: float
-    robust: float
+    rss_slope: float
+    pss_slope: float
     heap_slope: float
     descriptors: tuple[int, int]
     threads: tuple[int, int]
@@ -88,7 +92,7 @@ class Trend:
     def flat(self) -> bool:
         """Whether it meets what is asked for."""
         constant = self.descriptors[0] == self.descriptors[1] and self.threads[0] == self.threads[1]
-        return self.lives == 1 and self.slope <= MOST_BYTES_AN_HOUR and constant
+        return self.lives == 1 and max(self.rss_slope, self.heap_slope) <= MOST_BYTES_AN_HOUR and constant
 
 
 def clients_of(port: int) -> set[str]:
@@ -105,11 +109,11 @@ def look(name: str, pid: int, seconds: float, port: int) -> Sample | None:
     with suppress(OSError):
         rollup = dict(line.split(":", 1) for line in (folder / "smaps_rollup").read_text().splitlines() if ":" in line)
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
-        pss, anonymous = (int(rollup[key].split()[0]) * 1024 for key in ("Pss", "Anonymous"))
+        rss, pss, anonymous = (int(rollup[key].split()[0]) * 1024 for key in ("Rss", "Pss", "Anonymous"))
         open_now = [str(path.readlink()) for path in (folder / "fd").iterdir()]
         clients |= clients_of(port)  # those that came meanwhile
         descriptors = sum(1 for target in open_now if target not in clients)
-        return Sample(name, pid, seconds, pss, anonymous, descriptors, int(status["Threads"]))
+        return Sample(name, pid, seconds, rss, pss, anonymous, descriptors, int(status["Threads"]))
     return None
 
 
@@ -124,21 +128,18 @@ def look_at_all(cluster: Cluster, seconds: float) -> list[Sample]:
 def trend(samples: list[Sample]) -> Trend:
     """Judge the samples of one process."""
     hours = [sample.seconds / 3600 for sample in samples]
-    sizes = [sample.pss for sample in samples]
-    slopes = [
-        (sizes[j] - sizes[i]) / (hours[j] - hours[i])
-        for i in range(len(samples))
-        for j in range(i + 1, len(samples))
-        if hours[j] > hours[i]
-    ]
+
+    def slope(sizes: list[int]) -> float:
+        return statistics.linear_regression(hours, sizes).slope if len(samples) > 1 else 0.0
+
     return Trend(
         samples[0].name,
         len({sample.pid for sample in samples}),
-        sizes[0],
-        sizes[-1],
-        statistics.linear_regression(hours, sizes).slope if len(samples) > 1 else 0.0,
-        statistics.median(slopes) if slopes else 0.0,
-        statistics.linear_regression(hours, [s.anonymous for s in samples]).slope if len(samples) > 1 else 0.0,
+        samples[0].rss,
+        samples[-1].rss,
+        slope([sample.rss for sample in samples]),
+        slope([sample.pss for sample in samples]),
+        slope([sample.anonymous for sample in samples]),
         (min(s.descriptors for s in samples), max(s.descriptors for s in samples)),
         (min(s.threads for s in samples), max(s.threads for s in samples)),
     )
@@ -146,13 +147,13 @@ def trend(samples: list[Sample]) -> Trend:
 
 def print_trends(trends: Iterable[Trend]) -> None:
     """Print a row a process."""
-    head = ["process", "PSS first / last MB", "slope MB/h", "median of slopes MB/h", "heap's slope MB/h"]
+    head = ["process", "RSS first / last MB", "RSS's slope MB/h", "heap's slope MB/h", "PSS's slope MB/h"]
     print(f"| {' | '.join([*head, 'descriptors', 'threads', 'flat'])} |\n|{'---|' * 8}")
     for found in trends:
         descriptors = "–".join(str(n) for n in sorted(set(found.descriptors)))
         threads = "–".join(str(n) for n in sorted(set(found.threads)))
         lives = "" if found.lives == 1 else f" ({found.lives} lives)"
-        slopes = " | ".join(f"{slope / 1e6:+.3f}" for slope in (found.slope, found.robust, found.heap_slope))
+        slopes = " | ".join(f"{slope / 1e6:+.3f}" for slope in (found.rss_slope, found.heap_slope, found.pss_slope))
         print(
             f"| {found.name}{lives} | {found.first / 1e6:.2f} / {found.last / 1e6:.2f} | {slopes} | "
             f"{descriptors} | {threads} | {'yes' if found.flat else 'NO'} |"
