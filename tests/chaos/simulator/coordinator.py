@@ -91,12 +91,13 @@ class CoordinatorProcess(Process):
         self.submitted_at: dict[bytes, float] = {}
         self.ended_at: dict[bytes, list[float]] = {}
         """When each end that was written was decided on; more than one only where a power cut took the first."""
+        self.decided_at: dict[bytes, list[float]] = {}
+        """When each end was decided on, those included that were never written because the process ended before."""
         self.attempt_ended_at: dict[tuple[bytes, int], float] = {}
         self.most_jobs = 0
         self.holds: Callable[[bytes, int], bool] = lambda _job_id, _epoch: False
         self.taken_though_held: list[tuple[bytes, int]] = []
         self._catalogue = catalogue
-        self._decided_at: dict[bytes, float] = {}
         self._broker = broker
         self._link: Link = broker.join(self, None)
         self._submitted: dict[bytes, Callable[[Answer], None]] = {}
@@ -199,9 +200,11 @@ class CoordinatorProcess(Process):
         if not self.alive:
             return False
 
+        # Its connection is there from now on, and breaks with the process, also while that hangs.
+        self._waiting.setdefault(job_id, []).append(tell)
+
         def ask() -> None:
-            self._waiting.setdefault(job_id, []).append(tell)
-            if job_id in self.core.leasing.jobs:
+            if job_id in self.core.leasing.jobs or tell not in self._waiting.get(job_id, []):
                 return
             row = self.database.tables.jobs.get(job_id)
             if row is None or row.outcome is not None:
@@ -280,7 +283,7 @@ class CoordinatorProcess(Process):
                         self.taken_though_held.append((record.job_id, record.epoch))
                     self.attempt_ended_at.setdefault((record.job_id, record.epoch), self.world.now)
                 case EndJob(outcome=outcome):
-                    self._decided_at[outcome.job_id] = self.world.now
+                    self.decided_at.setdefault(outcome.job_id, []).append(self.world.now)
                     self.attempt_ended_at.setdefault((outcome.job_id, record.epoch), self.world.now)
         self._commits.append(commit)
         if self._writer is _Writer.IDLE or (self._writer is _Writer.LINGERS and commit.urgent):
@@ -327,7 +330,7 @@ class CoordinatorProcess(Process):
             for record in (record for commit in group for record in commit.records):
                 if isinstance(record, EndJob):
                     job_id = record.outcome.job_id
-                    self.ended_at.setdefault(job_id, []).append(self._decided_at[job_id])
+                    self.ended_at.setdefault(job_id, []).append(self.decided_at[job_id][-1])
         except BrokenRuleError as error:
             self.world.violate(Promise.ENDS_ONCE, f"the database refused a transaction: {error}")
 

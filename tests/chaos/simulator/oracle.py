@@ -240,6 +240,9 @@ def deadlines_hold(simulation: Simulation) -> Found:
             early = due - ended_at[job_id][-1]
             yield Promise.TIME, f"{_name(simulation, job_id)} was ended {early:.1f} s before its deadline"
         slow = sum(fault.step.seconds for fault in simulation.faults if fault.step.kind is Kind.SLOW_DISK)
+        for decided in simulation.coordinator.decided_at[job_id]:
+            if decided < ended_at[job_id][0]:  # it did not go on, but its end was lost with the process
+                due = max(due, simulation.next_end(decided))
         latest = max(simulation.next_up(due), simulation.last_reboot() + row.inserted.submit.deadline_seconds)
         if ended_at[job_id][0] > latest + slow + SLACK_SECONDS:
             late = ended_at[job_id][0] - due

@@ -17,6 +17,8 @@ from simulator.world import World
 
 FATES = frozenset({Kind.LOSE, Kind.REPEAT, Kind.DELAY})
 SETTLE_SECONDS = 1.0
+AWHILE_SECONDS = 0.2
+"""Whoever has so much time does what is due."""
 """Between the last step and the healing of everything."""
 QUIET_SECONDS = 70.0
 """So long everything must stay as it is after it has become quiet: late wills and repeated births come in it."""
@@ -217,12 +219,21 @@ class Simulation:
         return self.coordinator.submitted_at[job_id]
 
     def next_up(self, moment: float) -> float:
-        """Return when the coordinator had a while to do something at this moment or after it."""
+        """Return when the coordinator had a while to do something at this moment or after it, up and not hanging."""
         for started, ended in self.coordinator.ups:
-            if ended is None or ended > max(started, moment) + 0.2:
-                free = max(started, moment)
-                return free + self.coordinator.hung_between(free - 30.0, free + 60.0)
+            free = max(started, moment)
+            end = self.ended_at if ended is None else ended
+            for hung_from, hung_until in self.coordinator.hangs():
+                if started <= hung_from < min(end, free + AWHILE_SECONDS) and hung_until > free:
+                    free = hung_until
+            if end > free + AWHILE_SECONDS:
+                return free
         return self.ended_at
+
+    def next_end(self, moment: float) -> float:
+        """Return when the coordinator's process that was up at this moment ended."""
+        ends = [ended for started, ended in self.coordinator.ups if ended is not None and started <= moment <= ended]
+        return ends[0] if ends else self.ended_at
 
     def last_reboot(self) -> float:
         """Return when the coordinator's machine was last started: it does not know for how long it was off."""

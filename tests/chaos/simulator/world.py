@@ -180,6 +180,10 @@ class Process(ABC):
             self._inbox.popleft()()
         self.ring()
 
+    def hangs(self) -> list[tuple[float, float]]:
+        """Return from and until when it was to hang, in order; a process that ended meanwhile did not hang so long."""
+        return [(at, at + seconds) for at, seconds in self._hangs]
+
     def hung_between(self, start: float, end: float) -> float:
         """Return how many seconds of this span it hung."""
         return sum(max(0.0, min(end, at + seconds) - max(start, at)) for at, seconds in self._hangs)
