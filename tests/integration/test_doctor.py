@@ -81,11 +81,16 @@ def copy_of_state(network: Network, folder: Path) -> Path:
     return state
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_sound_set_up_passes_beside_the_running_agent_and_disturbs_nothing(network: Network) -> None:
     """Every check is ok, the clocks are measured to milliseconds, and neither session nor files nor status change."""
     network.wait_for_loaded("digits")
     agent = network.state / "agent"
-    before = {path.name: path.read_bytes() for path in agent.iterdir()}
+    before = contents(agent)
     connections = network.log("agent").count("action=link-connected")
     report = doctor(*sound(network))
     assert report.ok, report.checks
@@ -96,7 +101,7 @@ def test_a_sound_set_up_passes_beside_the_running_agent_and_disturbs_nothing(net
     facts = report.checks["broker"]["facts"]
     assert (facts["abilities"]["protocol"], facts["abilities"]["retained"]) == ("5", True)
     assert report.checks["state"]["facts"]["in_use"] is True
-    assert {path.name: path.read_bytes() for path in agent.iterdir()} == before
+    assert contents(agent) == before
     assert network.log("agent").count("action=link-connected") == connections
     assert "Agent is gone" not in network.log("coordinator")
 
