@@ -239,6 +239,21 @@ def test_a_model_file_that_was_changed_is_told(network: Network, tmp_path: Path)
     assert report.checks["models"]["code"] == "digest-mismatch"
 
 
+def test_a_kernel_without_landlock_is_told(network: Network) -> None:
+    """What is missing, why, and what follows from it; nothing of it is a failure."""
+    old = (sys.executable, str(Path(__file__).parents[1] / "old_kernel.py"), "444")
+    report = doctor(*sound(network), prefix=old)
+    assert report.ok
+    check = report.checks["containment"]
+    assert check["status"] == "warning"
+    assert "models that did not come with the program are refused" in check["found"]
+    assert "files (this kernel has no Landlock, or it is switched off)" in check["found"]
+    assert set(check["facts"]["missing"]) >= {"files", "tcp", "signals"}
+    assert "lsm=landlock" in check["mend"]
+    allowed = doctor(*sound(network), prefix=old, AGENT_UNCONTAINED_MODELS="allow")
+    assert "models of strangers are run all the same" in allowed.checks["containment"]["found"]
+
+
 def test_a_worker_without_onnxruntime_is_told(network: Network, tmp_path: Path) -> None:
     """As on a machine for which there is no wheel."""
     (tmp_path / "onnxruntime").mkdir()
