@@ -159,6 +159,11 @@ class Coordinator:
         self._variant = offers.statement.offers[0].variant
         return birth
 
+    def wait_for_offers_again(self) -> Birth:
+        """Greet the agent once more, and take what it offers now."""
+        self.hello()
+        return self.wait_for_offers()
+
 
 @contextmanager
 def running_agent(folder: Path, port: int, **settings: str) -> Iterator[Agent]:

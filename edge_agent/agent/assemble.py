@@ -15,11 +15,11 @@ from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.wishes import rules, values
 from edge_agent.folders import make_private
-from edge_agent.inference.installed import installed, runtime_name
+from edge_agent.inference.containment import offered
+from edge_agent.inference.installed import here
 from edge_agent.models import experience_file
 from edge_agent.models.content import Content
 from edge_agent.models.fit import MachineFacts
-from edge_agent.models.obstacles import Here
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.published import known_now, source_of, watch
@@ -62,6 +62,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
         inbox_bytes=settings.limits.inbox_bytes,
     )
     content = Content(settings.models.dir)
+    content.prepare()
     store = Store(content=content)
     summary = summarise(machine, own.labels)
     calibrator = Calibrator(machine, own.state_dir, store, summary.facts)
@@ -98,8 +99,12 @@ def circumstances(settings: Settings, machine: Profile, store: Store) -> Circums
     experience, problem = experience_file.read(settings.agent.state_dir)
     if problem:
         log.warning("What was measured before is lost: %s", problem, extra={"action": "experience"})
+    if lack := offered().lack:
+        allowed = settings.agent.uncontained_models == "allow"
+        what = "run all the same" if allowed else "are refused (agent.uncontained_models)"
+        log.warning("Models of strangers %s: %s", what, lack, extra={"action": "uncontained"})
     return Circumstances(
-        here=Here(runtime_name(), installed(), store.has),
+        here=here(store, uncontained=settings.agent.uncontained_models == "allow"),
         kernel=machine.kernel_release or "",
         conditions=conditions(machine),
         experience=experience,

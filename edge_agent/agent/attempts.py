@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class _Run:
     """What the worker was given; it stays here when its attempt is dropped, until the worker is through with it."""
 
     key: Key
+    variant: bytes
     seconds: float
     until: float
 
@@ -148,7 +150,7 @@ class Attempts:
         held = self._held[self._waiting.popleft()]
         held.stage = Stage.RUNNING
         seconds = max(MIN_RUN_SECONDS, held.job.lease_ms / 1000)
-        self._running[held.token] = _Run(held.key, seconds, now.monotonic + seconds)
+        self._running[held.token] = _Run(held.key, held.job.variant, seconds, now.monotonic + seconds)
         return held
 
     def running(self, token: int) -> Held | None:
@@ -160,6 +162,18 @@ class Attempts:
     def running_tokens(self) -> list[int]:
         """Return the tokens of the runs that the worker holds, in the order in which it does them."""
         return list(self._running)
+
+    def computing(self) -> tuple[bytes, bytes] | None:
+        """Return what the worker computes, dropped or not; None if it has nothing to do.
+
+        Returns:
+            The variant, and what tells its inputs from others: a digest; of a dropped run, the job.
+        """
+        run = next(iter(self._running.values()), None)
+        if run is None:
+            return None
+        held = self._held.get(run.key)
+        return run.variant, run.key[0] if held is None else _digest(held.inputs)
 
     def back_to_waiting(self, tokens: list[int]) -> None:
         """Put runs that never began back at the head of the queue, in their order."""
@@ -207,6 +221,14 @@ class Attempts:
         if (answer := self.unsettled.next_deadline(connected=connected)) is not None:
             due.append(answer)
         return min(due, default=None)
+
+
+def _digest(inputs: tuple[Tensor, ...]) -> bytes:
+    state = hashlib.sha256()
+    for tensor in inputs:
+        state.update(repr(tensor.spec).encode())
+        state.update(tensor.data)
+    return state.digest()
 
 
 def renew_seconds(job: Job) -> float:

@@ -278,6 +278,7 @@ class Core:
     def _on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
         """Report the attempt that was being computed; those behind it never began and run in the next worker."""
         commands: list[Command] = []
+        computing = self.attempts.computing()
         tokens = self.attempts.running_tokens()
         if tokens:
             first = self.attempts.running(tokens[0])
@@ -285,7 +286,7 @@ class Core:
             self.attempts.back_to_waiting(tokens[1:])
             if first is not None:
                 commands += self._delivery.fail(first, event.code, event.message, "agent", now, retry=True)
-        return [*commands, *self._planner.on_worker_died(event, now)]
+        return [*commands, *self._planner.on_worker_died(event, computing, now)]
 
     # -- presence -------------------------------------------------------------------------------------------------
 

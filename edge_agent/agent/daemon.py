@@ -137,6 +137,7 @@ class Agent:
             self._inbox.put,
             threads=options.threads,
             memory_limit_bytes=options.policy.room_bytes(machine.budget_bytes),
+            readable=store.readable,
             log=logging.getLogger("edge_agent.worker"),
         )
         self._canaries = Canaries(self._inbox.put, logging.getLogger("edge_agent.canary"))
@@ -312,7 +313,8 @@ class Agent:
         except EdgeAgentError as error:
             self._inbox.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
         else:
-            self._canaries.start(asked, WorkerOptions(self._options.threads, command.limit_bytes))
+            options = WorkerOptions(self._options.threads, command.limit_bytes, self._store.readable)
+            self._canaries.start(asked, options)
 
     def _load(self, variant: Variant, threads: int) -> None:
         try:
@@ -342,10 +344,12 @@ class Agent:
             self._journal.write(note, system_now().monotonic)
 
     def _status(self) -> dict[str, Any]:
+        contained = self._worker.containment
         return {
             "agent_id": self._presence.agent_id,
             "pid": os.getpid(),
             "worker_pid": self._worker.pid,
+            "containment": contained.document() if contained is not None else None,
             "machine": self._machine.text,
             "session": self._session,
             "catalogue": self._watch.known.state if self._watch is not None else None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from edge_agent.agent.deaths import Deaths
 from edge_agent.agent.estimates import is_usual
 from edge_agent.agent.events import CancelCanary, Command, FetchModels, LoadModel, UnloadModel
 from edge_agent.agent.keeper import Keeper, WorkerState
@@ -38,8 +39,6 @@ from edge_agent.wire.tensors import Tensor
 __all__ = ["Circumstances", "Planner", "WorkerState"]
 
 PROVIDER = "CPUExecutionProvider"
-MAX_MODEL_DEATHS = 3
-"""A variant that ends the worker while it is loaded this often in a row is withdrawn."""
 REVIEW_SECONDS = 900.0
 """How often the set of families is looked at again with the demand of late, and failures with the time that passed."""
 
@@ -75,6 +74,7 @@ class Planner:
         self._isa = isa
         self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes, threads)
         self._keeper = Keeper(threads)
+        self._deaths = Deaths()
         self._measuring = Measuring()
         self._outcomes = Outcomes(self._measuring, self._prospects)
         self._serving = Serving(policy)
@@ -194,38 +194,37 @@ class Planner:
                 self._keeper.answered()
                 for plan in self._plans_of(event.digest):
                     plan.loaded = True
-                    plan.deaths = 0
             case LoadFailed():
                 self._keeper.answered()
                 for plan in self._plans_of(event.digest):
-                    commands += self._withdraw(plan, event.code, event.message, now)
+                    why = f"it can no longer be loaded: {event.message}"
+                    commands += self._withdraw(plan, event.code, why, now)
             case _:
                 return []
         return [*commands, *self._next(now)]
 
-    def on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
-        """Start another one: at once after a long life, later and later after short ones."""
-        asked = self._keeper.asked
+    def on_worker_died(self, event: WorkerDied, computing: tuple[bytes, bytes] | None, now: Now) -> list[Command]:
+        """Start another one; `computing` is the run that it was at, if any: the variant, and a digest of the inputs."""
+        suspect, inputs = computing or (self._keeper.asked, None)
         note = self._keeper.died(event, now)
         if note is None:
             return []
         self._forget_loads()
         blamed: list[Command] = []
-        for plan in [] if asked is None else self._plans_of(asked):
-            plan.deaths += 1  # once says nothing yet
-            if plan.deaths >= MAX_MODEL_DEATHS:
-                blamed += self._withdraw(plan, event.code, event.message, now)
+        if suspect and (why := self._deaths.blame(suspect, inputs, event.message, now)):  # once says nothing yet
+            for plan in self._plans_of(suspect):
+                blamed += self._withdraw(plan, event.code, why, now)
         return [note, *blamed, *self.on_tick(now)]
 
-    def _withdraw(self, plan: Plan, code: str, message: str, now: Now) -> list[Command]:
+    def _withdraw(self, plan: Plan, code: str, why: str, now: Now) -> list[Command]:
         """Serve a variant no longer, but the next best one that was measured, if there is one."""
         if plan.chosen is None or plan.trials is None:
             return []
-        variant, why = plan.chosen.variant, f"it can no longer be loaded: {message}"
+        variant = plan.chosen.variant
         plan.trials.rule_out(variant, why)
         self._serving.leave(plan)
-        plan.deaths, plan.over = 0, False
-        text = f"Withdrew {variant.name} of {plan.family.name}: {message}"
+        plan.over = False
+        text = f"Withdrew {variant.name} of {plan.family.name}: {why}"
         note = Note(logging.ERROR, text, "withdrawn", (("code", code),))
         commands = [note, *self._outcomes.remember_failure(plan, variant, code, why, now), *self._search(now)]
         if plan.over and not plan.measured:

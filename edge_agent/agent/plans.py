@@ -23,7 +23,6 @@ class Plan:
         why: why its variant was chosen, or why the family is not served.
         chosen: what is served; None if the family is not.
         loaded: whether the worker has it.
-        deaths: of the worker in a row, over loading it.
         over: whether the search is.
         reasons: why each variant that is not served is not, once that is known.
     """
@@ -33,7 +32,6 @@ class Plan:
     why: str = ""
     chosen: Measured | None = None
     loaded: bool = False
-    deaths: int = 0
     over: bool = False
     reasons: list[Lost] = field(default_factory=list)
 
@@ -64,7 +62,7 @@ class Plan:
         variant = old.chosen.variant
         kept = self.family.variant(variant.digest) == variant
         if kept and all(lost.variant != variant for lost in self.trials.lost):
-            self.chosen, self.loaded, self.deaths = old.chosen, old.loaded, old.deaths
+            self.chosen, self.loaded = old.chosen, old.loaded
 
     def finish(self) -> Measured | None:
         """End the search; return the best variant, if any, with `why` and the reasons for all others in place."""

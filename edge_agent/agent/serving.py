@@ -76,7 +76,7 @@ class Serving:
             self.estimates.forget(before.variant.digest_bytes)
             if plan.loaded:
                 commands.append(UnloadModel(before.variant.digest_bytes))
-        plan.loaded, plan.deaths = False, 0
+        plan.loaded = False
         best = plan.options(rules)[0].variant
         if best != entry.variant:
             plan.why = f"{best.name} would be better, but does not fit beside the other families"

@@ -132,6 +132,7 @@ def _measure(path: Path, extents: dict[str, int], machine: Machine, repeats: int
     import logging  # noqa: PLC0415 - for this verb alone
 
     from edge_agent.inference.canary_run import CanaryRun  # noqa: PLC0415 - as above
+    from edge_agent.inference.containment import offered  # noqa: PLC0415 - as above
     from edge_agent.inference.events import CanaryFailed  # noqa: PLC0415 - as above
     from edge_agent.inference.launch import Options  # noqa: PLC0415 - as above
     from edge_agent.inference.process import Canary  # noqa: PLC0415 - as above
@@ -139,12 +140,16 @@ def _measure(path: Path, extents: dict[str, int], machine: Machine, repeats: int
 
     log = logging.getLogger("edge_agent.canary")
     log.setLevel(logging.CRITICAL)
+    if lack := offered().lack:
+        print(f"note: {path} is run although {lack}", file=sys.stderr)
+    # The worker gets the file opened, and opens it once more for onnxruntime.
+    options = Options(machine.threads, machine.room_bytes, (str(path.resolve()),))
     done: list[CanaryDone] = []
     for number in range(repeats):
         fd, digest = _open(path)
         print(f"measuring, {number + 1} of {repeats} …", file=sys.stderr)
         asked = Canary(digest, fd, thread_counts(machine.threads), extents=extents)
-        outcome = CanaryRun(asked, Options(machine.threads, machine.room_bytes), log).run()
+        outcome = CanaryRun(asked, options, log).run()
         if isinstance(outcome, CanaryFailed):
             raise _error(outcome, machine)
         done.append(outcome)

@@ -128,12 +128,11 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
     from edge_agent.agent.lookout import conditions  # noqa: PLC0415 - as above
     from edge_agent.agent.wishes import rules  # noqa: PLC0415 - as above
     from edge_agent.folders import make_private  # noqa: PLC0415 - as above
-    from edge_agent.inference.installed import installed, runtime_name  # noqa: PLC0415 - as above
+    from edge_agent.inference.installed import here, runtime_name  # noqa: PLC0415 - as above
     from edge_agent.inference.picking import Limits, Past, pick  # noqa: PLC0415 - as above
     from edge_agent.models import experience_file  # noqa: PLC0415 - as above
     from edge_agent.models.content import Content  # noqa: PLC0415 - as above
     from edge_agent.models.experience import Experience, Place  # noqa: PLC0415 - as above
-    from edge_agent.models.obstacles import Here  # noqa: PLC0415 - as above
     from edge_agent.models.store import Store  # noqa: PLC0415 - as above
     from hardware import profile  # noqa: PLC0415 - as above
 
@@ -159,7 +158,7 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
             machine.facts,
             Limits(machine.room_bytes, machine.threads),
             rules=rules(settings),
-            here=Here(runtime_name(), installed(), store.has),
+            here=here(store, uncontained=settings.agent.uncontained_models == "allow"),
             past=past,
             on_run=on_run,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edge_agent.doctor import files, machine, network
+from edge_agent.doctor import files, machine, network, worker
 from edge_agent.doctor.findings import Check, Finding
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ CHECKS: tuple[Check, ...] = (
     Check("state", "the state directory can be written and has room", files.state),
     Check("spool", "unsettled results on disk can be read", files.spool),
     Check("memory", "there is memory for models", machine.memory),
-    Check("runtime", "onnxruntime starts, with telemetry off", machine.runtime),
+    Check("runtime", "onnxruntime starts, with telemetry off", worker.runtime),
+    Check("containment", "what a model could reach from its worker", worker.containment),
     Check("models", "model files are what the catalogue says", files.models),
     Check("broker", "the broker lets us in", network.broker),
     Check("coordinator", "the coordinator's hello is signed by the pinned key", network.coordinator),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edge_agent.connection import link_options
 from edge_agent.doctor.findings import SkipCheck
 from edge_agent.doctor.visit import Visit, visit
+from edge_agent.doctor.worker import Trial, start
 from edge_agent.errors import EdgeAgentError
 from edge_agent.published import known_now, source_of
 from edge_agent.settings import Effective, Settings
@@ -86,6 +87,11 @@ class Context:
             return PublicKey.from_file(path) if path.exists() else None
         except EdgeAgentError:
             return None
+
+    @cached_property
+    def worker(self) -> Trial:
+        """What came of starting a worker."""
+        return start()
 
     @cached_property
     def visit(self) -> Visit:

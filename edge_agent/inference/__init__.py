@@ -10,7 +10,8 @@
 - `sessions`: an onnxruntime session with its inputs and outputs; tensors in, tensors out.
 - `model_file`: looks through a model file before onnxruntime does.
 - `canary`: a first run on known inputs that measures, and checks what comes out.
-- `limits`: what the process does to itself before it touches a model.
+- `containment`: what the process gives up for good before it touches a model, by `landlock`, `seccomp` (with the tables
+  in `syscalls`) and `limits`.
 
 Only `sessions` imports onnxruntime and numpy; of the modules here, the daemon's side imports none that does.
 """

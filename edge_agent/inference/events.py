@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from edge_agent.inference.containment import NOTHING, Containment
 from edge_agent.wire.tensors import DataType, Tensor
 
 Blame: TypeAlias = Literal["requester", "model", "agent"]
@@ -32,12 +33,13 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStarted:
-    """The worker has imported onnxruntime and waits for commands, `start_ms` after it was asked for."""
+    """The worker has imported onnxruntime, is contained, and waits for commands, `start_ms` after it was asked for."""
 
     pid: int
     runtime: str
     providers: tuple[str, ...]
     start_ms: float
+    containment: Containment = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edge_agent.errors import WorkerError
+from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import (
     CanaryDone,
     CanaryFailed,
@@ -51,6 +53,7 @@ class Worker:
         sink: called with each event on a thread of this handle; it must only enqueue.
         threads: inside an operator.
         memory_limit_bytes: what models and runs may take, above the idle worker's memory; None for no limit.
+        readable: folders and files of models, as `Options` has them.
         log: for the start and end of the process, and at debug level for what it prints.
     """
 
@@ -60,10 +63,11 @@ class Worker:
         *,
         threads: int,
         memory_limit_bytes: int | None,
+        readable: tuple[str, ...] = (),
         log: logging.Logger,
     ) -> None:
         self._sink = sink
-        self._options = Options(threads, memory_limit_bytes)
+        self._options = Options(threads, memory_limit_bytes, readable)
         self._log = log
         self._process: WorkerProcess | None = None
 
@@ -77,6 +81,11 @@ class Worker:
         """Whether the worker takes commands."""
         return self._process is not None and self._process.alive
 
+    @property
+    def containment(self) -> Containment | None:
+        """What holds for the worker; None if there is none, or it has not said so yet."""
+        return self._process.containment if self._process is not None and self._process.alive else None
+
     def start(self, memory_limit_bytes: int | None = None) -> None:
         """Start a worker. `WorkerStarted` follows when it is ready; commands may be given before.
 
@@ -89,7 +98,7 @@ class Worker:
         if self.alive:
             raise WorkerError("The worker is running already.", code="worker-start")
         if memory_limit_bytes is not None:
-            self._options = Options(self._options.threads, memory_limit_bytes)
+            self._options = replace(self._options, memory_limit_bytes=memory_limit_bytes)
         process = WorkerProcess(self._options, self._sink, self._log)
         process.start()
         self._process = process

@@ -28,10 +28,16 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a worker is started; the memory limit counts from what the idle worker has."""
+    """How a worker is started.
+
+    Attributes:
+        memory_limit_bytes: counts from what the idle worker has.
+        readable: folders and files of models, absolute; it can read no others, nor one that comes to be there later.
+    """
 
     threads: int
     memory_limit_bytes: int | None = None
+    readable: tuple[str, ...] = ()
 
 
 def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
@@ -46,6 +52,7 @@ def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
     command += ["--fd", str(fd), "--parent", str(os.getpid()), "--threads", str(options.threads)]
     if options.memory_limit_bytes is not None:
         command += ["--memory-limit-bytes", str(options.memory_limit_bytes)]
+    command += [f"--read={path}" for path in options.readable]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -17,11 +17,17 @@ _KIB = 1024
 
 THREAD_STACK_BYTES = 2 * 1024 * 1024
 """Set aside for the stack of each thread of onnxruntime: all of it counts against a limit, hardly any is touched."""
+MAX_FILES = 64
+"""Descriptors of a worker: it has a handful, and one or two more while it loads a model."""
+SPARE_TASKS = 4096
+"""Threads that may still come to be on this machine before a worker's are refused."""
 MAX_STACKS_BYTES = 256 * 1024 * 1024
 """All stacks together count no more than this beyond the limit of what models may take."""
 _ATTRIBUTES_BYTES = 64
 _threads = 0  # whose stacks are counted
 _base: int | None = None  # the limit without stacks
+_peak: int | None = None  # /proc/self/clear_refs, once it can't be opened any more
+_own: int | None = None
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -107,4 +113,36 @@ def status_bytes(field: str) -> int:
 def reset_peak() -> None:
     """Start VmHWM again from the memory in use now; where that is refused, it stays as it is."""
     with contextlib.suppress(OSError):
+        if _peak is not None:
+            os.write(_peak, b"5")
+            return
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def keep_files() -> None:
+    """Open what this process needs of itself and may not open later."""
+    global _peak, _own  # noqa: PLW0603 - properties of the process
+    with contextlib.suppress(OSError):
+        _peak = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    # A rule for this folder holds for the one that the kernel has now; held open, it stays the same one.
+    _own = os.open(own_folder(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def own_folder() -> str:
+    """Return the folder of this process in /proc."""
+    return f"/proc/{os.getpid()}"
+
+
+def bound() -> None:
+    """Bound what a process that has gone wrong can use up: descriptors, files, threads."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    # This limit is compared with all threads of the user, on whatever program; so it only stops a process that makes
+    # thousands. The number of all threads of the machine stands behind the slash.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        tasks = int(Path("/proc/loadavg").read_bytes().split()[3].partition(b"/")[2]) + SPARE_TASKS
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        most = tasks if hard == resource.RLIM_INFINITY else min(tasks, hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, cast, get_args
 
 from edge_agent.errors import MalformedError
+from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import (
     Blame,
     CanaryDone,
@@ -159,6 +160,22 @@ def extents_of(header: Header) -> dict[str, int]:
             case _:
                 raise MalformedError("An extent in a frame is not a name and a whole number.")
     return extents
+
+
+def containment_of(header: Header) -> Containment:
+    """Return what a worker that is ready says of its containment; it has read nothing foreign yet.
+
+    Raises:
+        MalformedError: it says nothing of the kind.
+    """
+    missing = []
+    for entry in _list(header.get("missing"), "missing"):
+        match entry:
+            case [str(name), str(why)]:
+                missing.append((plain(name), plain(why)))
+            case _:
+                raise MalformedError("What a worker lacks is not a name and a reason.")
+    return Containment(names_of(header, "contained"), tuple(missing))
 
 
 def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) -> list[tuple[Tensor, ...]]:

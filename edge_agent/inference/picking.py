@@ -120,7 +120,7 @@ def pick(  # noqa: PLR0913 each is a fact of its own
         max_runs=MAX_RUNS if limits.max_runs is None else limits.max_runs,
     )
     limit = limits.room_bytes if limits.memory_limit_bytes is None else limits.memory_limit_bytes
-    options = Options(limits.threads, limit)
+    options = Options(limits.threads, limit, store.readable)
     outcomes: dict[str, CanaryDone | CanaryFailed] = {}
     while (variant := _next(trials, everything=limits.max_runs is None)) is not None:
         if on_run is not None:

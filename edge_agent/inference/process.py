@@ -17,6 +17,7 @@ from typing import IO, Literal
 
 from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
 from edge_agent.inference import frames, launch, obituary
+from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import (
     CanaryDone,
     CanaryFailed,
@@ -30,6 +31,7 @@ from edge_agent.inference.events import (
 )
 from edge_agent.inference.messages import (
     Judge,
+    containment_of,
     event_of,
     names_of,
     plain,
@@ -98,6 +100,9 @@ class WorkerProcess:
 
     One thread starts the process, listens to it and reaps it. That thread lives exactly as long as the
     process, as the kernel's parent-death signal asks for.
+
+    Attributes:
+        containment: what holds for the process; None until it has said so.
     """
 
     def __init__(self, options: launch.Options, sink: Callable[[WorkerEvent], None], log: logging.Logger) -> None:
@@ -107,6 +112,7 @@ class WorkerProcess:
         self._lock = threading.Lock()
         # In the order of the commands, which is the order of the answers.
         self._expected: deque[_Expected] = deque()
+        self.containment: Containment | None = None
         self._ready = False
         self._verdict: Verdict | None = None
         self._stopping = False
@@ -290,7 +296,9 @@ class WorkerProcess:
         if header.get("say") == "ready" and not self._ready:
             self._ready = True
             elapsed_ms = (time.perf_counter() - self._asked_at) * 1e3
-            return WorkerStarted(self.pid, text_of(header, "runtime"), names_of(header, "providers"), elapsed_ms)
+            self.containment = containment_of(header)
+            runtime, providers = text_of(header, "runtime"), names_of(header, "providers")
+            return WorkerStarted(self.pid, runtime, providers, elapsed_ms, self.containment)
         with self._lock:
             expected = self._expected[0] if self._expected else None
         event = event_of(frame, expected.judge if expected is not None else None)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from edge_agent.errors import EdgeAgentError, InputError, MalformedError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import canary, frames, limits
+from edge_agent.inference.containment import NOTHING, Containment
 from edge_agent.inference.events import Blame
 from edge_agent.inference.messages import (
     cases_of,
@@ -35,8 +36,9 @@ REUSED_BYTES = 4 * 1024 * 1024
 class Service:
     """Carries out commands and answers them on `connection`, with `threads` inside an operator."""
 
-    def __init__(self, connection: socket.socket, threads: int) -> None:
+    def __init__(self, connection: socket.socket, threads: int, contained: Containment = NOTHING) -> None:
         self._connection = connection
+        self._contained = contained
         self._threads = threads
         self._sessions: dict[bytes, Session] = {}
         self._commands: dict[str, Callable[[frames.Frame], None]] = {
@@ -47,8 +49,10 @@ class Service:
         }
 
     def ready(self) -> None:
-        """Say that commands are welcome."""
-        self._say({"say": "ready", "runtime": runtime_name(), "providers": list(PROVIDERS)})
+        """Say that commands are welcome, and what holds for whoever carries them out."""
+        contained = self._contained
+        answer = {"contained": list(contained.in_force), "missing": [list(entry) for entry in contained.missing]}
+        self._say({"say": "ready", "runtime": runtime_name(), "providers": list(PROVIDERS), **answer})
 
     def serve(self) -> None:
         """Answer commands until the daemon closes the connection.

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_agent.errors import EdgeAgentError, InputError, ResourceError, TooLargeError, WorkerError
+from edge_agent.errors import EdgeAgentError, InputError, ResourceError, StateError, TooLargeError, WorkerError
 from edge_agent.inference import limits, model_file
 from edge_agent.inference.events import Port
 from edge_agent.inference.frames import Buffer
@@ -86,6 +86,7 @@ class Session:
 
     Raises:
         WorkerError: "model-load": the file is no model, or one that cannot be served.
+        StateError: this process is contained, and the file is not among those that it may open.
         ResourceError: there is not enough memory for it.
     """
 
@@ -213,11 +214,19 @@ def open_bytes(data: bytes, threads: int) -> Any:  # noqa: ANN401 - as above
 
 def _open(fd: int, threads: int, library: str | None) -> Any:  # noqa: ANN401 - as above
     options = session_options(threads)
+    path = f"/proc/self/fd/{fd}"
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        raise StateError(
+            "The worker may not open the model's file: it is in no folder that the worker was told of when it started.",
+            hint="Start the agent again; `edge-agent doctor` shows what the worker is contained by.",
+        ) from None
     try:
         if library is not None:
             # Only for models that ask for it: what is not loaded cannot be attacked, and it takes 3 MB.
             options.register_custom_ops_library(library)
-        return ort.InferenceSession(f"/proc/self/fd/{fd}", options, providers=list(PROVIDERS), enable_fallback=0)
+        return ort.InferenceSession(path, options, providers=list(PROVIDERS), enable_fallback=0)
     except MemoryError:
         raise ResourceError("There is not enough memory to load the model.") from None
     except Exception as error:

@@ -1,7 +1,7 @@
 """The worker process: `python -m edge_agent.inference.worker --fd N --parent PID --threads N`.
 
-It first protects itself and the machine, then imports onnxruntime, then serves the socket `N` until the
-daemon closes its end or is gone. It decides nothing, and it is killed rather than asked when it takes too
+It first protects the machine, then imports onnxruntime, then contains itself for good, then serves the socket `N`
+until the daemon closes its end or is gone. It decides nothing, and it is killed rather than asked when it takes too
 long.
 """
 
@@ -14,7 +14,7 @@ import socket
 import sys
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.inference import limits
+from edge_agent.inference import containment, limits
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True, help="the process id of the daemon")
     parser.add_argument("--threads", type=int, required=True, help="threads inside an operator")
     parser.add_argument("--memory-limit-bytes", type=int, help="memory for models, above that of the idle worker")
+    parser.add_argument("--read", action="append", default=[], help="a folder or file of models, to be read")
     options = parser.parse_args(arguments)
 
     limits.ignore_terminal()
@@ -42,8 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     limits.trim()
     if options.memory_limit_bytes is not None:
         limits.limit_memory(options.memory_limit_bytes)
+    contained = containment.enter(options.read)
     with socket.socket(fileno=options.fd) as connection:
-        service = Service(connection, options.threads)
+        service = Service(connection, options.threads, contained)
         try:
             service.ready()
             service.serve()

@@ -49,13 +49,23 @@ class Content:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def folder(self) -> Path:
+        """Where whole files are, and nothing else."""
+        return self.root / "sha256"
+
+    def prepare(self) -> None:
+        """Make the folders, if they can be made: a worker can only be told to read what is there when it starts."""
+        with contextlib.suppress(StateError, ResourceError):
+            self._make_folders()
+
     def path(self, digest: str) -> Path:
         """Return where the file with this digest lies, or would.
 
         Raises:
             ValueError: it is not 64 hexadecimal digits: it could lead out of the folder.
         """
-        return self.root / "sha256" / _checked(digest)[:2] / digest
+        return self.folder / _checked(digest)[:2] / digest
 
     def has(self, digest: str, size_bytes: int | None = None) -> bool:
         """Whether there is a regular file under this digest, of this size; its bytes are not read."""

@@ -6,6 +6,7 @@ importing its Python package, which would import onnx and cost 12 MB more.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -21,8 +22,12 @@ _PACKAGE = "onnxruntime_extensions"
 HINT = "Install the extra `text` on this machine: pip install 'edge-agent[text]'."
 
 
+@functools.cache
 def library() -> str | None:
-    """Return the path of the library, for `SessionOptions.register_custom_ops_library`, or None if it is not there."""
+    """Return the path of the library, for `SessionOptions.register_custom_ops_library`, or None if it is not there.
+
+    It is looked for once: a contained worker could not look for it later.
+    """
     spec = importlib.util.find_spec(_PACKAGE)
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         for path in sorted(Path(folder).glob("_extensions_pydll*.so")):

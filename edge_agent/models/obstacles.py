@@ -24,11 +24,15 @@ class Here:
         runtime: its onnxruntime, for example `onnxruntime 1.32.0`; empty where that is not known yet.
         installed: what may be required beside it; None where that is not known.
         present: says whether a variant's file lies here.
+        uncontained: why models of strangers are not run here; empty where they are.
+        own: digests of the variants that came with the program, and are no strangers'.
     """
 
     runtime: str = ""
     installed: frozenset[str] | None = None
     present: Callable[[Variant], bool] = everything_is_here
+    uncontained: str = ""
+    own: frozenset[str] = frozenset()
 
 
 def obstacle(variant: Variant, family: Family, here: Here) -> str:
@@ -41,6 +45,8 @@ def obstacle(variant: Variant, family: Family, here: Here) -> str:
     types = {port.datatype for port in (*family.inputs, *family.outputs)}
     if "BYTES" in types and any(port.datatype == "BF16" for port in family.outputs):
         return "it mixes strings and bfloat16 outputs, which onnxruntime does not hand out here"
+    if here.uncontained and variant.digest not in here.own:
+        return f"it did not come with the program, and {here.uncontained}; `agent.uncontained_models` can allow it"
     if not here.present(variant):
         return f"its file is not here; `edge-agent models pull {family.name}` fetches it"
     return ""

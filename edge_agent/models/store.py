@@ -40,6 +40,12 @@ class Store:
         self._roots = tuple(roots)
         self._content = content
 
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """The folders that hold models and nothing else, absolute: what a worker has to be able to read."""
+        folders = [*([] if self._content is None else [self._content.folder]), *self._roots]
+        return tuple(os.path.abspath(folder) for folder in folders)  # noqa: PTH100 - links are left to who opens it
+
     def has(self, variant: Variant) -> bool:
         """Whether the files of a variant are here, golden ones included; what is in them is not looked at."""
         files = [(variant.file, variant.digest)]

@@ -150,6 +150,11 @@ class Agent(_Section):
         description="Whether the agent fetches by itself what `agent.families` names and is predicted to fit; it never "
         "removes other files for that.",
     )
+    uncontained_models: Literal["refuse", "allow"] = Field(
+        default="refuse",
+        description="Where this kernel cannot contain the worker (docs/security.md), models that did not come with the "
+        "program are refused; `allow` runs them all the same: a hostile one can then read what the agent can.",
+    )
     values: Annotated[tuple[FamilyValue, ...], Field(max_length=256)] = Field(
         default=(),
         description="What families are worth to you when not all fit: `PATTERN=NUMBER`, the first that fits counts, "

@@ -133,6 +133,51 @@ def test_too_large_a_job_is_answered(tmp_path: Path, port: int) -> None:
         assert coordinator.hear(Result).statement.job == job_id(2)
 
 
+# -- a worker that dies -----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_killed_over_a_variant_three_times_has_it_withdrawn(tmp_path: Path, port: int) -> None:
+    """Each death costs the attempt that it was at and no other; the reason of the withdrawal is in the status."""
+    with running_agent(tmp_path, port) as agent, Coordinator(agent, port) as coordinator:
+        birth = coordinator.wait_for_offers()
+        first = chosen(agent)
+        for number in range(3):
+            agent.wait_until(lambda: serves(agent) == first)
+            os.kill(agent.status["worker_pid"], signal.SIGSTOP)
+            coordinator.job(number, birth)
+            coordinator.hello()  # answered when the job is with the worker
+            coordinator.hear(Birth, lambda b: len(b.held) == 1)
+            os.kill(agent.status["worker_pid"], signal.SIGKILL)
+            failure = coordinator.hear(Failure).statement
+            assert (failure.job, failure.code, failure.retry) == (job_id(number), "worker-died", True)
+            coordinator.settled(number)
+        agent.wait_until(lambda: serves(agent) not in {None, first})
+        (family,) = agent.status["families"]
+        reasons = {lost["variant"]: lost["why"] for lost in family["lost"]}
+        assert "the worker ended over it 3 times within 1 h" in reasons[first]
+        assert "SIGKILL" in reasons[first]
+        assert agent.log.count("action=withdrawn") == 1
+        birth = coordinator.wait_for_offers_again()
+        coordinator.job(7, birth)
+        assert coordinator.hear(Result).statement.job == job_id(7)
+        assert set(agent.status["containment"]) == {"in_force", "missing"}
+
+
+def chosen(agent: Agent) -> str:
+    """Return the variant that serves the only family there is, once it is known."""
+    agent.wait_until(lambda: bool(agent.status["families"]) and agent.status["families"][0]["chosen"] is not None)
+    found: str = agent.status["families"][0]["chosen"]
+    return found
+
+
+def serves(agent: Agent) -> str | None:
+    """Return the variant that a worker serves right now; None if none does."""
+    status = agent.status
+    (family,) = status["families"]
+    up = family["loaded"] and status["worker_pid"] and psutil.pid_exists(status["worker_pid"])
+    return family["chosen"] if up else None
+
+
 # -- the end ----------------------------------------------------------------------------------------------------------
 
 

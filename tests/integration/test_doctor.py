@@ -81,11 +81,16 @@ def copy_of_state(network: Network, folder: Path) -> Path:
     return state
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_a_sound_set_up_passes_beside_the_running_agent_and_disturbs_nothing(network: Network) -> None:
     """Every check is ok, the clocks are measured to milliseconds, and neither session nor files nor status change."""
     network.wait_for_loaded("digits")
     agent = network.state / "agent"
-    before = {path.name: path.read_bytes() for path in agent.iterdir()}
+    before = contents(agent)
     connections = network.log("agent").count("action=link-connected")
     report = doctor(*sound(network))
     assert report.ok, report.checks
@@ -96,7 +101,7 @@ def test_a_sound_set_up_passes_beside_the_running_agent_and_disturbs_nothing(net
     facts = report.checks["broker"]["facts"]
     assert (facts["abilities"]["protocol"], facts["abilities"]["retained"]) == ("5", True)
     assert report.checks["state"]["facts"]["in_use"] is True
-    assert {path.name: path.read_bytes() for path in agent.iterdir()} == before
+    assert contents(agent) == before
     assert network.log("agent").count("action=link-connected") == connections
     assert "Agent is gone" not in network.log("coordinator")
 
@@ -232,6 +237,21 @@ def test_a_model_file_that_was_changed_is_told(network: Network, tmp_path: Path)
     report = doctor(*sound(network), MODELS_DIR=str(tmp_path / "models"))
     assert report.outcome("failed") == ["models"]
     assert report.checks["models"]["code"] == "digest-mismatch"
+
+
+def test_a_kernel_without_landlock_is_told(network: Network) -> None:
+    """What is missing, why, and what follows from it; nothing of it is a failure."""
+    old = (sys.executable, str(Path(__file__).parents[1] / "old_kernel.py"), "444")
+    report = doctor(*sound(network), prefix=old)
+    assert report.ok
+    check = report.checks["containment"]
+    assert check["status"] == "warning"
+    assert "models that did not come with the program are refused" in check["found"]
+    assert "files (this kernel has no Landlock, or it is switched off)" in check["found"]
+    assert set(check["facts"]["missing"]) >= {"files", "tcp", "signals"}
+    assert "lsm=landlock" in check["mend"]
+    allowed = doctor(*sound(network), prefix=old, AGENT_UNCONTAINED_MODELS="allow")
+    assert "models of strangers are run all the same" in allowed.checks["containment"]["found"]
 
 
 def test_a_worker_without_onnxruntime_is_told(network: Network, tmp_path: Path) -> None:

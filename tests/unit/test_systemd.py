@@ -30,6 +30,15 @@ def test_nothing_but_the_missing_installation_is_complained_about() -> None:
     assert [line for line in complaints if "is not executable" not in line] == []
 
 
+def test_the_worker_can_contain_itself_under_the_unit() -> None:
+    """What it calls for that is allowed by name, behind the groups that are taken away."""
+    lines = [line for line in UNIT.read_text().splitlines() if line.startswith("SystemCallFilter=")]
+    last = max(number for number, line in enumerate(lines) if line.startswith("SystemCallFilter=~"))
+    allowed = " ".join(lines[last + 1 :])
+    for call in ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self", "seccomp", "setrlimit"):
+        assert call in allowed, call
+
+
 def test_settings_that_blind_the_program_stay_out() -> None:
     """ProcSubset=pid hides /proc/cpuinfo and /proc/meminfo; without AF_NETLINK psutil lists no interfaces."""
     settings = [line for line in UNIT.read_text().splitlines() if not line.startswith("#")]

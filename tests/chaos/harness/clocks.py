@@ -68,5 +68,5 @@ class Clock:
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",  # its name before 0.9.10
             "NO_FAKE_STAT": "1",
-            "PYTHONPATH": str(_SITE),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(_SITE), os.environ.get("PYTHONPATH")))),
         }

@@ -129,6 +129,8 @@ class AgentProcess(Process):
         self.stops: list[tuple[float, float, bool]] = []
         """(asked at, ended at, whether the broker was there at the end)"""
         self.silent_stops = 0
+        self.withdrew = False
+        """Whether it offers its only variant no longer, because the worker ended over it too often."""
         self._broker = broker
         self._script = script
         self._catalogue = catalogue
@@ -157,6 +159,7 @@ class AgentProcess(Process):
         self.alive = True
         self.incarnation += 1
         self.core = self._new_core()
+        self.withdrew = False
         self._stop_asked = None
         self.give(SpoolLoaded(tuple(Spooled(job, epoch, kept, 1.0) for (job, epoch), kept in self.spool.items())))
         self.give(PlanRequested())
@@ -263,6 +266,7 @@ class AgentProcess(Process):
                         self._broker.publish(self.number, command.topic, command.payload, retain=command.retain)
                 case Note():
                     self.world.counts[f"note {command.action}"] += 1
+                    self.withdrew |= command.action == "withdrawn"
                     self.world.say(f"{self}: {command.sentence} {dict(command.fields)}")
                 case StartWorker():
                     self._pids += 1

@@ -207,7 +207,7 @@ def everybody_is_back(simulation: Simulation) -> Found:
             yield Promise.CLEAN_STOP, f"{process} is not there"
     for agent in simulation.agents:
         known = simulation.coordinator.core.registry.agents.get(agent.id)
-        if known is None or known.presence is not Presence.ONLINE or not known.offers:
+        if known is None or known.presence is not Presence.ONLINE or (not known.offers and not agent.withdrew):
             presence = known.presence if known else "unknown"
             yield Promise.BROKER, f"{agent} is up and connected, but the coordinator has it as {presence}"
     rows = simulation.coordinator.database.tables.jobs
@@ -221,6 +221,7 @@ def everybody_is_back(simulation: Simulation) -> Found:
             may_be = may_be or number_in(submit.inputs) in {simulation.script.poison, simulation.script.bad}
             may_be = may_be or (row.outcome.error.code == "poison" and _workers_failed(simulation) >= POISON_AGENTS)
             may_be = may_be or _clock_jumped_over_a_reboot(simulation)
+            may_be = may_be or all(agent.withdrew for agent in simulation.agents)
             if left > LIVENESS_SECONDS and not may_be:
                 error = row.outcome.error
                 yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} could have succeeded, but: {error.message}"

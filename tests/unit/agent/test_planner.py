@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fakes import BUDGET_BYTES, RUNTIME, ManualClock, actions, canary_done, digits, of_type, scan, two_families
 
+from edge_agent.agent.deaths import MAX_DEATHS, WITHIN_SECONDS
 from edge_agent.agent.events import (
     CancelCanary,
     Command,
@@ -21,7 +22,7 @@ from edge_agent.agent.events import (
 )
 from edge_agent.agent.keeper import PATIENCE_SECONDS, RESTART_MAX_SECONDS, STABLE_SECONDS
 from edge_agent.agent.measuring import MAX_WAIT_SECONDS, QUIET_SECONDS
-from edge_agent.agent.planner import MAX_MODEL_DEATHS, REVIEW_SECONDS, Circumstances, Planner, WorkerState
+from edge_agent.agent.planner import REVIEW_SECONDS, Circumstances, Planner, WorkerState
 from edge_agent.agent.policy import Policy
 from edge_agent.inference.events import CanaryFailed, LoadFailed, ModelLoaded, WorkerDied, WorkerEvent, WorkerStarted
 from edge_agent.models.catalogue import Catalogue, builtin
@@ -71,11 +72,22 @@ class Bench:
 
     def died(self, code: Any = "worker-died") -> list[Command]:  # noqa: ANN401 a literal
         """Let the worker die."""
-        return self.planner.on_worker_died(WorkerDied(self.pid, code, "It was killed.", ()), self.clock.now)
+        return self.died_over(None, code)
 
-    def died_and_back(self) -> list[Command]:
+    def died_over(
+        self,
+        variant: bytes | None,
+        code: Any = "worker-died",  # noqa: ANN401 as above
+        inputs: bytes | None = None,
+    ) -> list[Command]:
+        """Let the worker die while it runs a variant, each time on other inputs if it is not said on which."""
+        died = WorkerDied(self.pid, code, "It was killed.", ())
+        computing = None if variant is None else (variant, inputs or str(self.pid).encode())
+        return self.planner.on_worker_died(died, computing, self.clock.now)
+
+    def died_and_back(self, variant: bytes | None = None, inputs: bytes | None = None) -> list[Command]:
         """Let the worker die, and the next one be ready as soon as it may be."""
-        commands = self.died()
+        commands = self.died_over(variant, inputs=inputs)
         if not of_type(commands, StartWorker):
             commands += self.wait()
         assert len(of_type(commands, StartWorker)) == 1
@@ -235,8 +247,9 @@ def test_what_the_owner_does_not_allow_is_not_even_measured() -> None:
     [
         (Here(runtime="onnxruntime 1.2.0"), "needs onnxruntime 1.27, and here is onnxruntime 1.2.0"),
         (Here(present=lambda variant: variant.name == "nothing"), "`edge-agent models pull digits` fetches"),
+        (Here(uncontained="a worker cannot be contained here: files (no Landlock)"), "files (no Landlock)"),
     ],
-    ids=["an old runtime", "no files"],
+    ids=["an old runtime", "no files", "a stranger's, and no Landlock"],
 )
 def test_a_variant_that_cannot_run_here_is_left_out_without_a_canary_run(here: Here, words: str) -> None:
     """What is known beforehand costs nothing."""
@@ -244,6 +257,13 @@ def test_a_variant_that_cannot_run_here_is_left_out_without_a_canary_run(here: H
     assert of_type(bench.begin(), RunCanary) == []
     assert all(words in reason for reason in bench.lost.values())
     assert bench.offered == []
+
+
+def test_what_came_with_the_program_is_served_where_strangers_models_are_not() -> None:
+    """Whoever trusts the program trusts what is in it."""
+    own = frozenset(variant.digest for variant in FAMILY.variants)
+    bench = Bench(circumstances=Circumstances(here=Here(uncontained="it has no Landlock", own=own))).serving()
+    assert len(bench.offered) == 1
 
 
 def test_an_answer_that_was_not_asked_for_changes_nothing(bench: Bench) -> None:
@@ -579,25 +599,70 @@ def test_a_variant_that_ends_the_worker_while_it_is_loaded_is_withdrawn(bench: B
     bench.measure(bench.begin())
     commands = bench.started()
     (first,) = bench.offered
-    for _ in range(MAX_MODEL_DEATHS):
+    for _ in range(MAX_DEATHS):
         assert of_type(commands, LoadModel)[0].variant.name == first
         commands = bench.died_and_back()
     (load,) = of_type(commands, LoadModel)
     assert load.variant.name != first
     assert bench.offered == [load.variant.name]
-    assert "can no longer be loaded" in bench.lost[first]
+    assert "ended over it 3 times within 1 h" in bench.lost[first]
 
 
-def test_deaths_with_successful_loads_between_them_do_not_add_up() -> None:
-    """A worker that is killed now and then for years does not cost a family its place."""
-    bench = Bench().serving()
-    for _ in range(3 * MAX_MODEL_DEATHS):
-        commands = bench.died_and_back()
-        (load,) = of_type(commands, LoadModel)
-        commands = bench.died_and_back()
-        (load,) = of_type(commands, LoadModel)
-        bench.tell(ModelLoaded(load.variant.digest_bytes, 5.0, (), (), 1))
+def test_a_variant_that_ends_the_worker_while_it_runs_is_withdrawn(bench: Bench) -> None:
+    """Although it can be loaded each time. The reason is remembered, and the next best takes its place."""
+    bench.serving()
+    (first,) = bench.offered
+    digest = FAMILY.variant(bench.planner.plans[0].chosen.variant.digest).digest_bytes  # type: ignore[union-attr]
+    for _ in range(MAX_DEATHS - 1):
+        bench.clock.advance(STABLE_SECONDS)
+        bench.loaded(bench.died_and_back(digest))
+        assert bench.offered == [first]
+    bench.clock.advance(STABLE_SECONDS)
+    commands = bench.died_and_back(digest)
+    assert "withdrawn" in actions(commands)
+    assert bench.planner.offered(digest) is None
+    (saved,) = of_type(commands, SaveExperience)
+    assert "ended over it 3 times" in saved.document
+    assert "It was killed." in bench.lost[first]
+    bench.loaded(commands)
     assert len(bench.offered) == 1
+
+
+def test_every_variant_that_ends_the_worker_is_withdrawn_in_its_turn(bench: Bench) -> None:
+    """Until nothing is offered, with the reason; after a while it is tried again."""
+    bench.serving()
+    deaths = 0
+    while (chosen := bench.planner.plans[0].chosen) is not None:
+        commands = bench.died_over(chosen.variant.digest_bytes)
+        deaths += 1
+        if bench.planner.plans[0].chosen is not None:
+            commands += [] if of_type(commands, StartWorker) else bench.wait()
+            bench.loaded(bench.measure([*commands, *bench.started()]))
+    assert deaths == MAX_DEATHS * len(FAMILY.variants)
+    assert bench.offered == []
+    assert "ended over it 3 times" in bench.planner.plans[0].why
+
+
+def test_inputs_that_end_workers_do_not_cost_an_honest_variant_its_place() -> None:
+    """The same poison again and again is no proof against the model; two kinds of it are not, either."""
+    bench = Bench().serving()
+    digest = bench.planner.offers()[0].variant
+    for number in range(6):
+        bench.loaded(bench.died_and_back(digest, b"poison" if number % 2 else b"another"))
+    assert [offer.variant for offer in bench.planner.offers()] == [digest]
+    bench.died_over(digest, inputs=b"a third")
+    assert digest not in [offer.variant for offer in bench.planner.offers()]
+
+
+def test_deaths_far_apart_do_not_add_up() -> None:
+    """A worker that is killed now and then for years does not cost a family its place; nor when it does nothing."""
+    bench = Bench().serving()
+    digest = bench.planner.offers()[0].variant
+    for _ in range(3 * MAX_DEATHS):
+        bench.clock.advance(WITHIN_SECONDS / (MAX_DEATHS - 1) + 1)
+        bench.loaded(bench.died_and_back(digest))
+        bench.loaded(bench.died_and_back())
+    assert [offer.variant for offer in bench.planner.offers()] == [digest]
 
 
 def test_a_model_that_can_no_longer_be_loaded_is_withdrawn_at_once() -> None:

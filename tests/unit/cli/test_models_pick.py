@@ -10,7 +10,9 @@ import onnx_models
 import pytest
 
 from edge_agent.cli import main
-from edge_agent.models.catalogue import BUILTIN_DIR, builtin
+from edge_agent.inference import containment, installed
+from edge_agent.inference.containment import Containment
+from edge_agent.models.catalogue import BUILTIN_DIR, Catalogue, builtin
 from edge_agent.models.experience_file import FILE_NAME
 
 FAMILY = builtin().family("digits")
@@ -79,6 +81,23 @@ def test_pick_says_when_nothing_can_be_served(
     out = capsys.readouterr().out
     assert "none     " in out
     assert "0 MB" in out
+
+
+def test_models_of_strangers_are_refused_where_a_worker_cannot_be_contained(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of them is run, the reason stands beside each variant, and the owner can decide otherwise."""
+    lacking = Containment(missing=(("files", "this kernel has no Landlock"),))
+    monkeypatch.setattr(containment, "offered", lambda: lacking)
+    assert main(["models", "pick", "digits", "--json"]) == 0  # they came with the program
+    capsys.readouterr()
+    monkeypatch.setattr(installed, "builtin", lambda: Catalogue(version=1, families=()))
+    assert main(["models", "pick", "digits", "--again", "--explain"]) == 75
+    out = capsys.readouterr().out
+    assert out.count("files (this kernel has no Landlock); `agent.uncontained_models` can allow it") == 3
+    assert "0 canary runs" in out
+    monkeypatch.setenv("EDGE_AGENT_AGENT_UNCONTAINED_MODELS", "allow")
+    assert main(["models", "pick", "digits"]) == 0
 
 
 def test_an_unknown_family_cannot_be_picked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 
 from edge_agent.errors import WorkerError
 from edge_agent.inference import model_file
+from edge_agent.models import custom_ops
 from edge_agent.models.catalogue import BUILTIN_DIR, builtin
 
 
@@ -166,18 +168,9 @@ def test_graphs_nested_without_end_are_refused() -> None:
     content = b""
     for _ in range(3_000):  # graph.node.attribute.g, from the inside out
         for key in (b"\x32", b"\x2a", b"\x0a"):
-            content = key + varint(len(content)) + content
+            content = key + onnx_models.varint(len(content)) + content
     with pytest.raises(WorkerError, match="deeper than"):
-        check(b"\x3a" + varint(len(content)) + content)
-
-
-def varint(number: int) -> bytes:
-    """Return a number as protobuf writes it."""
-    data = b""
-    while number > 0x7F:
-        data += bytes((number & 0x7F | 0x80,))
-        number >>= 7
-    return data + bytes((number,))
+        check(b"\x3a" + onnx_models.varint(len(content)) + content)
 
 
 def test_too_many_nodes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +236,63 @@ def test_too_many_or_too_long_domains_are_refused(domains: list[str]) -> None:
     model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in domains)
     with pytest.raises(WorkerError, match="sets of operators"):
         check(model.SerializeToString())
+
+
+# -- what tensors claim, and what operators ask for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("packed", [False, True], ids=["one by one", "packed"])
+@given(dims=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=6))
+def test_tensors_that_claim_more_than_the_file_holds_are_refused(
+    dims: list[int],
+    *,
+    packed: bool,
+    sparse: bool,
+) -> None:
+    """Whatever the dimensions, in both forms that protobuf allows; an empty tensor claims nothing."""
+    content = onnx_models.claiming([] if packed else dims, sparse=sparse)
+    if packed:
+        content = with_packed_dims(content, dims, sparse=sparse)
+    count = math.prod(dims)
+    if count > (model_file.MAX_DENSE_ELEMENTS if sparse else 10_000):
+        with pytest.raises(WorkerError, match="claims far more elements"):
+            check(content)
+    elif sparse or count <= 4 * model_file.MAX_ELEMENTS_A_BYTE:
+        check(content)
+
+
+def with_packed_dims(content: bytes, dims: list[int], *, sparse: bool) -> bytes:
+    """Return a model with the dimensions of its weight added as one packed field."""
+    model = onnx.ModelProto.FromString(content)
+    numbers = b"".join(onnx_models.varint(number) for number in dims)
+    if sparse:
+        field, holder = b"\x1a", b"\x7a"
+        tensor = model.graph.sparse_initializer[0].SerializeToString()
+        model.graph.ClearField("sparse_initializer")
+    else:
+        field, holder = b"\x0a", b"\x2a"
+        tensor = model.graph.initializer[0].SerializeToString()
+        model.graph.ClearField("initializer")
+    tensor += field + onnx_models.varint(len(numbers)) + numbers
+    graph = model.graph.SerializeToString() + holder + onnx_models.varint(len(tensor)) + tensor
+    model.ClearField("graph")
+    return model.SerializeToString() + b"\x3a" + onnx_models.varint(len(graph)) + graph
+
+
+def test_operators_of_functions_in_the_file_are_its_own() -> None:
+    """A domain that the model's own functions define needs nothing that is installed."""
+    model = base()
+    node = helper.make_node("Identity", ["a"], ["b"])
+    model.functions.append(helper.make_function("mine", "f", ["a"], ["b"], [node], [helper.make_opsetid("", 21)]))
+    model.graph.node.append(helper.make_node("f", ["x"], ["y"], domain="mine"))
+    check(model.SerializeToString())
+    model.graph.node.append(helper.make_node("f", ["x"], ["y"], domain="theirs"))
+    with pytest.raises(WorkerError, match="needs operators of 'theirs'"):
+        check(model.SerializeToString())
+
+
+@pytest.mark.parametrize("domain", sorted(custom_ops.BUILT_IN_DOMAINS | custom_ops.DOMAINS))
+def test_operators_that_are_here_pass(domain: str) -> None:
+    """Those of onnxruntime, and those of the extensions, whose absence another message tells."""
+    check(onnx_models.foreign(domain))

@@ -281,21 +281,11 @@ def test_dynamic_sizes_may_change_from_run_to_run() -> None:
         assert run(session, [floats("in0", *range(count))])[0].spec.shape == (count,)
 
 
-def _upper_case() -> bytes:
-    """Return a model with an operator of onnxruntime-extensions."""
-    node = helper.make_node("StringUpper", ["in0"], ["out0"], domain="ai.onnx.contrib")
-    model = onnx_models.model(
-        [node], [onnx_models.value("in0", "BYTES", ("n",))], [onnx_models.value("out0", "BYTES", ("n",))]
-    )
-    model.opset_import.append(helper.make_opsetid("ai.onnx.contrib", 1))
-    return model.SerializeToString()
-
-
 def test_a_model_that_asks_for_the_extensions_gets_them() -> None:
     """Its opset imports say so; the operator works on text."""
     needs.module("onnxruntime_extensions")
     text = tensor("in0", "BYTES", (2,), pack_strings([b"abc", b"x y"]))
-    (answer,) = run(opened(_upper_case()), [text])
+    (answer,) = run(opened(onnx_models.upper_case()), [text])
     assert answer.data == pack_strings([b"ABC", b"X Y"])
 
 
@@ -305,7 +295,7 @@ def test_the_extensions_are_loaded_for_nobody_else(monkeypatch: pytest.MonkeyPat
     content = onnx_models.identity("FP32", shape=("unused", 3))
     assert opened(content).inputs[0].shape == ("unused", 3)
     # Nor does one that uses the operator without saying so.
-    model = onnx.load_from_string(_upper_case())
+    model = onnx.load_from_string(onnx_models.upper_case())
     del model.opset_import[1:]
     assert refused(model.SerializeToString()).error_code == "model-load"
 
@@ -313,7 +303,7 @@ def test_the_extensions_are_loaded_for_nobody_else(monkeypatch: pytest.MonkeyPat
 def test_without_the_extensions_the_hint_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variant that cannot run here fails alone, and tells why."""
     monkeypatch.setattr(custom_ops, "library", lambda: None)
-    model = onnx.load_from_string(_upper_case())
+    model = onnx.load_from_string(onnx_models.upper_case())
     model.doc_string = "not loaded before"
     error = refused(model.SerializeToString())
     assert error.error_code == "model-load"
