@@ -11,6 +11,7 @@ from edge_agent.coordinator.gateway.answers import Problem, problem_answer, prob
 from edge_agent.coordinator.gateway.inference import add_inference_routes, add_repository_routes
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
+from edge_agent.coordinator.gateway.openai import add_openai_routes, openai_answer
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError
 
@@ -31,9 +32,12 @@ def make_app(
     # The generated documentation pages load scripts from elsewhere: nothing here phones home.
     app = FastAPI(title="edge-agent coordinator", version=__version__, docs_url=None, redoc_url=None)
 
+    def tell(request: Request, problem: Problem) -> Response:
+        return (openai_answer if request.url.path.startswith("/v1/") else problem_answer)(problem)
+
     @app.exception_handler(EdgeAgentError)
-    async def _on_error(_: Request, error: EdgeAgentError) -> Response:
-        return problem_answer(problem_of(error))
+    async def _on_error(request: Request, error: EdgeAgentError) -> Response:
+        return tell(request, problem_of(error))
 
     @app.exception_handler(HTTPException)
     async def _on_no_route(request: Request, error: HTTPException) -> Response:
@@ -45,11 +49,12 @@ def make_app(
             hint="See /openapi.json for what there is.",
             headers=dict(error.headers or {}),
         )
-        return problem_answer(problem)
+        return tell(request, problem)
 
     intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
     add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
     add_repository_routes(app, service, intake)
+    add_openai_routes(app, service, intake, wait_seconds=wait_seconds)
     add_job_routes(app, service, intake)
     add_overview_routes(app, service)
     return app
