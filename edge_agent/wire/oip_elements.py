@@ -100,12 +100,15 @@ def _pack_floats(datatype: DataType, data: list[Any]) -> bytes | None:
         packed = struct.pack(f"<{len(data)}e", *map(float, data))  # overflows, but lets infinity pass
         return packed if all(map(math.isfinite, data)) else None
     numbers = array(_ARRAY_CODES[datatype], data)
-    return _little(numbers) if _all_finite(numbers) else None
+    packed = _little(numbers)
+    return packed if _all_finite(packed, numbers) else None
 
 
-def _all_finite(numbers: array[Any]) -> bool:
-    # A sum is not finite if a summand is not. The reverse is not true of FP64, so that is looked at closely.
-    return math.isfinite(sum(numbers)) or all(map(math.isfinite, numbers))
+def _all_finite(packed: bytes, numbers: array[Any]) -> bool:
+    # NaN and infinity begin with the bits of 0x7f or 0xff; so do numbers above 1e38, and then all are looked at. To
+    # find a byte takes a tenth of the time that it takes to add numbers up.
+    first = packed[numbers.itemsize - 1 :: numbers.itemsize]
+    return not (b"\x7f" in first or b"\xff" in first) or all(map(math.isfinite, numbers))
 
 
 def _numbers(code: str, data: list[Any]) -> bytes:
@@ -152,7 +155,7 @@ def unpack(spec: TensorSpec, data: bytes) -> list[Any]:
             if sys.byteorder == "big":  # pragma: no cover - as above
                 numbers.byteswap()
             values = numbers.tolist()
-            finite = spec.datatype not in _FLOATS or _all_finite(numbers)
+            finite = spec.datatype not in _FLOATS or _all_finite(data, numbers)
     if not finite:
         raise InputError(
             f"{where} holds NaN or infinity, for which JSON has no form.",
