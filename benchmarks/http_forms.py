@@ -2,20 +2,24 @@
 
 The model averages each colour, so that nearly all of the time is the way: HTTP, its form, the coordinator, Mosquitto,
 the agent, the worker and back. The same session called in this process is taken off. Reading the form is timed, too.
-`python benchmarks/http_forms.py [--jobs N]`
+Then eight clients at once ask for scans of digits: in JSON over bare connections, and with `tritonclient`, if it is
+installed, in binary form. `python benchmarks/http_forms.py [--jobs N]`
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.parse
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -30,6 +34,8 @@ from brokers import mosquitto
 from networks import clean_environment, running_network
 from onnx import TensorProto, helper
 
+from edge_agent.local.demo import input_of
+from edge_agent.models.scans import load_scans
 from edge_agent.wire.oip_binary import LENGTH_HEADER
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_body
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -37,6 +43,7 @@ from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 FAMILY = "mean-colour"
 SHAPE = (1, 3, 224, 224)
 WARM_UP = 10
+CLIENTS = 8
 READY_SECONDS = 180.0
 
 
@@ -106,6 +113,63 @@ def bare_ms(model: Path, array: np.ndarray) -> float:
     return statistics.median(times)
 
 
+def crowd(name: str, connect: Callable[[], Callable[[], None]], jobs: int) -> None:
+    """Let eight clients ask at once, each over a connection of its own, and print what they got."""
+    times: list[float] = []
+    ready = threading.Barrier(CLIENTS + 1)
+
+    def ask() -> None:
+        call = connect()
+        for _ in range(WARM_UP):
+            call()
+        ready.wait()
+        for _ in range(jobs):
+            started = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - started) * 1000)
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    per_second = len(times) / (time.perf_counter() - started)
+    p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+    print(f"{CLIENTS} clients, digits, {name:20} {per_second:7.1f} jobs/s   p50 {p50:7.2f} ms  p99 {p99:7.2f} ms")
+
+
+def bare_client(base_url: str) -> Callable[[], None]:
+    """Return a call in JSON over a connection of its own."""
+    address = urllib.parse.urlsplit(base_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    body, _ = body_of({}, "inputs", [input_of(load_scans()[0])], OutputForm())
+
+    def call() -> None:
+        connection.request("POST", "/v2/models/digits/infer", body)
+        response = connection.getresponse()
+        answer = response.read()
+        assert response.status == 200, answer
+
+    return call
+
+
+def triton_client(base_url: str) -> Callable[[], None]:
+    """Return a call in binary form with tritonclient."""
+    import tritonclient.http as triton  # noqa: PLC0415 - not everybody has it
+
+    client = triton.InferenceServerClient(base_url.removeprefix("http://"))
+    tensor = input_of(load_scans()[0])
+    image = triton.InferInput("image", list(tensor.spec.shape), "FP32")
+    image.set_data_from_numpy(np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape))
+
+    def call() -> None:
+        client.infer("digits", [image])
+
+    return call
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,6 +205,9 @@ def main() -> None:
                 f"{name:7} {len(body):9,} bytes   whole way p50 {p50:7.2f} ms  p99 {p99:7.2f} ms   "
                 f"added p50 {p50 - floor:7.2f} ms   of that, reading {read:6.2f} ms"
             )
+        crowd("JSON", lambda: bare_client(base_url), args.jobs)
+        if importlib.util.find_spec("tritonclient") is not None:
+            crowd("tritonclient, binary", lambda: triton_client(base_url), args.jobs)
 
 
 if __name__ == "__main__":

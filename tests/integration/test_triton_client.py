@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ module("tritonclient.http")
 
 import ml_dtypes  # noqa: E402 - the client's own dependency
 import tritonclient.http as triton  # noqa: E402 - skipped where it cannot be imported
+import tritonclient.http.aio as triton_aio  # noqa: E402 - as above
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
 NUMBERS = {
@@ -195,6 +197,28 @@ def test_compression(
         response_compression_algorithm=response_coding,
     )
     np.testing.assert_array_equal(result.as_numpy("y"), array)
+
+
+def test_the_asyncio_client_accepts_packed_answers_without_being_asked(service: FakeService) -> None:
+    """It says so in each request, but unpacks answers to inference only: nothing else is packed."""
+    service.serve(echo(DataType.INT32), echoed)
+    array = np.arange(5000, dtype=np.int32)
+    given = triton.InferInput("x", [5000], "INT32")
+    given.set_data_from_numpy(array)
+
+    async def script(address: str) -> None:
+        async with triton_aio.InferenceServerClient(address) as client:
+            asked = [client.infer("echo-int32", [given]) for _ in range(4)]
+            for result in await asyncio.gather(*asked):
+                np.testing.assert_array_equal(result.as_numpy("y"), array)
+            many = digits().model_copy(update={"variants": digits().variants * 40})
+            service.catalogue = service.catalogue.model_copy(update={"families": (many,)})
+            assert len(await client.get_model_repository_index()) == 40 * len(digits().variants)
+            with pytest.raises(InferenceServerException, match="no family"):
+                await client.infer("none", [given])
+
+    with served(service, max_request_bytes=1024 * 1024) as base_url:
+        asyncio.run(script(base_url.removeprefix("http://")))
 
 
 def test_errors_are_the_clients_own(client: Any, service: FakeService) -> None:  # noqa: ANN401 tritonclient has no types
