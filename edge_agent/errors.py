@@ -40,6 +40,7 @@ class UsageError(EdgeAgentError):
     """The command or call cannot be carried out as it was given."""
 
     code = "usage"
+    codes = ("not-supported",)
     exit_status = 64
     default_hint = "Run the command with --help to see an example."
 
@@ -72,7 +73,7 @@ class InputError(EdgeAgentError):
     """A client's input does not fit the model, or a file cannot be read as what it should be."""
 
     code = "bad-input"
-    codes = ("idempotency-conflict",)
+    codes = ("idempotency-conflict", "unsupported-encoding")
     exit_status = 65
     default_hint = "Compare the input with what `edge-agent models FAMILY` shows."
 

@@ -88,7 +88,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.app import make_app  # noqa: PLC0415 as above
-    from edge_agent.coordinator.gateway.server import listen, serve  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.server import connections_of, listen, serve  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
     from edge_agent.published import known_now, source_of, watch  # noqa: PLC0415 as above
@@ -118,6 +118,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         retention_seconds=own.retention_hours * 3600,
     )
     listener = listen(*parse_host_port(own.http))
+    connection = connections_of(own.max_connections)
     source = source_of(settings, own.state_dir)
     known = known_now(source)
     watching = watch(source, known, logging.getLogger("edge_agent.coordinator"))
@@ -146,7 +147,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
 
         if watching is not None:
             watching.start(adopt)
-        return asyncio.ensure_future(serve(app, listener, stop, on_ready))
+        return asyncio.ensure_future(serve(app, listener, stop, on_ready, connection))
 
     try:
         asyncio.run(coordinator.run(serve_http))

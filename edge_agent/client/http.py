@@ -28,7 +28,7 @@ from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.oip_json import tensor_from_json, tensor_to_json
 from edge_agent.wire.tensors import Tensor
 
-RETRY_STATUSES = frozenset({429, 502, 503, 504})
+RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 RETRY_FIRST_SECONDS = 0.05
 RETRY_MAX_SECONDS = 2.0
 CALL_SECONDS = 90.0
@@ -335,16 +335,20 @@ def _error_of(response: httpx.Response) -> EdgeAgentError:
     text = str(details.get("error") or f"the coordinator answered {response.status_code}")[:1000]
     hint = details.get("hint")
     code = details.get("code")
-    if code in JobFailedError.codes:
-        return JobFailedError(text, hint=hint, code=code)
+    made: EdgeAgentError
     match response.status_code, code:
+        case (_, code) if code in JobFailedError.codes:
+            made = JobFailedError(text, hint=hint, code=code)
         case (404, "unknown-family"):
-            return UnknownFamilyError(text, hint=hint)
+            made = UnknownFamilyError(text, hint=hint)
+        case (408, _):
+            made = TransportError(text, hint=hint, code="timeout")
         case (429, _):
-            return ResourceError(text, hint=hint, code="queue-full")
+            made = ResourceError(text, hint=hint, code="queue-full")
         case (504, _):
-            return JobFailedError(text, hint=hint, code="deadline")
+            made = JobFailedError(text, hint=hint, code="deadline")
         case (status, _) if 400 <= status < 500:
-            return InputError(text, hint=hint)
+            made = InputError(text, hint=hint)
         case _:
-            return JobFailedError(text, hint=hint)
+            made = JobFailedError(text, hint=hint)
+    return made

@@ -52,7 +52,7 @@ from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Published, PublishRefused
 from edge_agent.notes import Journal, Note
-from edge_agent.wire.job_options import JobOptions
+from edge_agent.wire.job_options import ANYWHERE, JobOptions
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.tensors import Tensor
 from edge_agent.wire.topics import Topics
@@ -312,9 +312,9 @@ class Coordinator:
         """Whether the broker is connected."""
         return self._core.connected
 
-    def offered(self, family: str) -> bool:
-        """Whether a machine offers this family now."""
-        return bool(self._core.registry.offering(family))
+    def offered(self, family: str, variant: bytes | None = None) -> bool:
+        """Whether a machine offers this family now, in this variant if one is named."""
+        return bool(self._core.registry.eligible(family, variant, ANYWHERE))
 
     async def submit(  # noqa: PLR0913 each is a part of what a client asks for
         self,

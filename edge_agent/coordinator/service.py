@@ -46,8 +46,8 @@ class Service(Protocol):
     def ready(self) -> bool:
         """Whether the broker is connected."""
 
-    def offered(self, family: str) -> bool:
-        """Whether a machine offers this family now."""
+    def offered(self, family: str, variant: bytes | None = None) -> bool:
+        """Whether a machine offers this family now, in this variant if one is named by its digest."""
 
     async def submit(  # noqa: PLR0913 each is a part of what a client asks for
         self,

@@ -61,6 +61,7 @@ PUBLIC_FILE = Path(__file__).parent / "default" / "catalogue.json"
 """Public models, described by `tools/describe_public_models.py`."""
 
 MAX_CATALOGUE_BYTES = 4 * 1024 * 1024
+MANY_NAMES = 1000
 
 
 class Catalogue(Entry):
@@ -78,19 +79,25 @@ class Catalogue(Entry):
         """Return the family `name`.
 
         Raises:
-            UnknownFamilyError: there is none; the hint names the closest one.
+            UnknownFamilyError: there is none; the hint names the nearest ones.
         """
         for family in self.families:
             if family.name == name:
                 return family
         names = [family.name for family in self.families]
-        close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+        close = _nearest(name[:64].lower(), names)
         listed = ", ".join(names[:10]) or "none"
-        hint = f"Did you mean {close[0]!r}?" if close else f"The families are: {listed}."
+        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"The families are: {listed}."
         raise UnknownFamilyError(
             f"There is no family {name[:64]!r} in the catalogue.",
             hint=f"{hint} `edge-agent models` shows them all.",
         )
+
+
+def _nearest(name: str, names: list[str]) -> list[str]:
+    if len(names) > MANY_NAMES:  # anybody can ask for a wrong name: ten thousand comparisons would hold up all others
+        names = [other for other in names if other[:1] == name[:1]]
+    return difflib.get_close_matches(name, names, n=3, cutoff=0.5)
 
 
 def parse(text: str | bytes) -> Catalogue:

@@ -253,6 +253,9 @@ class Coordinator(_Section):
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31)] = Field(
         default=16 * MIB, description="Largest HTTP request body."
     )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=4096, description="HTTP connections at once; above that, the one that has been idle the longest goes."
+    )
     offer_grace_seconds: SecondsOrNever = Field(
         default=30.0,
         description="How long jobs for a family that nobody offers now are kept waiting for an agent.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -44,6 +45,18 @@ def published(folder: Path) -> list[str]:
     return ["--catalogue", f"{(repository / 'public').as_uri()}/", "--catalogue-root", str(repository / "root.json")]
 
 
+def openai_vectors(base_url: str, texts: list[str]) -> list[list[float]] | None:
+    """Embed texts with the unmodified `openai` package, where it is installed."""
+    if importlib.util.find_spec("openai") is None:
+        return None
+    import openai  # noqa: PLC0415 - see above
+
+    with openai.OpenAI(base_url=f"{base_url}/v1", api_key="none", max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["tiny-text"]
+        made = client.embeddings.create(model="tiny-text/fp32", input=texts)
+    return [entry.embedding for entry in made.data]
+
+
 def test_text_goes_in_and_verified_vectors_come_out(tmp_path: Path) -> None:
     """Over HTTP, in a batch; the vectors are those of plain numpy, and the receipt proves who made them."""
     whom = published(tmp_path)
@@ -62,6 +75,9 @@ def test_text_goes_in_and_verified_vectors_come_out(tmp_path: Path) -> None:
         edge_agent("submit", "tiny-text", "--input", request, "--version", "fp32", *to)
         key = ["--coordinator-key", about["coordinator_key"], "--input", request, "--output", answer]
         assert about["agent_id"] in edge_agent("verify", receipt, *key)
+        vectors = openai_vectors(about["http"], texts[:2])
     (output,) = json.loads(answer.read_text())["outputs"]
     found = np.array(output["data"]).reshape(output["shape"])
     np.testing.assert_allclose(found, minilm_reference.embed(texts, tiny()), atol=1e-4)
+    if vectors is not None:
+        np.testing.assert_allclose(vectors, found[:2], atol=1e-4)

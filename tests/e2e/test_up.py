@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 from brokers import mosquitto
+from needs import module
 from networks import Network, clean_environment, running_network
 
 from edge_agent.local.demo import input_of
@@ -84,6 +86,36 @@ def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> 
         assert bad.returncode not in (0, 70), bad.stderr
         assert bad.stderr.startswith("edge-agent: error: ")
         assert "hint: " in bad.stderr
+
+
+def test_tritons_client_gets_the_same_verified_result_in_both_forms(network: Network, tmp_path: Path) -> None:
+    """Unmodified, against the real system: JSON and binary data, at once and later; the receipt proves the answer."""
+    module("tritonclient.http")
+    import tritonclient.http as triton  # noqa: PLC0415 - skipped where it cannot be imported
+
+    about = network.about
+    tensor = input_of(load_scans()[0])
+    array = np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape)
+    client = triton.InferenceServerClient(about["http"].removeprefix("http://"))
+    found = []
+    for binary in (True, False):
+        image = triton.InferInput("image", list(array.shape), "FP32")
+        image.set_data_from_numpy(array, binary_data=binary)
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary) for name in ("logits", "label")]
+        found.append(client.infer("digits", [image], outputs=wanted))
+        found.append(client.async_infer("digits", [image], outputs=wanted).get_result())
+    ready = [line["version"] for line in client.get_model_repository_index() if line["state"] == "READY"]
+    client.close()
+    assert ready == [found[0].get_response()["model_version"]]
+    assert len({result.as_numpy("logits").tobytes() for result in found}) == 1
+    response = found[-1].get_response()
+    request, receipt, answer = tmp_path / "in.json", tmp_path / "job.receipt", tmp_path / "out.json"
+    request.write_text(json.dumps(request_of_first_scan()))
+    answer.write_text(json.dumps(response))
+    receipt.write_bytes(httpx.get(f"{about['http']}{response['parameters']['receipt']}", trust_env=False).content)
+    key = ["--coordinator-key", about["coordinator_key"], "--input", str(request), "--output", str(answer)]
+    done = edge_agent("verify", str(receipt), *key)
+    assert (done.returncode, about["agent_id"] in done.stdout) == (0, True), done.stderr
 
 
 def test_same_idempotency_key_is_one_job(network: Network) -> None:

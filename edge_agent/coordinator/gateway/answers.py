@@ -1,16 +1,16 @@
-"""How an error or an outcome becomes an HTTP answer: one table of statuses, one form of body."""
+"""How an error or an outcome becomes an HTTP answer: one table of statuses, and what a client is told of a problem."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.responses import Response
 
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.jobs import Blame, JobError
-from edge_agent.coordinator.rows import StoredJob
-from edge_agent.coordinator.service import AgentView
 from edge_agent.errors import EdgeAgentError, JobFailedError
 
 STATUS_OF_CODE = {
@@ -20,9 +20,12 @@ STATUS_OF_CODE = {
     "unknown-family": 404,
     "unknown-job": 404,
     "unknown-version": 404,
+    "timeout": 408,
     "idempotency-conflict": 409,
     "too-large": 413,
+    "unsupported-encoding": 415,
     "queue-full": 429,
+    "not-supported": 501,
     "no-agent": 503,
     "stopping": 503,
     "deadline": 504,
@@ -39,50 +42,88 @@ STATUS_OF_BLAME = {
 }
 """Of a job that ended without a result."""
 
-RETRY_CODES = frozenset({"queue-full", "no-agent", "stopping", "deadline", "job-failed"})
+RETRY_CODES = frozenset({"queue-full", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
 RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
 
+JOB_HEADER = "Edge-Agent-Job"
+RECEIPT_HEADER = "Edge-Agent-Receipt"
+VERIFICATION_HEADER = "Edge-Agent-Verification"
+SIGNED = "signed"
+"""The result is signed by the agent and countersigned: nobody else has computed it again."""
 
-def json_answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:  # noqa: ANN401 JSON is any
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What went wrong, before it has the form that the client's protocol gives it.
+
+    Attributes:
+        retry: whether the same call makes sense again.
+        more: members of the body beside `error`, `code`, `hint` and `retry`.
+    """
+
+    status: int
+    code: str
+    message: str
+    retry: bool
+    hint: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        """Return what stands beside the message."""
+        hint = {} if self.hint is None else {"hint": self.hint}
+        return {"code": self.code, **hint, "retry": self.retry, **self.more}
+
+
+def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:  # noqa: ANN401 JSON is any
     """Answer with compact JSON; NaN has no form in JSON and must have been refused before."""
     text = json.dumps(body, separators=(",", ":"), allow_nan=False)
     return Response(text, status, headers, media_type="application/json")
 
 
-def error_answer(error: EdgeAgentError, *, job_id: bytes | None = None) -> Response:
-    """Answer with an error: `error` for every client of the protocol, the rest for those who look closer."""
+def problem_answer(problem: Problem) -> Response:
+    """Answer as the Open Inference Protocol says: `error`; the rest is for those who look closer."""
+    return json_answer({"error": problem.message, **problem.details()}, problem.status, problem.headers)
+
+
+def problem_of(error: EdgeAgentError) -> Problem:
+    """Say what an error means to a client."""
     code = error.error_code
-    body = {"error": error.message, "code": code, "hint": error.hint, "retry": code in RETRY_CODES}
-    headers = {}
-    if code in RETRY_AFTER_SECONDS:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS[code])
-    if job_id is not None:
-        body["job_id"] = job_id.hex()
-        headers["Edge-Agent-Job"] = job_id.hex()
-    return json_answer(body, STATUS_OF_CODE.get(code, 500), headers)
+    seconds = RETRY_AFTER_SECONDS.get(code)
+    headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    return Problem(
+        STATUS_OF_CODE.get(code, 500), code, error.message, retry=code in RETRY_CODES, hint=error.hint, headers=headers
+    )
 
 
-def failed_job_answer(job_id: bytes, error: JobError) -> Response:
-    """Answer for a job that ended without a result."""
-    status = STATUS_OF_BLAME[error.blame]
-    if error.code == "too-large":
-        status = STATUS_OF_CODE[error.code]
-    body = {
-        "error": f"the job failed: {error.message}",
-        "code": error.code,
-        "blame": error.blame.value,
-        "retry": error.blame in {Blame.DEADLINE, Blame.AGENT, Blame.COORDINATOR} and error.code != "too-large",
-        "job_id": job_id.hex(),
-    }
-    return json_answer(body, status, {"Edge-Agent-Job": job_id.hex()})
+def problem_of_job(job_id: bytes, error: JobError) -> Problem:
+    """Say why a job ended without a result."""
+    return Problem(
+        STATUS_OF_CODE[error.code] if error.code == "too-large" else STATUS_OF_BLAME[error.blame],
+        error.code,
+        f"the job failed: {error.message}",
+        retry=error.blame in {Blame.DEADLINE, Blame.AGENT, Blame.COORDINATOR} and error.code != "too-large",
+        more={"blame": error.blame.value, "job_id": job_id.hex()},
+        headers={JOB_HEADER: job_id.hex()},
+    )
 
 
-def still_running_error(job_id: bytes, seconds: float) -> JobFailedError:
+def still_running(job_id: bytes, seconds: float) -> Problem:
     """Say that a synchronous call is over but its job is not."""
-    return JobFailedError(
+    error = JobFailedError(
         f"there was no result within {seconds:g} s",
         code="deadline",
         hint=f"Ask for it at /api/v1/jobs/{job_id.hex()}, or send the same Idempotency-Key again.",
+    )
+    told = problem_of(error)
+    return Problem(
+        told.status,
+        told.code,
+        told.message,
+        retry=told.retry,
+        hint=told.hint,
+        more={"job_id": job_id.hex()},
+        headers={JOB_HEADER: job_id.hex()},
     )
 
 
@@ -91,58 +132,22 @@ def receipt_path(job_id: bytes) -> str:
     return f"/api/v1/jobs/{job_id.hex()}/receipt"
 
 
+def outcome_headers(outcome: Outcome) -> dict[str, str]:
+    """What a successful answer says of itself in headers, for clients that show no parameters."""
+    return {
+        JOB_HEADER: outcome.job_id.hex(),
+        RECEIPT_HEADER: receipt_path(outcome.job_id),
+        VERIFICATION_HEADER: SIGNED,
+    }
+
+
 def outcome_parameters(outcome: Outcome) -> dict[str, str | int]:
-    """What a successful answer says of itself, as parameters of the protocol's response."""
+    """What it says in the parameters of the protocol's response."""
     return {
         "job_id": outcome.job_id.hex(),
         "receipt": receipt_path(outcome.job_id),
         "agent_id": outcome.agent_id or "",
         "run_us": outcome.run_us or 0,
         "class": outcome.klass or "",
-        "verification": "signed",
-    }
-
-
-def job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:
-    """Describe a job for a person or a script."""
-    view: dict[str, Any] = {
-        "job_id": job.id.hex(),
-        "model": job.family,
-        "state": job.state.value,
-        "attempts": job.epoch,
-        "submitted_ms": job.submitted_ms,
-        "deadline_ms": job.deadline_ms,
-        "ended_ms": job.ended_ms,
-        "client": job.client,
-        "priority": job.priority,
-    }
-    if job.error is not None:
-        view["error"] = {"code": job.error.code, "message": job.error.message, "blame": job.error.blame.value}
-    if job.receipt is not None:
-        view |= {
-            "agent_id": job.agent_id,
-            "variant": variant_name,
-            "class": job.klass,
-            "run_us": job.run_us,
-            "receipt": receipt_path(job.id),
-        }
-    return view
-
-
-def agent_view(view: AgentView) -> dict[str, Any]:
-    """Describe an agent for a person or a script."""
-    stored, live = view.stored, view.live
-    return {
-        "agent_id": stored.id,
-        "approved": stored.approved,
-        "owner": stored.owner,
-        "labels": sorted(live.labels or ()) if live else [],
-        "presence": live.presence.value if live else "gone",
-        "offers": list(live.offers) if live else [],
-        "classes": {family: offer.klass.id for family, offer in live.offers.items()} if live else {},
-        "loaded": [family for family, offer in live.offers.items() if offer.loaded] if live else [],
-        "in_flight": len(live.in_flight) if live else 0,
-        "clock_skew_ms": live.clock_skew_ms if live else None,
-        "software": stored.software,
-        "seen_ms": stored.seen_ms,
+        "verification": SIGNED,
     }

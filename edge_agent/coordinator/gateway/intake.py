@@ -1,64 +1,97 @@
-"""Reads request bodies: each is bounded, and so is what all of them take together until they are jobs."""
+"""Reads request bodies: each is bounded, in bytes and in time, and so is what all of them take until they are jobs."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
-from edge_agent.errors import ResourceError, TooLargeError
+from edge_agent.coordinator.gateway.encodings import Unpacker
+from edge_agent.errors import InputError, ResourceError, TooLargeError, TransportError
+
+GRACE_SECONDS = 20.0
+"""A body may take so long, and a second more for each `SLOWEST_BYTES_PER_SECOND` of it that have come."""
+SLOWEST_BYTES_PER_SECOND = 16 * 1024
 
 
 class Intake:
     """The memory for bodies that are being read or turned into jobs.
 
     Args:
-        max_request_bytes: longer bodies are refused while they arrive.
+        max_request_bytes: longer bodies are refused while they arrive, also if they are long only when unpacked.
         max_bytes: of all bodies together; a single one may always be read.
+        grace_seconds: see `GRACE_SECONDS`.
     """
 
-    def __init__(self, *, max_request_bytes: int, max_bytes: int) -> None:
+    def __init__(self, *, max_request_bytes: int, max_bytes: int, grace_seconds: float = GRACE_SECONDS) -> None:
         self.max_request_bytes = max_request_bytes
         self.held_bytes = 0
         self._max_bytes = max_bytes
+        self._grace_seconds = grace_seconds
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytes]:
-        """Give a request's body; its memory counts as taken until the block ends.
+    async def body(self, request: Request) -> AsyncIterator[bytearray]:
+        """Give a request's body, unpacked; its memory counts as taken until the block ends.
 
         Raises:
             TooLargeError: the body is too long.
+            InputError: it is cut, not in the coding that was announced, or `unsupported-encoding`.
+            TransportError: `timeout`: it comes too slowly.
             ResourceError: `queue-full`: too many are being read at once.
         """
-        taken = 0
+        announced = request.headers.get("Content-Length", "0")
+        expected = int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
+        if expected > self.max_request_bytes:
+            raise self.too_long()
+        self._refuse_unless_room(expected)
+        # One buffer, not a list of pieces: a body that comes byte by byte would be a list of forty times its size.
+        body = bytearray()
         try:
-            announced = request.headers.get("Content-Length", "0")
-            expected = int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
-            if expected > self.max_request_bytes:
-                raise self.too_long()
-            taken += self._take(expected)
-            chunks: list[bytes] = []
-            length = 0
-            async for chunk in request.stream():
-                length += len(chunk)
-                if length > self.max_request_bytes:
-                    raise self.too_long()
-                taken += self._take(max(0, length - taken))
-                chunks.append(chunk)
-            yield b"".join(chunks)
+            await self._read(request, body)
+            yield body
         finally:
-            self.held_bytes -= taken
+            self.held_bytes -= len(body)
 
-    def _take(self, more: int) -> int:
+    async def _read(self, request: Request, body: bytearray) -> None:
+        coding = request.headers.get("Content-Encoding", "identity")
+        unpacker = None if coding == "identity" else Unpacker(coding)
+        came = looked_at = 0
+        try:
+            started = asyncio.get_running_loop().time()
+            async with asyncio.timeout_at(started + self._grace_seconds) as patience:
+                async for chunk in request.stream():
+                    came += len(chunk)
+                    if came - looked_at >= SLOWEST_BYTES_PER_SECOND:  # not for each of many small pieces
+                        looked_at = came
+                        patience.reschedule(started + self._grace_seconds + came / SLOWEST_BYTES_PER_SECOND)
+                    room = self.max_request_bytes - len(body)
+                    part = unpacker.feed(chunk, room) if unpacker else chunk
+                    if len(part) > room or came > self.max_request_bytes:
+                        raise self.too_long()
+                    self._refuse_unless_room(len(part))
+                    self.held_bytes += len(part)
+                    body += part
+        except TimeoutError:
+            raise TransportError(
+                f"the request's body came too slowly: {came} bytes so far",
+                code="timeout",
+                hint="Send it again; look at the way there if it happens often.",
+            ) from None
+        except ClientDisconnect:
+            raise InputError("the request's body is cut: the connection ended in it") from None
+        if unpacker is not None:
+            unpacker.end()
+
+    def _refuse_unless_room(self, more: int) -> None:
+        # What is only announced takes no room: else a few who announce much and send nothing would lock out all others.
         if self.held_bytes and self.held_bytes + more > self._max_bytes:
             raise ResourceError(
                 f"requests of {self.held_bytes} bytes are being read, as many as may be at once",
                 code="queue-full",
                 hint="Send it again in a second; nothing of it is kept.",
             )
-        self.held_bytes += more
-        return more
 
     def too_long(self) -> TooLargeError:
         """Make the error for a request that is too long, as it came or as tensors."""

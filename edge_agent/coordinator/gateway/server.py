@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
 
+from edge_agent.coordinator.gateway.connections import Connection
 from edge_agent.errors import SettingsError
 
 KEEP_ALIVE_SECONDS = 75
 SHUTDOWN_SECONDS = 3
 BACKLOG = 1024
+OTHER_FILES = 256
+"""Files, sockets and pipes that the coordinator opens besides HTTP connections."""
 
 
 class _Server(uvicorn.Server):
@@ -47,11 +51,28 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[str], None]) -> None:
-    """Serve until `stop` is set; `on_ready` is called with the base URL once answers are given."""
+async def serve(
+    app: FastAPI,
+    listener: socket.socket,
+    stop: asyncio.Event,
+    on_ready: Callable[[str], None],
+    connection: type[Connection] = Connection,
+) -> None:
+    """Serve until `stop` is set; `on_ready` is called with the base URL once answers are given.
+
+    Args:
+        app: answers.
+        listener: an open socket.
+        stop: ends it.
+        on_ready: is told the base URL.
+        connection: makes connections; their limits are its attributes.
+    """
     config = uvicorn.Config(
         app,
+        http=connection,
+        ws="none",
         log_config=None,
+        log_level="error",  # what strangers do wrong is told to them, not to our log
         access_log=False,
         lifespan="off",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
@@ -70,3 +91,16 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event, on_r
     stopping.cancel()
     server.should_exit = True
     await serving
+
+
+def connections_of(max_connections: int) -> type[Connection]:
+    """Return what makes connections, so many at once, or as many as this process may have files open.
+
+    Our own limit on open files is raised as far as it may be: idle connections must not use up what the rest needs.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_connections + OTHER_FILES
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return type("Connection", (Connection,), {"max_connections": max(1, allowed - OTHER_FILES)})

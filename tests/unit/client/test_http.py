@@ -61,6 +61,7 @@ def test_broken_way_is_tried_again_under_the_same_key() -> None:
         (404, {"error": "no family", "code": "unknown-family"}, UnknownFamilyError),
         (502, {"error": "the model failed", "code": "model-run", "retry": False}, JobFailedError),
         (409, {"error": "key used", "code": "idempotency-conflict"}, InputError),
+        (408, {"error": "too slow", "code": "timeout", "retry": False}, TransportError),
         (504, {"error": "too late", "code": "deadline", "blame": "deadline", "retry": True}, JobFailedError),
     ],
 )

@@ -2,123 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator, Mapping
+import zlib
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
-import httpx
 import pytest
-from fakes import COORDINATOR_KEY, NETWORK, FakeAgent, ManualClock, answer_to, digits, klass, scan
+from fakes import COORDINATOR_KEY, digits, klass, scan
+from gateways import INFER, JOB, JOBS, MAX_REQUEST_BYTES, REQUEST, VARIANT, FakeService, call, echo, echoed, refused
 
 from edge_agent.coordinator.events import Outcome
-from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
-from edge_agent.coordinator.registry import Agent, Presence
-from edge_agent.coordinator.requests import check_inputs
-from edge_agent.coordinator.rows import StoredAgent, StoredJob
-from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError
-from edge_agent.models.catalogue import builtin
 from edge_agent.wire.job_options import JobOptions, Placement
+from edge_agent.wire.oip_json import OutputForm, body_of, response_from_body
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
-
-JOB = bytes(range(16))
-JOBS = f"/api/v1/jobs/{JOB.hex()}"
-INFER = "/v2/models/digits/infer"
-MAX_REQUEST_BYTES = 20_000
-VARIANT = digits().variants[1]
-REQUEST = {
-    "id": "mine",
-    "inputs": [{"name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": [3.0] * 64}],
-}
-
-
-class FakeService:
-    """Stands in for the coordinator: remembers what it was asked and answers what the test says."""
-
-    def __init__(self) -> None:
-        self.catalogue = builtin()
-        self.network = NETWORK
-        self.public_key = COORDINATOR_KEY.public
-        self.counters: Mapping[str, int] = {"refused:bad-signature": 3}
-        self.ready = True
-        self.offers = True
-        self.submitted: list[dict[str, Any]] = []
-        self.cancelled: list[bytes] = []
-        self.listed: list[tuple[int, str | None]] = []
-        self.refuses: EdgeAgentError | None = None
-        self.repeated = False
-        self.waits: Outcome | None = Outcome(
-            JOB,
-            JobState.SUCCEEDED,
-            outputs=answer_to(scan(3)),
-            receipt=b"receipt",
-            agent_id="someone",
-            variant=VARIANT.digest_bytes,
-            run_us=250,
-        )
-        self.stored: StoredJob | None = StoredJob(
-            id=JOB,
-            family="digits",
-            state=JobState.SUCCEEDED,
-            epoch=1,
-            submitted_ms=1000,
-            ended_ms=2000,
-            agent_id="someone",
-            variant=VARIANT.digest_bytes,
-            run_us=250,
-            outputs=answer_to(scan(3)),
-            receipt=b"receipt",
-            error=None,
-        )
-
-    def offered(self, family: str) -> bool:
-        """Whether the test says so."""
-        return self.offers
-
-    async def submit(
-        self,
-        family: str,
-        inputs: tuple[Tensor, ...],
-        outputs: tuple[str, ...],
-        **options: Any,  # noqa: ANN401 as given
-    ) -> Accepted:
-        """Check as the coordinator does, and keep what came."""
-        check_inputs(self.catalogue.family(family), inputs, outputs)
-        if self.refuses is not None:
-            raise self.refuses
-        self.submitted.append({"family": family, "inputs": inputs, "outputs": outputs, **options})
-        return Accepted(JOB, self.repeated)
-
-    async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
-        """Give what the test says."""
-        assert job_id == JOB
-        return self.waits
-
-    async def job(self, job_id: bytes) -> StoredJob | None:
-        """Give what the test says."""
-        return self.stored if job_id == JOB else None
-
-    def cancel(self, job_id: bytes) -> None:
-        """Remember it."""
-        self.cancelled.append(job_id)
-
-    async def jobs(self, limit: int, client: str | None) -> list[StoredJob]:
-        """Give what the test says, and remember the question."""
-        self.listed.append((limit, client))
-        return [self.stored] if self.stored else []
-
-    async def agents(self) -> list[AgentView]:
-        """Give one agent that is here and one that is not."""
-        here = FakeAgent("someone", ManualClock())
-        live = Agent("someone", here.key.public, presence=Presence.ONLINE, offers={"digits": here.offer()})
-        live.labels = frozenset({"region=eu", "kitchen"})
-        return [
-            AgentView(StoredAgent("someone", b"", True, 1, "edge-agent/1", 5, owner="ada"), live),
-            AgentView(StoredAgent("other", None, True, 0, "", None), None),
-        ]
 
 
 @pytest.fixture
@@ -127,30 +27,12 @@ def service() -> FakeService:
     return FakeService()
 
 
-def _call(service: FakeService, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 httpx's own
-    async def call() -> httpx.Response:
-        app = make_app(service, max_request_bytes=MAX_REQUEST_BYTES, wait_seconds=1.0)
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
-            return await client.request(method, path, **options)
-
-    return asyncio.run(call())
-
-
-def _refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    body: dict[str, Any] = answer.json()
-    assert (answer.status_code, body["code"]) == (status, code)
-    assert answer.headers["content-type"] == "application/json"
-    assert isinstance(body["error"], str)
-    return body
-
-
 # -- the Open Inference Protocol ----------------------------------------------------------------------------------
 
 
 def test_inference_answers_as_the_protocol_says(service: FakeService) -> None:
     """Name, version, the caller's id, and each output with its shape and data."""
-    answer = _call(service, "POST", INFER, json=REQUEST)
+    answer = call(service, "POST", INFER, json=REQUEST)
     body = answer.json()
     assert answer.status_code == 200
     assert (body["model_name"], body["model_version"], body["id"]) == ("digits", VARIANT.name, "mine")
@@ -167,7 +49,7 @@ def test_inference_answers_as_the_protocol_says(service: FakeService) -> None:
 def test_wanted_outputs_and_the_idempotency_key_are_passed_on(service: FakeService) -> None:
     """What the client asked for is what is submitted."""
     request = {**REQUEST, "outputs": [{"name": "label"}]}
-    _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "k"})
+    call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "k"})
     assert service.submitted[0]["outputs"] == ("label",)
     assert service.submitted[0]["options"].idempotency_key == "k"
 
@@ -183,7 +65,7 @@ def test_every_option_of_a_job_can_be_set(service: FakeService) -> None:
         client="reports",
     )
     for path in (INFER, "/api/v1/models/digits/jobs"):
-        answer = _call(service, "POST", path, json={**REQUEST, "parameters": options.parameters()})
+        answer = call(service, "POST", path, json={**REQUEST, "parameters": options.parameters()})
         assert answer.status_code in {200, 202}
     assert [submitted["options"] for submitted in service.submitted] == [options, options]
 
@@ -213,29 +95,29 @@ def test_an_option_that_is_wrong_is_refused_and_named(
     service: FakeService, parameters: dict[str, Any], words: str
 ) -> None:
     """Nothing is silently left out of what a client asks for."""
-    answer = _call(service, "POST", INFER, json={**REQUEST, "parameters": parameters})
-    assert words in _refused(answer, 400, "bad-input")["error"]
+    answer = call(service, "POST", INFER, json={**REQUEST, "parameters": parameters})
+    assert words in refused(answer, 400, "bad-input")["error"]
     assert service.submitted == []
 
 
 def test_parameters_that_are_meant_for_other_servers_are_passed_over(service: FakeService) -> None:
     """Clients of the protocol send what their own server understands."""
     parameters = {"sequence_id": 7, "timeout": 1000, "max_tokens": 5}
-    assert _call(service, "POST", INFER, json={**REQUEST, "parameters": parameters}).status_code == 200
+    assert call(service, "POST", INFER, json={**REQUEST, "parameters": parameters}).status_code == 200
     assert service.submitted[0]["options"] == JobOptions(client="127.0.0.1")
 
 
 def test_an_idempotency_key_that_is_given_twice_must_be_the_same(service: FakeService) -> None:
     """In the header and in the parameters."""
     request = {**REQUEST, "parameters": {"idempotency_key": "a"}}
-    answer = _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "b"})
-    assert "differ" in _refused(answer, 400, "bad-input")["error"]
-    assert _call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "a"}).status_code == 200
+    answer = call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "b"})
+    assert "differ" in refused(answer, 400, "bad-input")["error"]
+    assert call(service, "POST", INFER, json=request, headers={"Idempotency-Key": "a"}).status_code == 200
 
 
 def test_a_version_names_a_variant(service: FakeService) -> None:
     """Versions of the protocol are the variants of the family."""
-    answer = _call(service, "POST", f"/v2/models/digits/versions/{VARIANT.name}/infer", json=REQUEST)
+    answer = call(service, "POST", f"/v2/models/digits/versions/{VARIANT.name}/infer", json=REQUEST)
     assert answer.status_code == 200
     assert service.submitted[0]["variant"] == VARIANT.digest_bytes
 
@@ -244,8 +126,8 @@ def test_a_version_names_a_variant(service: FakeService) -> None:
 def test_an_unknown_version_names_those_there_are(service: FakeService, path: str) -> None:
     """On every route that takes one."""
     method = "POST" if path == "/infer" else "GET"
-    answer = _call(service, method, f"/v2/models/digits/versions/fp8{path}", json=REQUEST)
-    assert VARIANT.name in _refused(answer, 404, "unknown-version")["hint"]
+    answer = call(service, method, f"/v2/models/digits/versions/fp8{path}", json=REQUEST)
+    assert VARIANT.name in refused(answer, 404, "unknown-version")["hint"]
     assert service.submitted == []
 
 
@@ -260,17 +142,17 @@ def test_an_unknown_version_names_those_there_are(service: FakeService, path: st
 )
 def test_an_unknown_family_names_the_closest(service: FakeService, method: str, path: str) -> None:
     """A slip of the pen is answered with the right name."""
-    assert "'digits'" in _refused(_call(service, method, path, json=REQUEST), 404, "unknown-family")["hint"]
+    assert "'digits'" in refused(call(service, method, path, json=REQUEST), 404, "unknown-family")["hint"]
 
 
 def test_metadata_describes_the_family(service: FakeService) -> None:
     """Symbols are -1, as the protocol writes free sizes."""
     for path in ("/v2/models/digits", f"/v2/models/digits/versions/{VARIANT.name}"):
-        body = _call(service, "GET", path).json()
+        body = call(service, "GET", path).json()
         assert body["name"] == "digits"
         assert body["versions"] == [variant.name for variant in digits().variants]
         assert body["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
-    assert _call(service, "GET", "/v2").json()["name"] == "edge-agent"
+    assert call(service, "GET", "/v2").json()["name"] == "edge-agent"
 
 
 @pytest.mark.parametrize("yes", [True, False])
@@ -278,10 +160,165 @@ def test_readiness_is_a_status(service: FakeService, *, yes: bool) -> None:
     """Probes look at the status only."""
     service.ready = service.offers = yes
     status = 200 if yes else 503
-    assert _call(service, "GET", "/v2/health/ready").status_code == status
-    assert _call(service, "GET", "/v2/models/digits/ready").status_code == status
-    assert _call(service, "GET", f"/v2/models/digits/versions/{VARIANT.name}/ready").status_code == status
-    assert _call(service, "GET", "/v2/health/live").status_code == 200
+    assert call(service, "GET", "/v2/health/ready").status_code == status
+    assert call(service, "GET", "/v2/models/digits/ready").status_code == status
+    assert call(service, "GET", f"/v2/models/digits/versions/{VARIANT.name}/ready").status_code == status
+    assert call(service, "GET", "/v2/health/live").status_code == 200
+
+
+def test_a_version_is_ready_only_if_a_machine_offers_that_very_variant(service: FakeService) -> None:
+    """The family's being ready is not enough."""
+    other = digits().variants[0].name
+    assert call(service, "GET", "/v2/models/digits/ready").status_code == 200
+    answer = call(service, "GET", f"/v2/models/digits/versions/{other}/ready")
+    assert (answer.status_code, answer.json()) == (503, {"name": "digits", "ready": False})
+
+
+def test_the_state_of_a_result_stands_in_headers_too(service: FakeService) -> None:
+    """For clients that show headers and not parameters."""
+    answer = call(service, "POST", INFER, json=REQUEST)
+    assert answer.headers["edge-agent-receipt"] == f"{JOBS}/receipt"
+    assert answer.headers["edge-agent-verification"] == answer.json()["parameters"]["verification"] == "signed"
+
+
+# -- the binary form ----------------------------------------------------------------------------------------------
+
+
+def test_outputs_come_as_binary_data_when_they_are_asked_for_so(service: FakeService) -> None:
+    """The JSON text ends where the header says; the bytes of the outputs follow in their order."""
+    answer = call(service, "POST", INFER, json={**REQUEST, "parameters": {"binary_data_output": True}})
+    assert answer.headers["content-type"] == "application/octet-stream"
+    length = int(answer.headers["inference-header-content-length"])
+    outputs = json.loads(answer.content[:length])["outputs"]
+    assert [output["parameters"]["binary_data_size"] for output in outputs] == [40, 8]
+    assert service.waits is not None
+    assert answer.content[length:] == b"".join(tensor.data for tensor in service.waits.outputs)
+
+
+def test_inputs_can_be_binary_data(service: FakeService) -> None:
+    """What is submitted is the same as from JSON; the answer is JSON unless it is asked for otherwise."""
+    body, length = body_of({}, "inputs", [scan(3)], OutputForm(binary=True))
+    answer = call(service, "POST", INFER, content=body, headers={"Inference-Header-Content-Length": str(length)})
+    assert answer.headers["content-type"] == "application/json"
+    assert service.submitted[0]["inputs"] == (scan(3),)
+
+
+@pytest.mark.parametrize("datatype", [DataType.FP16, DataType.BF16, DataType.FP32, DataType.FP64])
+def test_what_json_cannot_hold_comes_as_binary_data(service: FakeService, datatype: DataType) -> None:
+    """NaN, infinity and BF16: the very bits."""
+    service.serve(echo(datatype), echoed)
+    given = Tensor(TensorSpec("x", datatype, (3,)), b"\xff" * 3 * (datatype.item_bytes or 0))
+    body, length = body_of({"parameters": {"binary_data_output": True}}, "inputs", [given], OutputForm(binary=True))
+    headers = {"Inference-Header-Content-Length": str(length)}
+    path = f"/v2/models/echo-{datatype.value.lower()}/infer"
+    answer = call(service, "POST", path, content=body, headers=headers)
+    response = response_from_body(answer.content, answer.headers["inference-header-content-length"])
+    assert response.outputs == list(echoed((given,)))
+    text = json.dumps({"inputs": [{"name": "x", "shape": [0], "datatype": datatype.value, "data": []}]})
+    if datatype is not DataType.BF16:
+        assert call(service, "POST", path, content=text).json()["outputs"][0]["data"] == []
+
+
+# -- what could be served -----------------------------------------------------------------------------------------
+
+
+def test_the_index_lists_each_variant_with_its_state(service: FakeService) -> None:
+    """Or only those that are ready; what is not says why."""
+    listed = call(service, "POST", "/v2/repository/index", json={}).json()
+    assert [line["version"] for line in listed] == [variant.name for variant in digits().variants]
+    by_version = {line["version"]: line for line in listed}
+    assert by_version[VARIANT.name] == {"name": "digits", "version": VARIANT.name, "state": "READY", "reason": ""}
+    assert by_version[digits().variants[0].name]["reason"] == "no machine offers it now"
+    assert call(service, "POST", "/v2/repository/index").json() == listed
+    ready = call(service, "POST", "/v2/repository/index", json={"ready": True}).json()
+    assert [line["version"] for line in ready] == [VARIANT.name]
+
+
+def test_a_family_whose_ports_are_unknown_is_listed_as_one_that_cannot_be_served(service: FakeService) -> None:
+    """It can be fetched."""
+    unknown = digits().model_copy(update={"inputs": (), "outputs": ()})
+    service.catalogue = service.catalogue.model_copy(update={"families": (unknown,)})
+    service.offers = False
+    for line in call(service, "POST", "/v2/repository/index", json={}).json():
+        assert "not known" in line["reason"]
+
+
+@pytest.mark.parametrize("body", ["[]", "1", '{"ready": 1}', '{"ready": null}', "{", "\xff", "[" * 5000])
+def test_an_index_request_that_makes_no_sense_is_refused(service: FakeService, body: str) -> None:
+    """As every other one."""
+    refused(call(service, "POST", "/v2/repository/index", content=body.encode("latin-1")), 400, "bad-input")
+
+
+@pytest.mark.parametrize("action", ["load", "unload"])
+def test_loading_says_who_decides(service: FakeService, action: str) -> None:
+    """Not the client: the agents and their owners. An unknown model is unknown."""
+    body = refused(call(service, "POST", f"/v2/repository/models/digits/{action}"), 501, "not-supported")
+    assert "agent.families" in body["hint"]
+    refused(call(service, "POST", f"/v2/repository/models/digit/{action}"), 404, "unknown-family")
+
+
+# -- packed bodies ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+def test_packed_requests_are_read(service: FakeService, coding: str, pack: Callable[[bytes], bytes]) -> None:
+    """As Triton's clients pack them."""
+    answer = call(
+        service, "POST", INFER, content=pack(json.dumps(REQUEST).encode()), headers={"Content-Encoding": coding}
+    )
+    assert answer.status_code == 200
+    assert service.submitted[0]["inputs"] == (scan(3),)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("br, gzip;q=0, deflate;q=0.5", "deflate"),
+        ("gzip; q=0.0", None),
+        ("br, zstd", None),
+        ("identity", None),
+        ("", None),
+        ("," * 900, None),
+    ],
+)
+def test_long_answers_are_packed_as_the_client_accepts_it(
+    service: FakeService, accepted: str, coding: str | None
+) -> None:
+    """And short ones are not packed."""
+    service.serve(echo(DataType.UINT8), echoed)
+    for size, expected in ((4000, coding), (10, None)):
+        request = {"inputs": [{"name": "x", "shape": [size], "datatype": "UINT8", "data": [7] * size}]}
+        answer = call(
+            service, "POST", "/v2/models/echo-uint8/infer", json=request, headers={"Accept-Encoding": accepted}
+        )
+        assert answer.headers.get("content-encoding") == expected
+        assert answer.json()["outputs"][0]["data"] == [7] * size
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "status", "code"),
+    [
+        ("br", b"x", 415, "unsupported-encoding"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"{}")), 415, "unsupported-encoding"),
+        ("x" * 5000, b"x", 415, "unsupported-encoding"),
+        ("gzip", b"{}", 400, "bad-input"),
+        ("gzip", b"", 400, "bad-input"),
+        ("gzip", gzip.compress(b"{}")[:-4], 400, "bad-input"),
+        ("gzip", gzip.compress(b"{}") + b"more", 400, "bad-input"),
+        ("deflate", gzip.compress(b"{}"), 400, "bad-input"),
+        ("gzip", gzip.compress(bytes(10 * MAX_REQUEST_BYTES)), 413, "too-large"),
+        ("deflate", zlib.compress(bytes(MAX_REQUEST_BYTES + 1)), 413, "too-large"),
+    ],
+)
+def test_a_packed_body_that_is_wrong_is_refused(
+    service: FakeService, coding: str, body: bytes, status: int, code: str
+) -> None:
+    """Another coding, twice, cut, with bytes behind its end, or a bomb: it is given up where it becomes too long."""
+    answer = call(service, "POST", INFER, content=body, headers={"Content-Encoding": coding})
+    assert not refused(answer, status, code)["retry"]
+    assert service.submitted == []
 
 
 # -- refusals -----------------------------------------------------------------------------------------------------
@@ -305,10 +342,10 @@ def test_readiness_is_a_status(service: FakeService, *, yes: bool) -> None:
     ],
     ids=["empty", "cut", "list", "binary", "deep", "no inputs", "NaN", "inf", "1e999", "name", "type", "short"],
 )
-def test_a_request_that_makes_no_sense_is_refused(service: FakeService, body: bytes) -> None:
+def test_a_request_that_makes_no_sense_isrefused(service: FakeService, body: bytes) -> None:
     """Status 400 with the reason; nothing is submitted."""
-    refused = _refused(_call(service, "POST", INFER, content=body), 400, "bad-input")
-    assert not refused["retry"]
+    problem = refused(call(service, "POST", INFER, content=body), 400, "bad-input")
+    assert not problem["retry"]
     assert service.submitted == []
 
 
@@ -320,7 +357,7 @@ def test_a_body_that_is_announced_too_long_is_not_read(service: FakeService) -> 
         yield b""
 
     headers = {"Content-Length": str(MAX_REQUEST_BYTES + 1)}
-    _refused(_call(service, "POST", INFER, content=body(), headers=headers), 413, "too-large")
+    refused(call(service, "POST", INFER, content=body(), headers=headers), 413, "too-large")
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Length": "10"}, {"Content-Length": "²"}])
@@ -335,11 +372,11 @@ def test_a_body_that_turns_out_too_long_is_given_up(service: FakeService, header
             yield b" " * 1000
 
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    _refused(_call(service, "POST", INFER, content=body(), headers=raw), 413, "too-large")
+    refused(call(service, "POST", INFER, content=body(), headers=raw), 413, "too-large")
     assert sent * 1000 <= MAX_REQUEST_BYTES + 1000
 
 
-def test_tensors_that_grow_beyond_the_limit_are_refused(service: FakeService) -> None:
+def test_tensors_that_grow_beyond_the_limit_arerefused(service: FakeService) -> None:
     """Short JSON can stand for long tensors, which no broker would carry."""
     family = service.catalogue.family("digits")
     wide = family.model_copy(
@@ -349,15 +386,15 @@ def test_tensors_that_grow_beyond_the_limit_are_refused(service: FakeService) ->
     request = {"inputs": [{"name": "image", "shape": [8000], "datatype": "INT64", "data": [0] * 8000}]}
     body = json.dumps(request, separators=(",", ":"))
     assert len(body) < MAX_REQUEST_BYTES
-    _refused(_call(service, "POST", INFER, content=body), 413, "too-large")
+    refused(call(service, "POST", INFER, content=body), 413, "too-large")
     assert service.submitted == []
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256])
 def test_an_idempotency_key_has_a_length(service: FakeService, key: str) -> None:
     """One to 255 characters."""
-    answer = _call(service, "POST", INFER, json=REQUEST, headers={"Idempotency-Key": key})
-    _refused(answer, 400, "bad-input")
+    answer = call(service, "POST", INFER, json=REQUEST, headers={"Idempotency-Key": key})
+    refused(answer, 400, "bad-input")
 
 
 @pytest.mark.parametrize(
@@ -373,8 +410,8 @@ def test_what_the_coordinator_refuses_has_a_status_of_its_own(
 ) -> None:
     """And says when to come back."""
     service.refuses = error
-    answer = _call(service, "POST", INFER, json=REQUEST)
-    body = _refused(answer, status, error.error_code)
+    answer = call(service, "POST", INFER, json=REQUEST)
+    body = refused(answer, status, error.error_code)
     assert answer.headers.get("retry-after") == retry_after
     assert body["retry"] == (retry_after is not None)
 
@@ -394,15 +431,15 @@ def test_a_job_that_failed_says_whose_fault_it_was(
 ) -> None:
     """The status follows the blame."""
     service.waits = Outcome(JOB, JobState.FAILED, error=JobError("some-code", "It broke.", blame))
-    body = _refused(_call(service, "POST", INFER, json=REQUEST), status, "some-code")
+    body = refused(call(service, "POST", INFER, json=REQUEST), status, "some-code")
     assert (body["blame"], body["retry"], body["job_id"]) == (blame.value, retry, JOB.hex())
 
 
 def test_a_call_whose_time_is_over_says_where_the_job_is(service: FakeService) -> None:
     """The job goes on; the client can ask for it."""
     service.waits = None
-    answer = _call(service, "POST", INFER, json=REQUEST)
-    body = _refused(answer, 504, "deadline")
+    answer = call(service, "POST", INFER, json=REQUEST)
+    body = refused(answer, 504, "deadline")
     assert JOBS in body["hint"]
     assert answer.headers["edge-agent-job"] == body["job_id"] == JOB.hex()
 
@@ -415,8 +452,8 @@ def test_a_result_that_json_cannot_hold_is_no_fault_of_the_client(service: FakeS
     assert service.stored is not None
     service.waits = replace(service.waits, outputs=(nan,))
     service.stored = replace(service.stored, outputs=(nan,))
-    answer = _call(service, "POST", path, json=REQUEST) if path == INFER else _call(service, "GET", path)
-    assert "no form in JSON" in _refused(answer, 500, "job-failed")["error"]
+    answer = call(service, "POST", path, json=REQUEST) if path == INFER else call(service, "GET", path)
+    assert "no form in JSON" in refused(answer, 500, "job-failed")["error"]
 
 
 @pytest.mark.parametrize(
@@ -424,12 +461,12 @@ def test_a_result_that_json_cannot_hold_is_no_fault_of_the_client(service: FakeS
 )
 def test_what_is_not_there_is_said_in_json_too(service: FakeService, method: str, path: str, status: int) -> None:
     """Every error has the same form."""
-    _refused(_call(service, method, path), status, "usage")
+    refused(call(service, method, path), status, "usage")
 
 
 def test_no_page_loads_anything_from_elsewhere(service: FakeService) -> None:
     """The generated pages with foreign scripts are switched off."""
-    assert [_call(service, "GET", path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+    assert [call(service, "GET", path).status_code for path in ("/docs", "/redoc")] == [404, 404]
 
 
 # -- jobs ---------------------------------------------------------------------------------------------------------
@@ -439,7 +476,7 @@ def test_an_asynchronous_job_is_stored_and_can_be_found(service: FakeService) ->
     """202 with its address."""
     service.repeated = True
     for path in ("/api/v1/models/digits/jobs", f"/api/v1/models/digits/versions/{VARIANT.name}/jobs"):
-        answer = _call(service, "POST", path, json=REQUEST)
+        answer = call(service, "POST", path, json=REQUEST)
         assert (answer.status_code, answer.headers["location"]) == (202, JOBS)
         assert answer.json() == {"job_id": JOB.hex(), "state": "queued", "repeated": True}
     assert [submitted["durable"] for submitted in service.submitted] == [True, True]
@@ -448,7 +485,7 @@ def test_an_asynchronous_job_is_stored_and_can_be_found(service: FakeService) ->
 
 def test_a_job_shows_its_state_and_its_outputs(service: FakeService) -> None:
     """With who computed it, as what, and where the receipt is."""
-    body = _call(service, "GET", JOBS).json()
+    body = call(service, "GET", JOBS).json()
     assert (body["state"], body["attempts"], body["agent_id"]) == ("succeeded", 1, "someone")
     assert (body["variant"], body["receipt"]) == (VARIANT.name, f"{JOBS}/receipt")
     assert body["outputs"][1]["data"] == [3]
@@ -459,22 +496,22 @@ def test_a_job_that_failed_shows_why(service: FakeService) -> None:
     assert service.stored is not None
     error = JobError("worker-died", "It was killed.", Blame.AGENT)
     service.stored = replace(service.stored, state=JobState.FAILED, error=error, receipt=None, outputs=(), variant=None)
-    body = _call(service, "GET", JOBS).json()
+    body = call(service, "GET", JOBS).json()
     assert body["error"] == {"code": "worker-died", "message": "It was killed.", "blame": "agent"}
     assert "receipt" not in body
-    _refused(_call(service, "GET", f"{JOBS}/receipt"), 404, "unknown-job")
+    refused(call(service, "GET", f"{JOBS}/receipt"), 404, "unknown-job")
 
 
 def test_a_receipt_is_given_as_it_was_signed(service: FakeService) -> None:
     """Bytes, with the type of COSE and a file name."""
-    answer = _call(service, "GET", f"{JOBS}/receipt")
+    answer = call(service, "GET", f"{JOBS}/receipt")
     assert (answer.content, answer.headers["content-type"]) == (b"receipt", "application/cose")
     assert f'filename="{JOB.hex()}.receipt"' in answer.headers["content-disposition"]
 
 
 def test_cancelling_a_job_answers_with_what_became_of_it(service: FakeService) -> None:
     """Also when it had ended before."""
-    answer = _call(service, "DELETE", JOBS)
+    answer = call(service, "DELETE", JOBS)
     assert service.cancelled == [JOB]
     assert (answer.status_code, answer.json()["state"]) == (200, "succeeded")
 
@@ -483,20 +520,20 @@ def test_cancelling_a_job_answers_with_what_became_of_it(service: FakeService) -
 @pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("DELETE", ""), ("GET", "/receipt")])
 def test_a_job_that_is_not_known_is_not_found(service: FakeService, job_id: str, method: str, rest: str) -> None:
     """Whatever stands in its place."""
-    _refused(_call(service, method, f"/api/v1/jobs/{job_id}{rest}"), 404, "unknown-job")
+    refused(call(service, method, f"/api/v1/jobs/{job_id}{rest}"), 404, "unknown-job")
     assert service.cancelled == []
 
 
-def test_the_coordinator_shows_its_key_and_counts_what_it_refused(service: FakeService) -> None:
+def test_the_coordinator_shows_its_key_and_counts_what_itrefused(service: FakeService) -> None:
     """For operators and for those who check receipts."""
-    body = _call(service, "GET", "/api/v1/coordinator").json()
+    body = call(service, "GET", "/api/v1/coordinator").json()
     assert body["public_key"] == COORDINATOR_KEY.public.raw.hex()
     assert body["counters"] == {"refused:bad-signature": 3}
 
 
 def test_agents_are_shown_with_what_jobs_can_ask_for(service: FakeService) -> None:
     """Owner, labels, and the class for each family; also an agent that was never here is listed."""
-    agent, absent = _call(service, "GET", "/api/v1/agents").json()
+    agent, absent = call(service, "GET", "/api/v1/agents").json()
     assert (agent["agent_id"], agent["presence"], agent["offers"]) == ("someone", "online", ["digits"])
     assert (agent["owner"], agent["labels"], agent["loaded"]) == ("ada", ["kitchen", "region=eu"], ["digits"])
     assert agent["classes"] == {"digits": klass(digits().variants[0].digest_bytes).id}
@@ -505,9 +542,9 @@ def test_agents_are_shown_with_what_jobs_can_ask_for(service: FakeService) -> No
 
 def test_the_newest_jobs_are_listed_without_their_tensors(service: FakeService) -> None:
     """So many as are asked for, of one client or of all."""
-    (job,) = _call(service, "GET", "/api/v1/jobs?limit=7&client=reports").json()
+    (job,) = call(service, "GET", "/api/v1/jobs?limit=7&client=reports").json()
     assert (job["job_id"], job["state"], "outputs" in job) == (JOB.hex(), "succeeded", False)
-    _call(service, "GET", "/api/v1/jobs")
+    call(service, "GET", "/api/v1/jobs")
     assert service.listed == [(7, "reports"), (50, None)]
     for limit in ("0", "1001", "x", "-1", "\u0661"):
-        _refused(_call(service, "GET", f"/api/v1/jobs?limit={limit}"), 400, "bad-input")
+        refused(call(service, "GET", f"/api/v1/jobs?limit={limit}"), 400, "bad-input")

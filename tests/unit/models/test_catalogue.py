@@ -58,6 +58,17 @@ def test_an_unknown_family_names_the_closest() -> None:
     assert len(caught.value.message) < 200
 
 
+def test_an_unknown_family_names_the_nearest_ones(make_variant: Callable[..., Variant], make_family: Any) -> None:  # noqa: ANN401 any fields
+    """Up to three; among very many only those that begin in the same way are compared."""
+    family = make_family(make_variant())
+    few = [family.model_copy(update={"name": f"minilm-l{number}"}) for number in (6, 12)]
+    many = [family.model_copy(update={"name": f"zz{number}"}) for number in range(catalogue.MANY_NAMES)]
+    for families in (few, few + many):
+        with pytest.raises(UnknownFamilyError) as caught:
+            Catalogue(version=1, families=tuple(families)).family("minilm-l7")
+        assert "'minilm-l6' or 'minilm-l12'" in caught.value.hint
+
+
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     *parents, last = path.split(".")
 

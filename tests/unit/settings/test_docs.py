@@ -77,6 +77,7 @@ def test_numbers_carry_their_unit() -> None:
         "_messages",
         "_jobs",
         "_agents",
+        "_connections",
         "_attempts",
         "_results",
         "_in_flight",

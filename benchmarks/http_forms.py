@@ -1,0 +1,214 @@
+"""What the whole way adds to one inference on a picture of 224×224×3 FP32 (600 KB), sent as JSON and as binary data.
+
+The model averages each colour, so that nearly all of the time is the way: HTTP, its form, the coordinator, Mosquitto,
+the agent, the worker and back. The same session called in this process is taken off. Reading the form is timed, too.
+Then eight clients at once ask for scans of digits: in JSON over bare connections, and with `tritonclient`, if it is
+installed, in binary form. `python benchmarks/http_forms.py [--jobs N]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import httpx
+import numpy as np
+import onnx
+import onnxruntime as ort
+from brokers import mosquitto
+from networks import clean_environment, running_network
+from onnx import TensorProto, helper
+
+from edge_agent.local.demo import input_of
+from edge_agent.models.scans import load_scans
+from edge_agent.wire.oip_binary import LENGTH_HEADER
+from edge_agent.wire.oip_json import OutputForm, body_of, request_from_body
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+
+FAMILY = "mean-colour"
+SHAPE = (1, 3, 224, 224)
+WARM_UP = 10
+CLIENTS = 8
+READY_SECONDS = 180.0
+
+
+def edge_agent(*arguments: object, **environment: str) -> None:
+    """Run a command to its end."""
+    command = [sys.executable, "-m", "edge_agent", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True, env={**clean_environment(), **environment})
+
+
+def published(folder: Path) -> tuple[Path, list[str]]:
+    """Publish the model in a catalogue of its own; return its file, and how to follow the catalogue."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", *SHAPE[1:]])
+    mean = helper.make_tensor_value_info("mean", TensorProto.FLOAT, ["N", 3, 1, 1])
+    graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["image"], ["mean"])], "mean", [image], [mean])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model, samples, repository = folder / "mean.onnx", folder / "samples.npz", folder / "catalogue"
+    onnx.save(made, model)
+    np.savez(samples, image=np.random.default_rng(3).random((8, *SHAPE[1:]), np.float32))
+    at = ("--repository", repository)
+    edge_agent("catalogue", "init", repository)
+    edge_agent("catalogue", "add", model, "--family", FAMILY, "--calibrate", samples, "--only", "fp32", *at)
+    edge_agent("catalogue", "publish", *at)
+    return model, [
+        "--catalogue",
+        f"{(repository / 'public').as_uri()}/",
+        "--catalogue-root",
+        str(repository / "root.json"),
+    ]
+
+
+def times_ms(base_url: str, body: bytes, headers: dict[str, str], calls: int) -> list[float]:
+    """Time jobs, one after the other over one connection, milliseconds a job."""
+    address = urllib.parse.urlsplit(base_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    times = []
+    for _ in range(calls + WARM_UP):
+        started = time.perf_counter()
+        connection.request("POST", f"/v2/models/{FAMILY}/infer", body, headers)
+        response = connection.getresponse()
+        answer = response.read()
+        times.append((time.perf_counter() - started) * 1000)
+        assert response.status == 200, answer
+    return times[WARM_UP:]
+
+
+def reading_ms(body: bytes, json_length: int | None) -> float:
+    """Time what the coordinator does to read one request, the median in milliseconds."""
+    header = None if json_length is None else str(json_length)
+    times = []
+    for _ in range(50):
+        started = time.perf_counter()
+        request_from_body(body, header)
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times)
+
+
+def bare_ms(model: Path, array: np.ndarray) -> float:
+    """Time the same session in this process, one thread, the median in milliseconds."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    times = []
+    for _ in range(200):
+        started = time.perf_counter()
+        session.run(None, {"image": array})
+        times.append((time.perf_counter() - started) * 1000)
+    return statistics.median(times)
+
+
+def crowd(name: str, connect: Callable[[], Callable[[], None]], jobs: int) -> None:
+    """Let eight clients ask at once, each over a connection of its own, and print what they got."""
+    times: list[float] = []
+    ready = threading.Barrier(CLIENTS + 1)
+
+    def ask() -> None:
+        call = connect()
+        for _ in range(WARM_UP):
+            call()
+        ready.wait()
+        for _ in range(jobs):
+            started = time.perf_counter()
+            call()
+            times.append((time.perf_counter() - started) * 1000)
+
+    threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    started = time.perf_counter()
+    for thread in threads:
+        thread.join()
+    per_second = len(times) / (time.perf_counter() - started)
+    p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+    print(f"{CLIENTS} clients, digits, {name:20} {per_second:7.1f} jobs/s   p50 {p50:7.2f} ms  p99 {p99:7.2f} ms")
+
+
+def bare_client(base_url: str) -> Callable[[], None]:
+    """Return a call in JSON over a connection of its own."""
+    address = urllib.parse.urlsplit(base_url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    body, _ = body_of({}, "inputs", [input_of(load_scans()[0])], OutputForm())
+
+    def call() -> None:
+        connection.request("POST", "/v2/models/digits/infer", body)
+        response = connection.getresponse()
+        answer = response.read()
+        assert response.status == 200, answer
+
+    return call
+
+
+def triton_client(base_url: str) -> Callable[[], None]:
+    """Return a call in binary form with tritonclient."""
+    import tritonclient.http as triton  # noqa: PLC0415 - not everybody has it
+
+    client = triton.InferenceServerClient(base_url.removeprefix("http://"))
+    tensor = input_of(load_scans()[0])
+    image = triton.InferInput("image", list(tensor.spec.shape), "FP32")
+    image.set_data_from_numpy(np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape))
+
+    def call() -> None:
+        client.infer("digits", [image])
+
+    return call
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=200)
+    args = parser.parse_args()
+    array = np.random.default_rng(4).random(SHAPE, np.float32)
+    image = Tensor(TensorSpec("image", DataType.FP32, SHAPE), array.tobytes())
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        port = stack.enter_context(mosquitto(folder, "allow_anonymous true"))
+        model, whom = published(folder)
+        agent = {"EDGE_AGENT_AGENT_STATE_DIR": str(folder / "state" / "agent")}
+        edge_agent("models", "refresh", *whom, **agent)
+        edge_agent("models", "pull", FAMILY, *whom, **agent)
+        network = stack.enter_context(
+            running_network(folder, "--log-level", "warning", "--broker", f"mqtt://127.0.0.1:{port}", *whom)
+        )
+        base_url = network.about["http"]
+        end = time.monotonic() + READY_SECONDS
+        while httpx.get(f"{base_url}/v2/models/{FAMILY}/ready", trust_env=False).status_code != 200:
+            assert time.monotonic() < end, "the family is not offered"
+            time.sleep(0.1)
+        floor = bare_ms(model, array)
+        print(f"onnxruntime {ort.__version__}; {args.jobs} jobs, one client; bare session {floor:.2f} ms")
+        for name, form in (("JSON", OutputForm()), ("binary", OutputForm(binary=True))):
+            parameters = {"parameters": {"binary_data_output": form.binary}}
+            body, json_length = body_of(parameters, "inputs", [image], form)
+            headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
+            times = times_ms(base_url, body, headers, args.jobs)
+            p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+            read = reading_ms(body, json_length)
+            print(
+                f"{name:7} {len(body):9,} bytes   whole way p50 {p50:7.2f} ms  p99 {p99:7.2f} ms   "
+                f"added p50 {p50 - floor:7.2f} ms   of that, reading {read:6.2f} ms"
+            )
+        crowd("JSON", lambda: bare_client(base_url), args.jobs)
+        if importlib.util.find_spec("tritonclient") is not None:
+            crowd("tritonclient, binary", lambda: triton_client(base_url), args.jobs)
+
+
+if __name__ == "__main__":
+    main()
