@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from edge_agent.agent.calibrator import Calibrator
@@ -10,8 +12,10 @@ from edge_agent.agent.daemon import Agent
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.options import MachineSummary, Options
+from edge_agent.agent.owner import Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
+from edge_agent.agent.readers import Readers, local_zone
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.wishes import rules, values
 from edge_agent.folders import make_private
@@ -28,12 +32,26 @@ from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
+from hardware.sysfs import Root
 
 log = logging.getLogger("edge_agent.agent")
 
 
-def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinator_key: PublicKey) -> Agent:
+def make_agent(
+    settings: Settings,
+    link: LinkOptions,
+    key: SigningKey,
+    coordinator_key: PublicKey,
+    reload: Callable[[], Settings],
+) -> Agent:
     """Profile the machine and put the agent together.
+
+    Args:
+        settings: that hold.
+        link: to the broker.
+        key: the agent's.
+        coordinator_key: the pinned one.
+        reload: reads the settings anew; of what changed, the owner's rules on when it works take effect.
 
     Raises:
         StateError: the state directory cannot be made.
@@ -56,6 +74,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
         policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
+        when=Wishes(settings.policy, lambda: reload().policy, Readers(Root(), os.getpid()), local_zone),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,

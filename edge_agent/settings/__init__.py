@@ -4,12 +4,15 @@ from edge_agent.settings.fields import Flag, pairs, parse_host_port
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
 from edge_agent.settings.model import Agent, Broker, Catalogue, Coordinator, Limits, Log, Network, Settings
+from edge_agent.settings.policy import DAY_MINUTES, RESUME_BELOW_CELSIUS, Policy, Window, parse_window
 
 __all__ = [
     "CONFIG_VARIABLE",
+    "DAY_MINUTES",
     "HIDDEN",
     "KEYS",
     "OTHER_VARIABLES",
+    "RESUME_BELOW_CELSIUS",
     "Agent",
     "Broker",
     "Catalogue",
@@ -20,10 +23,13 @@ __all__ = [
     "Limits",
     "Log",
     "Network",
+    "Policy",
     "Settings",
+    "Window",
     "default_paths",
     "load",
     "pairs",
     "parse_host_port",
+    "parse_window",
     "plain",
 ]

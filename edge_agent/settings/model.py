@@ -29,6 +29,7 @@ from edge_agent.settings.fields import (
     weigh_something,
 )
 from edge_agent.settings.fields import Section as _Section
+from edge_agent.settings.policy import Policy
 
 MAX_PASSWORD_BYTES = 4096
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$"
@@ -375,6 +376,7 @@ class Settings(_Section):
     network: Network
     broker: Broker
     agent: Agent
+    policy: Policy
     coordinator: Coordinator
     models: Models
     catalogue: Catalogue
