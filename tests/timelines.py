@@ -17,7 +17,7 @@ from hardware.power import Supply
 
 ZONES = ("Europe/Paris", "America/St_Johns", "Australia/Lord_Howe", "UTC")
 START_MS = 1_790_000_000_000  # September 2026; the clocks are changed within the weeks that follow
-EPSILON = 1e-6
+GATE, OPEN_GATE = "roof/watts > 500 within 60", "grid/price#now <= 0.2 else open"
 
 
 @dataclass(slots=True)
@@ -121,6 +121,7 @@ def random_settings(draw: random.Random) -> Policy:
         max_cpu_celsius=maybe(70.0),  # without a lower limit to resume at, which needs a memory of its own to judge
         battery=draw.choice(["any", "charging", "never"]),
         min_battery_share=draw.choice([0.0, 0.0, 0.4]),
+        gates=draw.choice([(), (GATE,), (GATE, OPEN_GATE)]),
         unknowable=draw.choice(["rest", "work"]),
         dwell_seconds=draw.choice([0.0, 5.0, 60.0, 600.0]),
         look_seconds=draw.choice([1.0, 10.0, 60.0]),
@@ -130,7 +131,9 @@ def random_settings(draw: random.Random) -> Policy:
 def random_readings(draw: random.Random) -> Readings:
     """Return a machine that may be in any state; often in a quiet one, else nothing would ever work."""
     if draw.random() < 0.5:
-        return Readings(Reading(1e6), Reading(0.0), Reading(0.0), Reading(30.0), Supply(True, False, True, 1.0))
+        quiet = Supply(has_battery=True, charging_or_full=True, charge_share=1.0)
+        gates = {GATE: Reading(900.0), OPEN_GATE: Reading(None, "it is mute")}
+        return Readings(Reading(1e6), Reading(0.0), Reading(0.0), Reading(30.0), quiet, gates)
 
     def reading(low: float, high: float) -> Reading:
         return Reading(None, "no sensor") if draw.random() < 0.1 else Reading(draw.uniform(low, high))
@@ -140,7 +143,8 @@ def random_readings(draw: random.Random) -> Readings:
     )
     # Not between the two limits of the temperature: there the answer depends on what was before.
     heat = draw.choice([Reading(draw.uniform(20, 59)), Reading(draw.uniform(70, 90)), Reading(None, "no sensor")])
-    return Readings(reading(0, 900), reading(0, 1), reading(0, 0.3), heat, supply)
+    gates = {GATE: reading(450, 900), OPEN_GATE: reading(0.1, 0.22)}
+    return Readings(reading(0, 900), reading(0, 1), reading(0, 0.3), heat, supply, gates)
 
 
 def in_hours(settings: Policy, wall_ms: int, zone: tzinfo) -> bool:
@@ -175,6 +179,12 @@ def measured_problems(settings: Policy, readings: Readings) -> list[str]:  # noq
         judge("memory-short", pressure, value(pressure) > settings.max_memory_pressure_share)
     if settings.max_cpu_celsius is not None:
         judge("hot", readings.cpu_celsius, value(readings.cpu_celsius) >= settings.max_cpu_celsius)
+    for text in settings.gates:
+        number = readings.gates[text].value
+        if text == GATE and (number is None or number <= 500):
+            found.append(text)
+        if text == OPEN_GATE and number is not None and number > 0.2:
+            found.append(text)
     if settings.battery == "any" and not settings.min_battery_share:
         return found
     supply = readings.supply

@@ -18,6 +18,7 @@ from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.readers import Readers, local_zone
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.wishes import rules, values
+from edge_agent.connection import home_link_options
 from edge_agent.folders import make_private
 from edge_agent.inference.installed import installed, runtime_name
 from edge_agent.models import experience_file
@@ -27,6 +28,7 @@ from edge_agent.models.obstacles import Here
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.published import known_now, source_of, watch
+from edge_agent.settings import Policy as PolicySettings
 from edge_agent.settings import Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
@@ -74,7 +76,7 @@ def make_agent(
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
         policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
-        when=Wishes(settings.policy, lambda: reload().policy, Readers(Root(), os.getpid()), local_zone),
+        when=_wishes(settings, reload, key.public.id),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
@@ -95,6 +97,17 @@ def make_agent(
     watching = watch(source, known, log, content.changed_at)
     fetching = Fetching(_pull_settings(settings)) if own.download == "allowed" else None
     return Agent(options, key, coordinator_key, known.served, store, summary, watching, fetching)
+
+
+def _wishes(settings: Settings, reload: Callable[[], Settings], agent_id: str) -> Wishes:
+    client_id = f"ea1-{agent_id}-home"
+
+    def anew() -> tuple[PolicySettings, LinkOptions | None]:
+        changed = reload()
+        return changed.policy, home_link_options(changed, client_id)
+
+    home = home_link_options(settings, client_id)
+    return Wishes(settings.policy, home, anew, Readers(Root(), os.getpid()), local_zone)
 
 
 def _pull_settings(settings: Settings) -> dict[str, str]:

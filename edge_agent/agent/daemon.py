@@ -47,7 +47,7 @@ from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.lookout import Lookout, look
 from edge_agent.agent.options import MachineSummary, Options
-from edge_agent.agent.owner import START, Owner
+from edge_agent.agent.owner import Owner
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.readers import terminal_is_there
@@ -183,7 +183,7 @@ class Agent:
         fields = {"action": "starting", "agent_id": agent_id, "network": self._options.network}
         log.info("This is agent %s on %s", agent_id, self._machine.text, extra=fields)
         self._inbox.put(self._spooling.load())  # before the first birth, which lists it
-        self._tell(self._owner.look(system_now(), START))  # what rests from the start offers nothing, not even once
+        self._tell(self._owner.start(system_now()))  # what rests from the start offers nothing, not even once
         self._control.start()
         link.start()
         self._plan_with(PlanRequested(), self._catalogue)

@@ -20,6 +20,7 @@ from edge_agent.agent.readers import Readers, midnight_ms
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
 from edge_agent.errors import EdgeAgentError, SettingsError, StateError
+from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Policy
 
 log = logging.getLogger("edge_agent.agent.owner")
@@ -37,13 +38,15 @@ class Wishes:
 
     Attributes:
         settings: that hold at the start.
-        reload: reads them anew; raises `SettingsError` if they are wrong.
+        home: the owner's own broker, if there is one.
+        reload: reads both anew; raises `SettingsError` if they are wrong.
         readers: look at the machine.
         zone: gives the time zone of a name, or the machine's.
     """
 
     settings: Policy
-    reload: Callable[[], Policy]
+    home: LinkOptions | None
+    reload: Callable[[], tuple[Policy, LinkOptions | None]]
     readers: Readers
     zone: Callable[[str | None], tzinfo]
 
@@ -62,6 +65,7 @@ class Owner:
     def __init__(self, folder: Path, wishes: Wishes, boot: int, tally: Tally, now: Now) -> None:
         self._zone = wishes.zone
         self._rules = self._rules_of(wishes.settings)
+        self._home = wishes.home
         self._reload = wishes.reload
         self._readers = wishes.readers
         self._tally = tally
@@ -91,6 +95,11 @@ class Owner:
     def look_at(self) -> float | None:
         """The monotonic second at which to `look` at the latest, if any."""
         return self._decision.look_at
+
+    def start(self, now: Now) -> list[Told]:
+        """Listen where need be, and decide for the first time."""
+        self._readers.listen(self._rules, self._home)
+        return self.look(now, START)
 
     def look(self, now: Now, by: str = THE_RULES) -> list[Told]:
         """Look at the machine and decide; return what the core is to be told, if that is something else than before."""
@@ -155,18 +164,20 @@ class Owner:
     def reload(self, now: Now) -> list[Told]:
         """Read the rules anew; invalid ones are refused, and those that hold stay."""
         try:
-            settings = self._reload()
+            settings, home = self._reload()
         except SettingsError as error:
             self._refused = error.message
             log.error("Refused the new rules, the old ones stay: %s", error.message, extra=_action("rules-refused"))  # noqa: TRY400 no defect
             return []
         self._refused = ""
         self._rules = self._rules_of(settings)
+        self._readers.listen(self._rules, home)
         log.info("The owner's rules were read anew", extra=_action("rules-reloaded"))
         return self.look(now, "your new rules")
 
     def leave(self) -> None:
-        """Keep what is worth keeping at the end."""
+        """Keep what is worth keeping at the end, and listen no more."""
+        self._readers.stop()
         self._write_history()
 
     def _keep_order(self, order: Order | None, now: Now) -> None:

@@ -7,8 +7,10 @@ import time
 from datetime import UTC, tzinfo
 from pathlib import Path
 
+from edge_agent.agent.gates import Gates
 from edge_agent.agent.policy import Reading, Readings, Rules
 from edge_agent.clock import Now
+from edge_agent.mqtt import LinkOptions
 from hardware import load, power, pressure, seats, thermal
 from hardware.power import Supply
 from hardware.sysfs import Root
@@ -24,9 +26,11 @@ class Readers:
     Args:
         root: of the machine, or of a tree laid out like one.
         pid: of our own process, whose CPU time and whose children's is not others'.
+        gates: listens to the owner's broker.
     """
 
-    def __init__(self, root: Root, pid: int) -> None:
+    def __init__(self, root: Root, pid: int, gates: Gates | None = None) -> None:
+        self._gates = gates or Gates(time.monotonic)
         self._root = root
         self._pid = pid
         self._sample = load.sample(root, load.descendants(root, pid))
@@ -45,7 +49,16 @@ class Readers:
             memory = _reading(pressure.memory_pressure_share(root))
         if own.max_cpu_celsius is not None:
             celsius = self.cpu_celsius()
-        return Readings(idle, others, memory, celsius, power.supply(root) if rules.minds_battery else Supply())
+        supply = power.supply(root) if rules.minds_battery else Supply()
+        return Readings(idle, others, memory, celsius, supply, self._gates.read(rules.gates, now))
+
+    def listen(self, rules: Rules, home: LinkOptions | None) -> None:
+        """Listen to the gates of these rules from now on, on the owner's broker."""
+        self._gates.listen(rules.gates, home)
+
+    def stop(self) -> None:
+        """Listen no more."""
+        self._gates.stop()
 
     def cpu_celsius(self) -> Reading:
         """Read how hot the CPU is."""

@@ -1,6 +1,8 @@
 """Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
 
 from edge_agent.settings.fields import Flag, pairs, parse_host_port
+from edge_agent.settings.gates import Gate, parse_gate
+from edge_agent.settings.home import Home
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
 from edge_agent.settings.model import Agent, Broker, Catalogue, Coordinator, Limits, Log, Network, Settings
@@ -19,6 +21,8 @@ __all__ = [
     "Coordinator",
     "Effective",
     "Flag",
+    "Gate",
+    "Home",
     "Key",
     "Limits",
     "Log",
@@ -29,6 +33,7 @@ __all__ = [
     "default_paths",
     "load",
     "pairs",
+    "parse_gate",
     "parse_host_port",
     "parse_window",
     "plain",

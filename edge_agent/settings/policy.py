@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from edge_agent.settings.fields import SecondsOrNever, Section
+from edge_agent.settings.gates import MAX_GATES, gate
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 DAY_MINUTES = 24 * 60
@@ -68,6 +69,7 @@ def _time_zone(name: str | None) -> str | None:
 
 
 Hours = Annotated[str, Field(max_length=64), AfterValidator(_window)]
+GateText = Annotated[str, Field(max_length=600), AfterValidator(gate)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Celsius = Annotated[float, Field(ge=20, le=120, allow_inf_nan=False)]
 RESUME_BELOW_CELSIUS = 10.0
@@ -104,6 +106,11 @@ class Policy(Section):
     max_cpu_celsius: Celsius | None = Field(default=None, description="Rest when the CPU is as hot as that.")
     resume_cpu_celsius: Celsius | None = Field(
         default=None, description="Then work again below this; otherwise 10 °C below `policy.max_cpu_celsius`."
+    )
+    gates: Annotated[tuple[GateText, ...], Field(max_length=MAX_GATES)] = Field(
+        default=(),
+        description="Work only while numbers on the broker of `home.url` are so: `TOPIC[#MEMBER] OPERATOR NUMBER"
+        "[ within SECONDS][ else open]`, the operator `>`, `>=`, `<` or `<=`; all of them must be.",
     )
     unknowable: Literal["rest", "work"] = Field(
         default="rest", description="What to do when a rule that is set cannot be judged here; `why` says so."

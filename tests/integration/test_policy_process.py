@@ -12,12 +12,13 @@ from typing import Any
 import psutil
 import pytest
 from agents import Agent, Coordinator, running_agent
-from brokers import mosquitto
+from brokers import Client, mosquitto, options
 from fakes import job_id
 
 from edge_agent.agent.ask import ask
 from edge_agent.agent.control import SOCKET_FILE
 from edge_agent.errors import TransportError
+from edge_agent.mqtt import Connected
 from edge_agent.wire.messages import Birth, Failure, Offers, Result
 
 CONFIG = "config.toml"
@@ -181,3 +182,35 @@ def _answers(agent: Agent) -> bool:
         return bool(order(agent, "status")["agent_id"])
     except TransportError:
         return False
+
+
+def test_a_gate_on_the_broker_at_home_opens_and_closes_the_work(tmp_path: Path, port: int) -> None:
+    """Only while the roof makes power: closed without a reading, and nothing but that topic opens it."""
+    (tmp_path / "home").mkdir()
+    with mosquitto(tmp_path / "home", "allow_anonymous true") as home_port:
+        gate = {
+            "HOME_URL": f"mqtt://127.0.0.1:{home_port}",
+            "POLICY_GATES": "roof#watts > 500",
+            "POLICY_LOOK_SECONDS": "1",
+            "POLICY_DWELL_SECONDS": "0",
+        }
+        with (
+            running_agent(tmp_path, port, **gate) as agent,
+            Coordinator(agent, port) as coordinator,
+            Client(options(home_port, "roof")) as roof,
+        ):
+            roof.expect(Connected)
+            agent.wait_until(lambda: _answers(agent))
+            assert [reason["code"] for reason in order(agent, "why")["reasons"]] == ["gate"]
+            for topic in ("roof/watts", "home/agent/resume", f"ea1/home/{agent.key.id}/control"):
+                roof.link.publish(topic, b'{"watts": 900, "do": "resume"}', retain=True)
+            roof.link.publish("roof", b'{"watts": 499}', retain=True)
+            agent.wait_until(lambda: "499" in order(agent, "why")["reasons"][0]["text"])
+            roof.link.publish("roof", b'{"watts": 900}', retain=True)
+            birth = coordinator.wait_for_offers()
+            serve(coordinator, birth, 1)
+            roof.link.publish("roof", b'{"watts": 0}', retain=True)
+            coordinator.hear(Offers, lambda offers: offers.offers == ())
+            assert order(agent, "pause")["worker_pid"] is None
+            roof.link.publish("roof", b'{"watts": 1000}', retain=True)
+            agent.wait_until(lambda: [r["code"] for r in order(agent, "why")["reasons"]] == ["paused"])

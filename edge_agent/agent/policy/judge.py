@@ -12,9 +12,9 @@ from datetime import tzinfo
 from enum import StrEnum
 
 from edge_agent.agent.policy.hours import clock_text, is_open, next_change_ms
-from edge_agent.agent.policy.readings import Reading, Readings
+from edge_agent.agent.policy.readings import NOT_READ, Reading, Readings
 from edge_agent.clock import Now
-from edge_agent.settings import RESUME_BELOW_CELSIUS, Policy, Window, parse_window
+from edge_agent.settings import RESUME_BELOW_CELSIUS, Gate, Policy, Window, parse_gate, parse_window
 
 CLOCK_SECONDS = 60.0
 """Hours are looked at so often at least: the clock may be set, and a machine that slept did not notice."""
@@ -49,12 +49,21 @@ class Reason:
         text: what is so, with the setting that minds it.
         change: what would change it.
         unknowable: whether it rests because it cannot be known.
+        subject: which of several of this code; empty where there is one.
+        pending: whether that is only because nothing was read since the start; it does not dwell.
     """
 
     code: str
     text: str
     change: str
     unknowable: bool = False
+    subject: str = ""
+    pending: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Tells reasons apart."""
+        return (self.code, self.subject)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +71,10 @@ class State:
     """What is remembered between two decisions.
 
     Attributes:
-        held: code and the monotonic second at which a measured reason held last.
+        held: key of each measured reason, and the monotonic second at which it held last.
     """
 
-    held: tuple[tuple[str, float], ...] = ()
+    held: tuple[tuple[tuple[str, str], float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +107,26 @@ class Rules:
         settings: as they were set.
         windows: hours in which it may work; none for always.
         zone: in which they are meant.
+        gates: that must all be open.
     """
 
     settings: Policy
     windows: tuple[Window, ...]
     zone: tzinfo
+    gates: tuple[Gate, ...] = ()
 
     @classmethod
     def of(cls, settings: Policy, zone: tzinfo) -> Rules:
         """Take the settings, in this time zone."""
-        return cls(settings, tuple(parse_window(text) for text in settings.work_hours), zone)
+        windows = tuple(parse_window(text) for text in settings.work_hours)
+        return cls(settings, windows, zone, tuple(parse_gate(text) for text in settings.gates))
 
     @property
     def measures(self) -> bool:
         """Whether any rule needs the machine to be looked at."""
         own = self.settings
         limits = (own.max_other_cpu_share, own.max_memory_pressure_share, own.max_cpu_celsius)
-        return bool(own.idle_seconds or self.minds_battery or any(limit is not None for limit in limits))
+        return bool(own.idle_seconds or self.minds_battery or self.gates or any(limit is not None for limit in limits))
 
     @property
     def minds_battery(self) -> bool:
@@ -140,16 +152,17 @@ def decide(rules: Rules, order: Order | None, readings: Readings, now: Now, stat
         if found.unknowable and rules.settings.unknowable == "work":
             notes.append(found)
         else:
-            held[found.code] = now.monotonic
+            if not found.pending:
+                held[found.key] = now.monotonic
             reasons.append(found)
-    seen = {reason.code for reason in reasons}
-    for code, last in held.items():
+    seen = {reason.key for reason in reasons}
+    for key, last in held.items():
         over_at = last + rules.settings.dwell_seconds
-        if code not in seen and now.monotonic < over_at:
+        if key not in seen and now.monotonic < over_at:
             looks.append(over_at)
-            reasons.append(_dwelling(code, now.monotonic - last, over_at - now.monotonic))
-        if code in seen or now.monotonic < over_at:
-            kept.append((code, last))
+            reasons.append(_dwelling(*key, now.monotonic - last, over_at - now.monotonic))
+        if key in seen or now.monotonic < over_at:
+            kept.append((key, last))
     if rules.measures:
         looks.append(now.monotonic + rules.settings.look_seconds)
     drains = order is not None and order.kind == "drain" and len(reasons) == len(orders) == 1
@@ -197,7 +210,7 @@ def _outside_hours(rules: Rules, now: Now, looks: list[float]) -> Iterator[Reaso
 # -- what is measured -------------------------------------------------------------------------------------------------
 
 
-def _measured(rules: Rules, readings: Readings, held: dict[str, float]) -> Iterator[Reason]:
+def _measured(rules: Rules, readings: Readings, held: dict[tuple[str, str], float]) -> Iterator[Reason]:
     own = rules.settings
     if own.idle_seconds:
         yield from _in_use(own, readings.idle_seconds)
@@ -208,9 +221,11 @@ def _measured(rules: Rules, readings: Readings, held: dict[str, float]) -> Itera
         limit, setting = own.max_memory_pressure_share, "policy.max_memory_pressure_share"
         yield from _above("memory-short", "programs wait for memory", readings.memory_pressure_share, limit, setting)
     if own.max_cpu_celsius is not None:
-        yield from _hot(own, own.max_cpu_celsius, readings.cpu_celsius, was_hot="hot" in held)
+        yield from _hot(own, own.max_cpu_celsius, readings.cpu_celsius, was_hot=("hot", "") in held)
     if rules.minds_battery:
         yield from _battery(own, readings)
+    for gate in rules.gates:
+        yield from _gate(gate, readings.gates.get(gate.text, NOT_READ))
 
 
 def _unknowable(code: str, what: str, why: str, setting: str) -> Reason:
@@ -268,18 +283,31 @@ def _charge(least: float, charge: float | None) -> Iterator[Reason]:
         yield Reason("battery", text, f"it is plugged in, or at {least:.0%}")
 
 
+def _gate(gate: Gate, reading: Reading) -> Iterator[Reason]:
+    change = f"{gate.topic} is {gate.operator} {gate.number:g}"
+    if reading.value is None:
+        if not gate.open_without:
+            text = f"the gate `{gate.text}` is closed: {reading.why}"
+            yield Reason("gate", text, change, subject=gate.text, pending=reading.pending)
+    elif not gate.lets(reading.value):
+        text = f"the gate `{gate.text}` is closed: the reading is {reading.value:g}"
+        yield Reason("gate", text, change, subject=gate.text)
+
+
 _CALM = {
     "in-use": "this machine was used",
     "busy": "other programs took much of the CPUs",
     "memory-short": "memory was short",
     "hot": "the CPU was hot",
     "battery": "the battery was not to be used",
+    "gate": "the gate `{}` was closed",
 }
 
 
-def _dwelling(code: str, since: float, left: float) -> Reason:
-    text = f"{_CALM[code]} until {seconds_text(since)} ago, and that must be over for a while (policy.dwell_seconds)"
-    return Reason(code, text, f"{seconds_text(left)} more without it")
+def _dwelling(code: str, subject: str, since: float, left: float) -> Reason:
+    was = _CALM[code].format(subject)
+    text = f"{was} until {seconds_text(since)} ago, and that must be over for a while (policy.dwell_seconds)"
+    return Reason(code, text, f"{seconds_text(left)} more without it", subject=subject)
 
 
 def seconds_text(seconds: float) -> str:

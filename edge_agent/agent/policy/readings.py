@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hardware.power import Supply
@@ -14,10 +15,12 @@ class Reading:
     Attributes:
         value: in the unit of the field that it is in; None where it cannot be known.
         why: it cannot be known.
+        pending: nothing was read since the start, but may be in a moment.
     """
 
     value: float | None
     why: str = ""
+    pending: bool = False
 
 
 NOT_READ = Reading(None, "it was not read")
@@ -33,6 +36,7 @@ class Readings:
         memory_pressure_share: of the time that programs waited for memory, 0 to 1.
         cpu_celsius: temperature.
         supply: mains or battery, and its charge.
+        gates: the reading of each gate, by its text.
     """
 
     idle_seconds: Reading = NOT_READ
@@ -40,3 +44,4 @@ class Readings:
     memory_pressure_share: Reading = NOT_READ
     cpu_celsius: Reading = NOT_READ
     supply: Supply = field(default_factory=Supply)
+    gates: Mapping[str, Reading] = field(default_factory=dict)

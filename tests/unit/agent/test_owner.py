@@ -16,7 +16,8 @@ from edge_agent.agent.readers import Readers
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
 from edge_agent.errors import SettingsError, StateError
-from edge_agent.settings import Policy
+from edge_agent.mqtt import LinkOptions
+from edge_agent.settings import Gate, Policy, parse_gate
 
 START_MS = 1_800_000_000_000
 
@@ -27,6 +28,11 @@ class Machine(Readers):
     def __init__(self) -> None:
         self.readings = Readings(cpu_celsius=Reading(40.0))
         self.looks = 0
+        self.listens: list[tuple[Gate, ...]] = []
+
+    def listen(self, rules: Rules, home: LinkOptions | None) -> None:
+        """Keep to which gates."""
+        self.listens.append(rules.gates)
 
     def read(self, rules: Rules, now: Now) -> Readings:
         """Count, and give what the test wants."""
@@ -50,11 +56,11 @@ class Scene:
 
     def start(self, settings: Policy) -> Owner:
         """Start a process."""
-        wishes = Wishes(settings, self._reload, self.machine, lambda _: UTC)
+        wishes = Wishes(settings, None, self._reload, self.machine, lambda _: UTC)
         return Owner(self.folder, wishes, 7, Tally(), self.now)
 
-    def _reload(self) -> Policy:
-        return self.wanted()
+    def _reload(self) -> tuple[Policy, None]:
+        return self.wanted(), None
 
     @property
     def now(self) -> Now:
@@ -173,6 +179,14 @@ def test_new_rules_hold_at_once(scene: Scene) -> None:
     assert "policy.work_hours" in told.why
     scene.wanted = Policy
     assert scene.owner.reload(scene.now) == [WorkRequested()]
+
+
+def test_the_gates_of_new_rules_are_listened_to(scene: Scene) -> None:
+    """And no longer those of the old ones."""
+    scene.owner.start(scene.now)
+    scene.wanted = lambda: Policy(gates=("roof/watts > 500",))
+    scene.owner.reload(scene.now)
+    assert scene.machine.listens == [(), (parse_gate("roof/watts > 500"),)]
 
 
 def test_invalid_rules_are_refused_with_the_reason_and_the_old_ones_stay(tmp_path: Path) -> None:

@@ -87,6 +87,31 @@ NOT_CHARGING = Supply(has_battery=True, charge_share=0.8)
             "battery",
         ),
         ({"min_battery_share": 0.4}, Readings(supply=on_battery(0.1)), Readings(supply=CHARGING), "battery"),
+        (
+            {"gates": ("roof/watts > 500",)},
+            Readings(gates={"roof/watts > 500": Reading(500.0)}),
+            Readings(gates={"roof/watts > 500": Reading(500.1)}),
+            "gate",
+        ),
+        (
+            {"gates": ("grid#now <= 0.2",)},
+            Readings(gates={"grid#now <= 0.2": Reading(0.21)}),
+            Readings(gates={"grid#now <= 0.2": Reading(0.2)}),
+            "gate",
+        ),
+        (
+            {"gates": ("roof/watts > 500",)},
+            Readings(gates={"roof/watts > 500": Reading(None, "it is old")}),
+            None,
+            "gate",
+        ),
+        (
+            {"gates": ("roof/watts > 500 else open",)},
+            Readings(gates={"roof/watts > 500 else open": Reading(400.0)}),
+            Readings(gates={"roof/watts > 500 else open": Reading(None, "it is old")}),
+            "gate",
+        ),
+        ({"gates": ("roof/watts > 500 else closed",)}, Readings(), None, "gate"),
         ({"battery": "any"}, None, Readings(supply=on_battery(0.01)), "battery"),
     ],
 )
@@ -99,7 +124,7 @@ def test_a_rule_and_its_opposite(
         assert (found.mode, codes(found)) == (Mode.REST, [code])
         assert found.reasons[0].text
         assert found.reasons[0].change
-        assert f"policy.{next(iter(settings))}" in found.reasons[0].text
+        assert ("the gate" if code == "gate" else f"policy.{next(iter(settings))}") in found.reasons[0].text
     if good is not None:
         assert judge(Policy(**settings), good).mode is Mode.WORK
     assert judge(Policy(), bad or good).mode is Mode.WORK  # and without the rule neither matters
@@ -182,6 +207,28 @@ def test_it_looks_as_often_as_the_owner_says_if_something_is_measured() -> None:
     """And not at all if nothing is."""
     settings = Policy(max_cpu_celsius=70.0, look_seconds=15.0)
     assert judge(settings, Readings(cpu_celsius=Reading(40.0))).look_at == START.monotonic + 15
+
+
+def test_each_gate_dwells_for_itself() -> None:
+    """All must be open; one that was closed must have been open for the dwell time, whatever the others do."""
+    roof, grid = "roof/watts > 500", "grid/price < 0.2"
+    settings = Policy(gates=(roof, grid), dwell_seconds=60.0)
+    state = judge(settings, Readings(gates={roof: Reading(1.0), grid: Reading(0.1)})).state
+    closed = judge(settings, Readings(gates={roof: Reading(900.0), grid: Reading(0.3)}), now=later(30), state=state)
+    assert [reason.subject for reason in closed.reasons] == [grid, roof]
+    both_open = Readings(gates={roof: Reading(900.0), grid: Reading(0.1)})
+    waits = judge(settings, both_open, now=later(61), state=closed.state)
+    assert [reason.subject for reason in waits.reasons] == [grid]
+    assert judge(settings, both_open, now=later(90), state=waits.state).mode is Mode.WORK
+
+
+def test_a_gate_that_nobody_has_spoken_of_yet_does_not_dwell() -> None:
+    """After a start it opens with the first reading: it cannot have flapped."""
+    settings = Policy(gates=("roof/watts > 500",))
+    found = judge(settings, Readings(gates={"roof/watts > 500": Reading(None, "not yet", pending=True)}))
+    assert found.mode is Mode.REST
+    spoken = Readings(gates={"roof/watts > 500": Reading(900.0)})
+    assert judge(settings, spoken, now=later(1), state=found.state).mode is Mode.WORK
 
 
 # -- orders -----------------------------------------------------------------------------------------------------------
