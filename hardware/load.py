@@ -52,7 +52,8 @@ def parse_pid_stat(text: str) -> int | None:
 
 def descendants(root: Root, pid: int) -> list[int]:
     """Return a process and all that descend from it, as far as the kernel lists children (proc_pid_task(5))."""
-    found, todo = [], [pid]
+    found: list[int] = []
+    todo = [pid]
     while todo and len(found) < MAX_PROCESSES:
         parent = todo.pop()
         found.append(parent)

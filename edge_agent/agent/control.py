@@ -58,7 +58,7 @@ def parse_request(line: bytes) -> dict[str, Any]:
         request = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise UsageError("the request is not JSON") from error
-    if not isinstance(request, dict) or request.get("do") not in _FIELDS or not isinstance(request["do"], str):
+    if not isinstance(request, dict) or not isinstance(request.get("do"), str) or request["do"] not in _FIELDS:
         raise UsageError(f"the request must be an object whose `do` is one of {', '.join(_FIELDS)}")
     unknown = set(request) - {"do"} - _FIELDS[request["do"]]
     if unknown:
@@ -94,6 +94,7 @@ class ControlSocket:
         self._put = put
         self._listener: socket.socket | None = None
         self._replies: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -110,6 +111,7 @@ class ControlSocket:
     def stop(self) -> None:
         """End; the file goes, too."""
         listener, self._listener = self._listener, None
+        self._stopping.set()
         if listener is None:
             return
         with contextlib.suppress(OSError):
@@ -122,16 +124,19 @@ class ControlSocket:
             self._thread.join(REQUEST_SECONDS)
 
     def _serve(self, listener: socket.socket) -> None:
-        while self._listener is not None:
+        while not self._stopping.is_set():
             try:
                 connection, _ = listener.accept()
             except OSError:
-                if self._listener is None:
-                    return
-                time.sleep(0.1)  # too many open files, for example: that passes
+                self._stopping.wait(0.1)  # too many open files, for example: that passes
                 continue
-            with connection, contextlib.suppress(OSError):
-                self._talk(connection)
+            with connection:
+                try:
+                    self._talk(connection)
+                except OSError as error:
+                    log.debug("Whoever asked went away: %s", error, extra={"action": "control"})
+                except Exception:  # the owner must be able to ask again, whatever that was
+                    log.exception("Could not serve a request", extra={"action": "control"})
 
     def _talk(self, connection: socket.socket) -> None:
         pid, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))

@@ -13,4 +13,4 @@ def test_every_promise_holds_on_random_timelines(part: int) -> None:
     """`benchmarks/policy_timelines.py` takes ten thousand and more."""
     timelines = [Timeline(seed).run() for seed in range(part * SEEDS // 4, (part + 1) * SEEDS // 4)]
     assert [problem for timeline in timelines for problem in timeline.problems] == []
-    assert sum(timeline.changes for timeline in timelines) > SEEDS  # and something happened in them
+    assert sum(timeline.changes for timeline in timelines) > SEEDS // 4  # and something happened in them
