@@ -139,7 +139,8 @@ class Core:
             case RestRequested():
                 commands = [*self.resting.begin(event, now), *self._present(now)]
             case WorkRequested():
-                commands = [*self.resting.end(now), *self._present(now)]
+                ended = self.resting.end(now)
+                commands = [*ended, *self._present(now)] if ended else []
             case Tick():
                 commands = self._on_tick(now)
             case PlanRequested():

@@ -12,14 +12,13 @@ from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
-from edge_agent.agent.control import failure
 from edge_agent.agent.events import OwnerAsked, RestRequested, WorkRequested
 from edge_agent.agent.history import History, OrderFile
 from edge_agent.agent.policy import Decision, Mode, Order, Rules, State, decide
 from edge_agent.agent.readers import Readers, midnight_ms
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
-from edge_agent.errors import EdgeAgentError, SettingsError, StateError
+from edge_agent.errors import SettingsError
 from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Policy
 
@@ -73,6 +72,7 @@ class Owner:
         self._history = History(folder, tally)
         self._since_ms = now.wall_ms
         self._refused = ""
+        self._unkept = ""
         self._state = State()
         self._order, problem = self._orders.read(now)
         if problem:
@@ -119,16 +119,17 @@ class Owner:
         return [RestRequested("; ".join(reason.text for reason in found.reasons), found.within_seconds)]
 
     def obey(self, kind: str | None, seconds: float | None, by: str, now: Now) -> list[Told]:
-        """Take an order: pause, drain, or (None) resume; it is kept first.
+        """Take an order: pause, drain, or (None) resume. It is kept first; where that fails, it holds all the same.
 
-        Raises:
-            StateError: it cannot be kept, so it does not hold.
+        Whoever wants the memory now must not wait for a disk; that the next process will not know of it is told.
         """
         order = None if kind is None else Order(kind, None if seconds is None else now.monotonic + seconds)
         try:
             self._orders.write(order, now)
+            self._unkept = ""
         except OSError as error:
-            raise StateError(f"the order cannot be written into the state directory: {error.strerror}") from error
+            self._unkept = f"it holds, but not over a restart, since it could not be written: {error.strerror}"
+            log.warning("The owner's order: %s", self._unkept, extra=_action("order"))
         self._order = order
         log.info("The owner says %s", kind or "resume", extra={"action": kind or "resume", "by": by})
         return self.look(now, by)
@@ -145,20 +146,16 @@ class Owner:
             status: what the agent says of itself.
         """
         request = asked.request
-        try:
-            match request["do"]:
-                case "pause" | "drain" as kind:
-                    tell(self.obey(kind, request.get("seconds"), asked.by, now))
-                case "resume":
-                    tell(self.obey(None, None, asked.by, now))
-                case "history":
-                    asked.reply({"ok": True, "transitions": self._history.last(request.get("count") or SOME)})
-                    return
-                case _:
-                    tell(self.look(now))
-        except EdgeAgentError as error:
-            asked.reply(failure(error))
-            return
+        match request["do"]:
+            case "pause" | "drain" as kind:
+                tell(self.obey(kind, request.get("seconds"), asked.by, now))
+            case "resume":
+                tell(self.obey(None, None, asked.by, now))
+            case "history":
+                asked.reply({"ok": True, "transitions": self._history.last(request.get("count") or SOME)})
+                return
+            case _:
+                tell(self.look(now))
         asked.reply({"ok": True, **status(), **self._report(now)})
 
     def reload(self, now: Now) -> list[Told]:
@@ -208,6 +205,7 @@ class Owner:
             "since_ms": self._since_ms,
             "now_ms": now.wall_ms,
             "order": None if self._order is None else self._order.kind,
+            "order_not_kept": self._unkept or None,
             "reasons": [asdict(reason) for reason in self._decision.reasons],
             "notes": [asdict(reason) for reason in self._decision.notes],
             "refused_rules": self._refused or None,

@@ -70,6 +70,11 @@ def reason_lines(answer: dict[str, Any]) -> list[str]:
     return [f"- {reason['text']}\n  until: {reason['change']}" for reason in answer["reasons"]]
 
 
+def kept_lines(answer: dict[str, Any]) -> list[str]:
+    """Return what is wrong with how an order was kept, if anything is."""
+    return [f"Note: {answer['order_not_kept']}."] if answer["order_not_kept"] else []
+
+
 def headline(answer: dict[str, Any]) -> str:
     """Return in one line what the agent does."""
     if answer["mode"] == "rest":

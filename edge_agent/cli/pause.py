@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.owner import ask_agent, headline, owner_command, reason_lines, show, span_seconds
+from edge_agent.cli.owner import ask_agent, headline, kept_lines, owner_command, reason_lines, show, span_seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -28,4 +28,4 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Order it and say how things stand."""
     answer = ask_agent(args, "pause", seconds=None if args.span is None else span_seconds(args.span))
-    return show(args, answer, [f"It {headline(answer)}.", *reason_lines(answer)])
+    return show(args, answer, [f"It {headline(answer)}.", *reason_lines(answer), *kept_lines(answer)])

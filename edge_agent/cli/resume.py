@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.owner import ask_agent, headline, owner_command, reason_lines, show
+from edge_agent.cli.owner import ask_agent, headline, kept_lines, owner_command, reason_lines, show
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Order it and say how things stand."""
     answer = ask_agent(args, "resume")
-    first = "The order is taken back."
+    lines = ["The order is taken back. Your rules let it work."]
     if answer["mode"] == "rest":
-        return show(args, answer, [first, f"It still {headline(answer)}.", *reason_lines(answer)])
-    return show(args, answer, [f"{first} Your rules let it work."])
+        lines = ["The order is taken back.", f"It still {headline(answer)}.", *reason_lines(answer)]
+    return show(args, answer, [*lines, *kept_lines(answer)])

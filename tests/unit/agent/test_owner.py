@@ -15,7 +15,7 @@ from edge_agent.agent.policy import Mode, Reading, Readings, Rules
 from edge_agent.agent.readers import Readers
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
-from edge_agent.errors import SettingsError, StateError
+from edge_agent.errors import SettingsError
 from edge_agent.mqtt import LinkOptions
 from edge_agent.settings import Gate, Policy, parse_gate
 
@@ -126,18 +126,19 @@ def test_a_pause_survives_the_process(scene: Scene) -> None:
     assert again.look(scene.now, "the start") == [RestRequested("you paused it", 5.0)]
 
 
-def test_a_disk_that_takes_no_order_does_not_pause(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What would not survive a restart is refused, and said."""
+def test_a_disk_that_takes_no_order_is_told_and_the_order_holds(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner wants the memory now; that a next process will not know of it is said."""
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("edge_agent.agent.history.write_durably", full)
-    with pytest.raises(StateError, match="No space left"):
-        scene.owner.obey("pause", None, "user 7", scene.now)
     told, answer = scene.ask("pause")
-    assert (told, answer["ok"], answer["error"]["code"]) == ([], False, "state")
-    assert scene.owner.mode is Mode.WORK
+    assert [type(event) for event in told] == [RestRequested]
+    assert "No space left" in answer["order_not_kept"]
+    assert "not over a restart" in answer["order_not_kept"]
+    monkeypatch.undo()
+    assert scene.ask("pause")[1]["order_not_kept"] is None
 
 
 def test_why_looks_afresh(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def answer(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 any member
         "since_ms": 1_800_000_000_000,
         "now_ms": 1_800_000_600_000,
         "order": None,
+        "order_not_kept": None,
         "reasons": [],
         "notes": [],
         "refused_rules": None,
@@ -176,7 +177,7 @@ def test_json_is_one_object_without_the_envelope(
 
 def test_pause_and_resume_say_how_things_stand_then(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
     """Also when other rules still hold after resume."""
-    agent.answer = answer(mode="rest", worker_pid=None, reasons=[NIGHT])
+    agent.answer = answer(mode="rest", worker_pid=None, reasons=[NIGHT], order_not_kept="the disk is full")
     agent.run("pause")
     agent.run("drain")
     agent.run("resume")
@@ -184,6 +185,7 @@ def test_pause_and_resume_say_how_things_stand_then(agent: FakeAgent, capsys: py
     assert shown.count("It rests since") == 2
     assert "It still rests since" in shown
     assert shown.count(NIGHT["text"]) == 3
+    assert shown.count("Note: the disk is full.") == 3
     agent.answer = answer()
     agent.run("resume")
     assert capsys.readouterr().out == "The order is taken back. Your rules let it work.\n"
