@@ -9,6 +9,7 @@ from edge_agent.agent.events import (
     CancelCanary,
     Command,
     ConditionsChanged,
+    FetchModels,
     LinkUp,
     LoadModel,
     PlanRequested,
@@ -20,6 +21,7 @@ from edge_agent.agent.events import (
     StopWorker,
     WorkRequested,
 )
+from edge_agent.agent.policy import Policy
 from edge_agent.inference.events import ModelLoaded, WorkerDied
 from edge_agent.wire.messages import Birth, Failure, Offers, Result
 
@@ -165,6 +167,15 @@ def test_a_canary_run_that_goes_on_is_called_off_and_made_again_later() -> None:
     assert of_type(commands, CancelCanary) == [CancelCanary()]
     (again,) = of_type(agent.tell(WorkRequested()), RunCanary)
     assert again.variant == canary.variant
+
+
+def test_downloads_are_ended_and_gone_on_with_later() -> None:
+    """What is wanted is told anew when it may work again."""
+    agent = AgentScript(policy=Policy(download=True))
+    agent.ready()
+    assert of_type(agent.tell(REST), FetchModels) == [FetchModels(())]
+    assert of_type(agent.tick_until(3600), FetchModels) == []
+    assert len(of_type(agent.tell(WorkRequested()), FetchModels)) == 1
 
 
 def test_nothing_that_happens_while_it_rests_starts_a_worker(agent: AgentScript) -> None:
