@@ -7,6 +7,7 @@ history is bounded, and nothing depends on it.
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ class OrderFile:
             left = float(document["until_ms"] - now.wall_ms) / 1000
             if self._boot and document["boot"] == self._boot:
                 left = document["until_monotonic"] - now.monotonic
-            left = min(left, float(seconds))
+            left = _finite(min(left, float(seconds)), seconds)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             return Order("pause"), f"{error}"
         return (Order(kind, now.monotonic + left), "") if left > 0 else (None, "")
@@ -130,6 +131,12 @@ def _read(path: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError(f"{path.name} is longer than {MAX_FILE_BYTES} bytes")
     return content
+
+
+def _finite(number: float, *others: float) -> float:
+    if not all(math.isfinite(one) for one in (number, *others)):
+        raise ValueError("it holds for no time that is a number")
+    return number
 
 
 def _transition(entry: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,22 @@ def test_stop_and_kill_leave_no_socket_that_lies(tmp_path: Path, port: int) -> N
         agent.signal(signal.SIGTERM)
         assert agent.wait() == 0
         assert not (agent.state / SOCKET_FILE).exists()
+
+
+def test_an_agent_whose_terminal_is_closed_stops_as_cleanly_as_ever(tmp_path: Path, port: int) -> None:
+    """The hang-up of a window that is gone is no wish to read the rules anew."""
+    in_a_window = [sys.executable, "-c", "import pty, sys; pty.spawn(sys.argv[1:])"]
+    agent = Agent(tmp_path, port)
+    agent.start(inside=in_a_window)
+    try:
+        agent.wait_until(lambda: _answers(agent))
+        pid = order(agent, "status")["pid"]
+        agent.signal(signal.SIGKILL)  # of the window
+        agent.wait()
+        agent.wait_until(lambda: not psutil.pid_exists(pid))
+        assert not (agent.state / SOCKET_FILE).exists()
+    finally:
+        agent.end()
 
 
 def _answers(agent: Agent) -> bool:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_agent.agent.history import HISTORY_FILE, MAX_TRANSITIONS, ORDER_FILE, History, OrderFile
 from edge_agent.agent.policy import Order
@@ -75,6 +77,9 @@ def test_a_resume_leaves_nothing(tmp_path: Path) -> None:
         b'{"kind": ["pause"], "seconds": null}',
         b'{"kind": "pause", "seconds": 60}',
         b'{"kind": "pause", "seconds": "x", "until_ms": 0, "boot": 7, "until_monotonic": 1}',
+        b'{"kind": "pause", "seconds": NaN, "until_ms": 0, "boot": 7, "until_monotonic": 1}',
+        b'{"kind": "pause", "seconds": 60, "until_ms": 0, "boot": 7, "until_monotonic": NaN}',
+        b'{"kind": "pause", "seconds": Infinity, "until_ms": 1e999, "boot": 8, "until_monotonic": 1}',
         b"[" * 100_000,
         b"\xff" * 100,
         b" " * (1 << 20) + b"{}",
@@ -86,6 +91,24 @@ def test_a_damaged_order_counts_as_a_pause(tmp_path: Path, content: bytes) -> No
     found, problem = OrderFile(tmp_path, 7).read(NOW)
     assert found == Order("pause")
     assert problem
+
+
+NUMBERS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.lists(st.none()))
+
+
+@given(kind=st.sampled_from(["pause", "drain", "work", 1, None]), seconds=NUMBERS, until=NUMBERS, boot=NUMBERS)
+def test_whatever_stands_in_an_order_it_is_one_or_is_over(
+    tmp_path_factory: pytest.TempPathFactory, kind: object, seconds: object, until: object, boot: object
+) -> None:
+    """It never raises, and never lasts longer than it says."""
+    folder = tmp_path_factory.mktemp("order")
+    document = {"kind": kind, "seconds": seconds, "until_ms": until, "until_monotonic": until, "boot": boot}
+    (folder / ORDER_FILE).write_text(json.dumps(document))
+    found, problem = OrderFile(folder, 7).read(NOW)
+    if problem:
+        assert found == Order("pause")
+    if found is not None and found.until is not None:
+        assert NOW.monotonic < found.until <= NOW.monotonic + float(seconds)  # type: ignore[arg-type] # it was a number
 
 
 def transition(number: int) -> dict[str, object]:
