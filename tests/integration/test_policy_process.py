@@ -186,6 +186,7 @@ def test_an_agent_whose_terminal_is_closed_stops_as_cleanly_as_ever(tmp_path: Pa
     try:
         agent.wait_until(lambda: _answers(agent))
         pid = order(agent, "status")["pid"]
+        assert pid != agent.process.pid  # type: ignore[union-attr] # it was started above
         agent.signal(signal.SIGKILL)  # of the window
         agent.wait()
         agent.wait_until(lambda: not psutil.pid_exists(pid))
