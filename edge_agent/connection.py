@@ -13,6 +13,32 @@ MQTT_OVERHEAD_BYTES = 64 * 1024
 """A packet is larger than its message by its header, topic and properties."""
 
 
+HOME_PACKET_BYTES = 256 * 1024
+"""What is larger than that is no reading of a sensor."""
+
+
+def home_link_options(settings: Settings, client_id: str) -> LinkOptions | None:
+    """Turn the settings into the options of a link to the owner's own broker; None without one.
+
+    Raises:
+        SettingsError: the broker's address or a file does not hold.
+    """
+    home = settings.home
+    if home.url is None:
+        return None
+    return LinkOptions(
+        address=BrokerAddress.parse(home.url),
+        client_id=client_id,
+        username=home.username,
+        password=home.read_password(),
+        ca_file=home.ca_file,
+        max_packet_bytes=HOME_PACKET_BYTES,
+        inbox_messages=64,
+        outbox_messages=1,
+        outbox_bytes=1024,
+    )
+
+
 def link_options(settings: Settings, client_id: str) -> LinkOptions:
     """Turn the settings into the options of one link.
 

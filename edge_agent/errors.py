@@ -61,6 +61,14 @@ class KeyFileError(EdgeAgentError):
     default_hint = "Make a new key with `edge-agent keygen FILE`, or restore the file from a backup."
 
 
+class AccessError(EdgeAgentError):
+    """Something on this machine belongs to another user, who does not share it."""
+
+    code = "access"
+    exit_status = 77
+    default_hint = "Run the command as the user that the agent runs as, for example with sudo -u edge-agent."
+
+
 class UnknownFamilyError(EdgeAgentError):
     """No family of that name is in the catalogue."""
 

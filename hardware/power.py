@@ -30,6 +30,24 @@ _WHOLE = re.compile(
 )
 
 
+class Supply(NamedTuple):
+    """What feeds the machine now.
+
+    Attributes:
+        has_battery: whether there is a battery or a UPS that the kernel knows.
+        on_battery: whether it drains.
+        charging_or_full: whether it charges, or is full and kept so.
+        charge_share: how full it is, 0 to 1; None where it does not tell.
+        why: this cannot be known; empty where it is.
+    """
+
+    has_battery: bool = False
+    on_battery: bool = False
+    charging_or_full: bool = False
+    charge_share: float | None = None
+    why: str = ""
+
+
 class _Supplies(NamedTuple):
     line_online: bool | None
     """None: no entry for a line; True: one is online."""
@@ -79,6 +97,25 @@ def probe(root: Root, board: BoardFacts | None = None) -> tuple[Power, dict[str,
             max_watts=most,
         ),
         unknown,
+    )
+
+
+def supply(root: Root) -> Supply:
+    """Return what feeds the machine, by its power supplies alone: a few small files.
+
+    A machine without any battery is fed from the mains. Where a battery does not tell what it does, and no line does,
+    that is said, and not guessed.
+    """
+    supplies = _supplies(root)
+    if not supplies.statuses:
+        return Supply()
+    source = _source(supplies)
+    return Supply(
+        has_battery=True,
+        on_battery=source == "battery",
+        charging_or_full=source == "mains" and bool({"Charging", "Full"} & set(supplies.statuses)),
+        charge_share=None if supplies.percent is None else supplies.percent / 100,
+        why="its battery does not say whether it drains" if source == "unknown" else "",
     )
 
 

@@ -103,6 +103,15 @@ def probe(root: Root, *, read_firmware: bool = False) -> tuple[Thermal, dict[str
     )
 
 
+def cpu_celsius(root: Root) -> float | str:
+    """Return how hot the CPU is, or why that is unknown: what `probe` says, without the limits and the rest."""
+    unknown: dict[str, str] = {}
+    sensor = _zone(root, unknown) or _hwmon(root)
+    if sensor is None:
+        return unknown.get("thermal.cpu_celsius", "no thermal zone and no sensor is there")
+    return sensor.celsius
+
+
 def under_voltage_alarm(root: Root) -> bool | None:
     """Return whether a Raspberry Pi's supply is too weak now, from its hwmon device; None elsewhere."""
     for device in devices(root, "sys/class/hwmon"):

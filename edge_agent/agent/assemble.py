@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import replace
 
 from edge_agent.agent.calibrator import Calibrator
@@ -10,10 +12,13 @@ from edge_agent.agent.daemon import Agent
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.options import MachineSummary, Options
+from edge_agent.agent.owner import Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
+from edge_agent.agent.readers import Readers, local_zone
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.wishes import rules, values
+from edge_agent.connection import home_link_options
 from edge_agent.folders import make_private
 from edge_agent.inference.containment import offered
 from edge_agent.inference.installed import here
@@ -23,17 +28,32 @@ from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.published import known_now, source_of, watch
+from edge_agent.settings import Policy as PolicySettings
 from edge_agent.settings import Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
+from hardware.sysfs import Root
 
 log = logging.getLogger("edge_agent.agent")
 
 
-def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinator_key: PublicKey) -> Agent:
+def make_agent(
+    settings: Settings,
+    link: LinkOptions,
+    key: SigningKey,
+    coordinator_key: PublicKey,
+    reload: Callable[[], Settings],
+) -> Agent:
     """Profile the machine and put the agent together.
+
+    Args:
+        settings: that hold.
+        link: to the broker.
+        key: the agent's.
+        coordinator_key: the pinned one.
+        reload: reads the settings anew; of what changed, the owner's rules on when it works take effect.
 
     Raises:
         StateError: the state directory cannot be made.
@@ -56,6 +76,7 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
         policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
+        when=_wishes(settings, reload, key.public.id),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
@@ -77,6 +98,17 @@ def make_agent(settings: Settings, link: LinkOptions, key: SigningKey, coordinat
     watching = watch(source, known, log, content.changed_at)
     fetching = Fetching(_pull_settings(settings)) if own.download == "allowed" else None
     return Agent(options, key, coordinator_key, known.served, store, summary, watching, fetching)
+
+
+def _wishes(settings: Settings, reload: Callable[[], Settings], agent_id: str) -> Wishes:
+    client_id = f"ea1-{agent_id}-home"
+
+    def anew() -> tuple[PolicySettings, LinkOptions | None]:
+        changed = reload()
+        return changed.policy, home_link_options(changed, client_id)
+
+    home = home_link_options(settings, client_id)
+    return Wishes(settings.policy, home, anew, Readers(Root(), os.getpid()), local_zone)
 
 
 def _pull_settings(settings: Settings) -> dict[str, str]:

@@ -98,6 +98,11 @@ class Attempts:
         """How many are waiting or running; runs that were dropped count until the worker is through with them."""
         return len(self._waiting) + len(self._running)
 
+    def counts(self) -> dict[str, int]:
+        """Return how many wait, run, and are answered but not settled, for people."""
+        running = len(self._held) - len(self._waiting)
+        return {"waiting": len(self._waiting), "running": running, "unsettled": len(self.unsettled)}
+
     def unfinished(self) -> int:
         """How many are waiting or running for the coordinator: what it counts, too."""
         return len(self._held)

@@ -39,11 +39,20 @@ class Calibrator:
         self._folder = folder
         self._store = store
         self._facts = replace(facts, rates=kept(machine, folder))
+        self._may = threading.Event()
+        self._may.set()
 
     @property
     def facts(self) -> MachineFacts:
         """What is known now."""
         return self._facts
+
+    def allow(self, *, work: bool) -> None:
+        """Say whether the machine may work now; what is to be measured waits until then."""
+        if work:
+            self._may.set()
+        else:
+            self._may.clear()
 
     def before(self, event: Event, catalogue: Catalogue, put: Callable[[Event], None]) -> None:
         """Put an event that has a catalogue planned with, and before it what is to be known for that."""
@@ -59,6 +68,7 @@ class Calibrator:
         )
 
     def _measure(self, event: Event, put: Callable[[Event], None]) -> None:
+        self._may.wait()
         try:
             self._facts = replace(self._facts, rates=calibrate(self._machine, self._folder))
             put(MachineMeasured(self._facts))

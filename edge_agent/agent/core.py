@@ -26,17 +26,21 @@ from edge_agent.agent.events import (
     MachineMeasured,
     MessageReceived,
     PlanRequested,
+    RestRequested,
     RunModel,
     SpoolFailed,
     SpoolLoaded,
     StopRequested,
     StopWorker,
     Tick,
+    WorkRequested,
 )
 from edge_agent.agent.intake import Intake
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.resting import RESTING, Resting
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import no_jitter
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
@@ -97,6 +101,7 @@ class Core:
         self._topics = presence.topics
         self._delivery = Delivery(self.attempts, self._answers, self._topics.results(presence.agent_id), rules)
         self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
+        self.resting = Resting(self.attempts, self._delivery, planner)
         self._coordinator_key = coordinator_key
         self._planner = planner
         self._rules = rules
@@ -131,6 +136,11 @@ class Core:
                 commands = self._delivery.on_spool_failed(event)
             case StopRequested():
                 commands = self._on_stop(event, now)
+            case RestRequested():
+                commands = [*self.resting.begin(event, now), *self._present(now)]
+            case WorkRequested():
+                ended = self.resting.end(now)
+                commands = [*ended, *self._present(now)] if ended else []
             case Tick():
                 commands = self._on_tick(now)
             case PlanRequested():
@@ -147,6 +157,7 @@ class Core:
         commands += self._pump(now)
         if not self.stopping:
             commands += self._planner.on_load(self.attempts.active(), now)
+        commands += self.resting.finish(now)
         if self._offering() != self._offered:
             commands += self._offer(now)
         commands += self._delivery.forget_on_disk()
@@ -154,10 +165,16 @@ class Core:
             commands += self._finish_stop(now)
         return commands
 
+    @property
+    def tally(self) -> Tally:
+        """What became of attempts."""
+        return self._delivery.tally
+
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
         connected = self.session is not None
         due = [self.attempts.next_deadline(connected=connected), self._planner.next_deadline(), self._idle_deadline()]
+        due.append(self.resting.next_deadline())
         if self.stopping:
             due.append(self._stop_at)
         if connected:
@@ -175,7 +192,7 @@ class Core:
                 return self._intake.turn_away(event.signed, self.session, now)
             match channel:
                 case "jobs":
-                    return self._intake.take(event.payload, self.session, now, stopping=self.stopping)
+                    return self._intake.take(event.payload, self.session, now, why_not=self._why_not())
                 case "settled":
                     return self._on_settled(self._open_small(event.payload, Settled))
                 case "control":
@@ -308,14 +325,20 @@ class Core:
             return []
         self._sequence += 1
         self._offered = self._offering()
-        offers = () if self.stopping else self._planner.offers()
+        offers = () if self._why_not() else self._planner.offers()
         return [self._presence.offers(self.session, self._sequence, offers, now)]
 
     def _offering(self) -> tuple[object, ...] | None:
         """Return what others must hear of at once when it changes; how fast it is, they hear in time."""
         if not self._planner.decided:
             return None
-        return () if self.stopping else self._planner.offering
+        return () if self._why_not() else self._planner.offering
+
+    def _why_not(self) -> str | None:
+        """Say why nothing is taken on, if that is so."""
+        if self.stopping:
+            return "the agent is stopping"
+        return RESTING if self.resting.on else None
 
     # -- time -----------------------------------------------------------------------------------------------------
 

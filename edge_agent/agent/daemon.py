@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edge_agent.agent.control import ControlSocket
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
     CancelCanary,
@@ -26,8 +27,11 @@ from edge_agent.agent.events import (
     LinkDown,
     LinkUp,
     LoadModel,
+    OwnerAsked,
     PlanRequested,
     Publish,
+    ReloadRequested,
+    RestRequested,
     RunCanary,
     RunModel,
     SaveExperience,
@@ -37,17 +41,20 @@ from edge_agent.agent.events import (
     StopWorker,
     Tick,
     UnloadModel,
+    WorkRequested,
 )
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.lookout import Lookout, look
 from edge_agent.agent.options import MachineSummary, Options
+from edge_agent.agent.owner import Owner
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.readers import terminal_is_there
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
-from edge_agent.agent.status import describe, write_status
-from edge_agent.clock import system_now
+from edge_agent.agent.status import standing, write_status
+from edge_agent.clock import boot_number, system_now
 from edge_agent.errors import EdgeAgentError
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied
@@ -105,6 +112,7 @@ class Agent:
         self._store = store
         self._machine = machine
         self._topics = Topics(options.network)
+        self._coordinator_id = coordinator_key.id
         self._presence = Presence(key, self._topics, machine.statement)
         self._planner = Planner(
             catalogue,
@@ -141,6 +149,8 @@ class Agent:
             log=logging.getLogger("edge_agent.worker"),
         )
         self._canaries = Canaries(self._inbox.put, logging.getLogger("edge_agent.canary"))
+        self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())
+        self._control = ControlSocket(options.state_dir, self._inbox.put)
 
     def run(self, on_online: Callable[[], None] | None = None) -> int:
         """Run until SIGTERM or SIGINT; return the exit status. To be called on the main thread.
@@ -153,6 +163,8 @@ class Agent:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        self._has_terminal = terminal_is_there()
+        signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(ReloadRequested()))
         agent_id = self._presence.agent_id
         subscriptions = [
             self._topics.jobs(agent_id),
@@ -172,6 +184,8 @@ class Agent:
         fields = {"action": "starting", "agent_id": agent_id, "network": self._options.network}
         log.info("This is agent %s on %s", agent_id, self._machine.text, extra=fields)
         self._inbox.put(self._spooling.load())  # before the first birth, which lists it
+        self._tell(self._owner.start(system_now()))  # what rests from the start offers nothing, not even once
+        self._control.start()
         link.start()
         self._plan_with(PlanRequested(), self._catalogue)
         if self._watch is not None:
@@ -179,12 +193,13 @@ class Agent:
         try:
             while self._exit_status is None:
                 event = self._next_event()
-                self._execute(self._core.handle(event, system_now()))
+                self._handle(event)
                 self._tell_dropped()
                 if isinstance(event, LinkUp) and on_online is not None:
                     on_online()
                     on_online = None
         finally:
+            self._control.stop()
             if self._watch is not None:
                 self._watch.stop()
             if self._fetching is not None:
@@ -194,6 +209,7 @@ class Agent:
             link.stop(LINK_STOP_SECONDS)
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
+            self._owner.leave()
         return self._exit_status
 
     def _plan_with(self, event: Event, catalogue: Catalogue) -> None:
@@ -204,7 +220,7 @@ class Agent:
 
     # -- events in ------------------------------------------------------------------------------------------------
 
-    def _on_signal(self, _number: int, _frame: object) -> None:
+    def _on_signal(self, *_: object) -> None:
         self._inbox.put(StopRequested(self._options.stop_seconds))
 
     def _sink(self, event: LinkEvent) -> None:
@@ -219,16 +235,38 @@ class Agent:
             case _:  # the link itself logs what else happens to it
                 pass
 
-    def _next_event(self) -> Event:
-        deadline = self._core.next_deadline()
+    def _next_event(self) -> Event | OwnerAsked | ReloadRequested:
         idle = self._planner.decided and not self._planner.offers()
-        look_at = self._lookout.due(idle=idle)
-        until = look_at if deadline is None else min(deadline, look_at)
+        look_at, owner_at = self._lookout.due(idle=idle), self._owner.look_at
+        until = min(moment for moment in (self._core.next_deadline(), look_at, owner_at) if moment is not None)
         event = self._inbox.get(max(0.0, until - system_now().monotonic))
+        now = system_now()
+        if owner_at is not None and owner_at <= now.monotonic:  # however busy the queue is
+            self._tell(self._owner.look(now))
         if event is None and until == look_at:
-            self._lookout.looked(system_now().monotonic, idle=idle)
+            self._lookout.looked(now.monotonic, idle=idle)
             event = look(self._worker.pid)
         return event or Tick()
+
+    def _handle(self, event: Event | OwnerAsked | ReloadRequested) -> None:
+        match event:
+            case OwnerAsked():
+                self._owner.serve(event, system_now(), self._tell, self._status)
+            case ReloadRequested() if self._has_terminal and not terminal_is_there():
+                self._on_signal()  # whoever started it closed the window
+            case ReloadRequested():
+                self._tell(self._owner.reload(system_now()))
+            case _:
+                self._tell([event])
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        """Give events to the core and do what it says."""
+        for event in events:
+            self._execute(self._core.handle(event, system_now()))
+            if isinstance(event, RestRequested | WorkRequested):
+                if self._machine.calibrator is not None:
+                    self._machine.calibrator.allow(work=isinstance(event, WorkRequested))
+                self._write_status()
 
     def _tell_dropped(self) -> None:
         if dropped := self._inbox.take_dropped():
@@ -262,7 +300,7 @@ class Agent:
                     if command.hung:
                         self._worker.kill("hung")
                     else:
-                        self._worker.stop(WORKER_STOP_SECONDS)
+                        self._worker.stop(0.0 if command.at_once else WORKER_STOP_SECONDS)
                     self._write_status()
                 case RunCanary():
                     self._run_canary(command)
@@ -345,6 +383,7 @@ class Agent:
 
     def _status(self) -> dict[str, Any]:
         contained = self._worker.containment
+        core = self._core
         return {
             "agent_id": self._presence.agent_id,
             "pid": os.getpid(),
@@ -353,6 +392,9 @@ class Agent:
             "machine": self._machine.text,
             "session": self._session,
             "catalogue": self._watch.known.state if self._watch is not None else None,
-            "offers": [offer.family for offer in self._planner.offers()],
-            "families": describe(self._planner.plans),
+            "mode": self._owner.mode.value,
+            "network": self._options.network,
+            "coordinator_id": self._coordinator_id,
+            **standing(self._planner, core.session is not None, core.coordinator_session is not None),
+            "attempts": core.attempts.counts(),
         }

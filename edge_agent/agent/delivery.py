@@ -8,6 +8,7 @@ from edge_agent.agent.answers import Answers, Blame
 from edge_agent.agent.attempts import Attempts, Held
 from edge_agent.agent.events import Command, ForgetSpooled, Publish, Spooled, SpoolFailed, SpoolLoaded, SpoolResult
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import Answer, Key
 from edge_agent.clock import Now
 from edge_agent.notes import Note
@@ -22,9 +23,13 @@ class Delivery:
         answers: signs.
         topic: where answers go.
         rules: limits and times.
+
+    Attributes:
+        tally: of what became of attempts.
     """
 
     def __init__(self, attempts: Attempts, answers: Answers, topic: str, rules: Rules) -> None:
+        self.tally = Tally()
         self._attempts = attempts
         self._unsettled = attempts.unsettled
         self._answers = answers
@@ -38,6 +43,7 @@ class Delivery:
         """Give a signed result, and keep it on disk too if it took long to compute."""
         if len(payload) > self._max_answer_bytes:
             return self.fail(held, "too-large", self._too_large(len(payload)), "agent", now, retry=True)
+        self.tally.finished(held.job.family, round(run_seconds * 1e6), now.wall_ms)
         answer = self._attempts.finish(held, payload, now)
         note = attempt_note("Finished an attempt", "attempt-finished", answer.key)
         return [note, *self._spool(answer, run_seconds), self.say(answer)]
@@ -46,6 +52,7 @@ class Delivery:
         self, held: Held, code: str, message: str, blame: Blame, now: Now, *, retry: bool
     ) -> list[Command]:
         """Give a signed failure."""
+        self.tally.failed(held.job.family, code, now.wall_ms)
         payload = self._answers.failure(held.key, code, message, blame, now, retry=retry)
         return [self.say(self._attempts.finish(held, payload, now))]
 

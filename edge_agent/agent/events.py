@@ -5,7 +5,9 @@ What the worker reports are the events of `edge_agent.inference.events`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edge_agent.inference.events import WorkerEvent
 from edge_agent.models.catalogue import Catalogue, Family, Variant
@@ -99,6 +101,25 @@ class StopRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class RestRequested:
+    """The owner's rules want the machine to rest: offer nothing, leave what is held, and free the memory.
+
+    Attributes:
+        why: in words.
+        within_seconds: running attempts may take so long to finish, and the others are handed back at once; None lets
+            everything that is held finish.
+    """
+
+    why: str
+    within_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRequested:
+    """The owner's rules let the machine work again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: `next_deadline` is reached."""
 
@@ -130,6 +151,26 @@ class ConditionsChanged:
     conditions: str
 
 
+@dataclass(frozen=True, slots=True)
+class OwnerAsked:
+    """The owner asks something through the control socket; for the daemon, not for the core.
+
+    Attributes:
+        request: as `control.parse_request` gave it.
+        by: whom, for the history.
+        reply: takes the answer; to be called once.
+    """
+
+    request: Mapping[str, Any]
+    by: str
+    reply: Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadRequested:
+    """The owner's rules are to be read anew; for the daemon, not for the core."""
+
+
 Event = (
     LinkUp
     | LinkDown
@@ -142,6 +183,8 @@ Event = (
     | MachineMeasured
     | ConditionsChanged
     | StopRequested
+    | RestRequested
+    | WorkRequested
     | Tick
     | WorkerEvent
 )
@@ -168,9 +211,15 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class StopWorker:
-    """End the worker process; `hung` says that it does not answer."""
+    """End the worker process.
+
+    Attributes:
+        hung: it does not answer.
+        at_once: whatever it computes is not waited for.
+    """
 
     hung: bool = False
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,15 @@ class Fetching:
         self._done: set[str] = set()
         self._stopping = False
         self._process: subprocess.Popen[str] | None = None
+        self._current: Wanted | None = None
         self._thread: threading.Thread | None = None
 
     def want(self, wanted: Sequence[Wanted]) -> None:
-        """Fetch these, in this order, and no longer what was wanted before."""
+        """Fetch these, in this order, and no longer what was wanted before; a fetch of that is ended."""
         with self._change:
             self._wanted = tuple(wanted)
+            if self._process is not None and self._current not in self._wanted:
+                self._process.terminate()
             if self._thread is None and self._wanted:
                 self._thread = threading.Thread(target=self._run, name="fetching", daemon=True)
                 self._thread.start()
@@ -75,6 +78,8 @@ class Fetching:
             with self._change:
                 if self._stopping:
                     return
+                if problem and wanted not in self._wanted:
+                    continue  # it was ended because nobody wants it now
                 if not problem:
                     self._done.add(wanted.digest)
                     seconds = time.monotonic() - started
@@ -104,8 +109,9 @@ class Fetching:
         command = [*self._command, f"{wanted.family}/{wanted.variant}"]
         try:
             with self._change:
-                if self._stopping:
+                if self._stopping or wanted not in self._wanted:
                     return "stopping"
+                self._current = wanted
                 process = self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived
+from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived, OwnerAsked, ReloadRequested
 from edge_agent.errors import PeerError
 from edge_agent.wire.envelope import signed_part
 from edge_agent.wire.messages import Job
@@ -30,13 +30,15 @@ class Inbox:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._jobs_topic = jobs_topic
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()  # put is safe in a signal handler
+        self._events: queue.SimpleQueue[Event | OwnerAsked | ReloadRequested] = (
+            queue.SimpleQueue()
+        )  # put is safe in a signal handler
         self._lock = threading.Lock()  # of the numbers below
         self._messages = 0
         self._bytes = 0
         self._dropped = 0
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event | OwnerAsked | ReloadRequested) -> None:
         """Enqueue what one of our own threads, or a signal handler, says."""
         self._events.put(event)
 
@@ -56,7 +58,7 @@ class Inbox:
         with self._lock:
             self._dropped += 1
 
-    def get(self, timeout_seconds: float | None) -> Event | None:
+    def get(self, timeout_seconds: float | None) -> Event | OwnerAsked | ReloadRequested | None:
         """Take the next event, or None if there is none within this time; None waits for ever."""
         try:
             event = self._events.get(timeout=timeout_seconds)

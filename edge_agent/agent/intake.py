@@ -51,14 +51,14 @@ class Intake:
         self._delivery = delivery
         self._rules = rules
 
-    def take(self, payload: bytes, session: int | None, now: Now, *, stopping: bool) -> list[Command]:
+    def take(self, payload: bytes, session: int | None, now: Now, *, why_not: str | None) -> list[Command]:
         """Take a job on, or say why not.
 
         Args:
             payload: foreign bytes.
             session: of our connection.
             now: the moment.
-            stopping: whether nothing is taken on any more.
+            why_not: why nothing is taken on now, if that is so.
 
         Raises:
             PeerError: it is not an attempt that was leased to this connection of ours, or is fenced: no answer.
@@ -83,8 +83,8 @@ class Intake:
             text = f"Refused the inputs of a job: {error.message}"
             note = Note(logging.WARNING, text, "refused", (("code", error.error_code), ("job_id", job.job.hex())))
             return [note, self._delivery.refuse(key, error.error_code, error.message, now)]
-        if stopping:
-            return [self._delivery.refuse(key, "handed-back", "the agent is stopping", now)]
+        if why_not is not None:
+            return [self._delivery.refuse(key, "handed-back", why_not, now)]
         return self._admit(job, inputs, now)
 
     def turn_away(self, signed: bytes, session: int | None, now: Now) -> list[Command]:

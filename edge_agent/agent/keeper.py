@@ -39,6 +39,8 @@ class Keeper:
         """What its models may take together; holds from its next start on."""
         self.asked: bytes | None = None
         """The variant that it was asked to load and has not answered for."""
+        self.resting = False
+        """Whether it is to stay away until `rise`."""
         self._threads = threads
         self._pid = 0
         self._patience_until: float | None = None
@@ -52,8 +54,8 @@ class Keeper:
         return self.state is WorkerState.UP and self.asked is None
 
     def start(self, now: Now) -> list[Command]:
-        """Start it, unless it runs, is being started, or has to wait for its turn after dying."""
-        if self.state in {WorkerState.STARTING, WorkerState.UP} or self._restart_at is not None:
+        """Start it, unless it rests, runs, is being started, or has to wait for its turn after dying."""
+        if self.resting or self.state in {WorkerState.STARTING, WorkerState.UP} or self._restart_at is not None:
             return []
         self.state = WorkerState.STARTING
         self._started_at = now.monotonic
@@ -77,7 +79,7 @@ class Keeper:
 
     def died(self, event: WorkerDied, now: Now) -> Note | None:
         """Take note of its death; None if that was heard already, or it was asked to stop meanwhile."""
-        if self.state in {WorkerState.ASLEEP, WorkerState.STARTING} and event.pid == self._pid:
+        if self.resting or (self.state in {WorkerState.ASLEEP, WorkerState.STARTING} and event.pid == self._pid):
             return None  # not the one that we start, or need, now
         self.state = WorkerState.OFF
         self.answered()
@@ -111,3 +113,18 @@ class Keeper:
         self.state = WorkerState.ASLEEP
         self.answered()
         return [StopWorker()]
+
+    def rest(self, *, at_once: bool) -> list[Command]:
+        """End it, whatever it does, and keep it away until `rise`; what it said before counts no more."""
+        runs = self.state in {WorkerState.STARTING, WorkerState.UP}
+        self.resting = True
+        self.state = WorkerState.ASLEEP
+        self._restart_at = None
+        self.answered()
+        return [StopWorker(at_once=at_once)] if runs else []
+
+    def rise(self) -> None:
+        """Let it be started again."""
+        if self.resting:
+            self.resting = False
+            self.state = WorkerState.OFF

@@ -45,6 +45,8 @@ class Measuring:
 
     def __init__(self) -> None:
         self.canary: Canary | None = None
+        self.resting = False
+        """Whether none is made for now."""
         self.retry_at: float | None = None
         """When to look again whether the one that waits can begin; None if none waits for a moment of its own."""
         self._active = 0
@@ -92,6 +94,8 @@ class Measuring:
             ends_worker: whether the serving worker would have to sleep for it, which jobs never have to wait for.
         """
         self.retry_at = None
+        if self.resting:
+            return False
         if not self._active and now.monotonic >= self._quiet_at:
             return True
         if self._waits_since is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.agent.calibrator import Calibrator
+from edge_agent.agent.owner import Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.rules import Rules
@@ -21,6 +22,7 @@ class Options:
     Attributes:
         state_dir: holds the session number, the status and the spool.
         threads: for one inference.
+        when: the owner's rules on when it works.
         stop_seconds: a clean stop takes at most this long.
         inbox_messages: from the broker that may wait to be handled.
         inbox_bytes: of them together.
@@ -31,6 +33,7 @@ class Options:
     link: LinkOptions
     rules: Rules
     policy: Policy
+    when: Wishes
     threads: int
     stop_seconds: float
     inbox_messages: int

@@ -13,6 +13,7 @@ from edge_agent.agent.estimates import is_usual
 from edge_agent.agent.events import CancelCanary, Command, FetchModels, LoadModel, UnloadModel
 from edge_agent.agent.keeper import Keeper, WorkerState
 from edge_agent.agent.measuring import Measuring
+from edge_agent.agent.offering import Offering
 from edge_agent.agent.outcomes import Outcomes
 from edge_agent.agent.plans import Plan
 from edge_agent.agent.policy import Policy
@@ -31,14 +32,13 @@ from edge_agent.inference.events import (
 )
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.fit import MachineFacts
-from edge_agent.models.selection import IDLE_WORKER_BYTES, Measured
+from edge_agent.models.selection import IDLE_WORKER_BYTES
 from edge_agent.notes import Note
 from edge_agent.wire.messages import Offer, VariantClass
 from edge_agent.wire.tensors import Tensor
 
 __all__ = ["Circumstances", "Planner", "WorkerState"]
 
-PROVIDER = "CPUExecutionProvider"
 REVIEW_SECONDS = 900.0
 """How often the set of families is looked at again with the demand of late, and failures with the time that passed."""
 
@@ -71,13 +71,13 @@ class Planner:
         self.plans: list[Plan] = []
         self._catalogue = catalogue
         self._policy = policy
-        self._isa = isa
         self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes, threads)
         self._keeper = Keeper(threads)
         self._deaths = Deaths()
         self._measuring = Measuring()
         self._outcomes = Outcomes(self._measuring, self._prospects)
         self._serving = Serving(policy)
+        self._offering = Offering(policy, self._prospects, self._serving.estimates, isa)
         self._paused = False  # the serving worker sleeps so that a canary run has its memory
         self._review_at: float | None = None
 
@@ -96,33 +96,15 @@ class Planner:
     @property
     def offering(self) -> tuple[tuple[str, bool], ...]:
         """The digest of each variant that is offered, and whether it is loaded."""
-        if not self.decided or not self._prospects.runtime:
-            return ()
-        return tuple((plan.chosen.variant.digest, plan.loaded) for plan in self.plans if plan.chosen is not None)
+        return self._offering.brief(self.plans) if self.decided else ()
 
     def offers(self) -> tuple[Offer, ...]:
         """Return what can be leased to this machine; nothing before a choice is made."""
-        if not self.decided or not self._prospects.runtime:
-            return ()
-        return tuple(self._offer(plan, plan.chosen) for plan in self.plans if plan.chosen is not None)
+        return self._offering.offers(self.plans) if self.decided else ()
 
     def offered(self, variant: bytes) -> VariantClass | None:
         """Return the class in which a variant is served here, or None when it is not."""
-        return self._class(variant) if self._plans_of(variant) else None
-
-    def _offer(self, plan: Plan, chosen: Measured) -> Offer:
-        return Offer(
-            family=plan.family.name,
-            variant=chosen.variant.digest_bytes,
-            variant_name=chosen.variant.name,
-            klass=self._class(chosen.variant.digest_bytes),
-            latency_us=self._serving.estimates.latency_us(chosen),
-            max_in_flight=self._policy.max_in_flight,
-            loaded=plan.loaded,
-        )
-
-    def _class(self, variant: bytes) -> VariantClass:
-        return VariantClass(variant=variant, runtime=self._prospects.runtime, provider=PROVIDER, isa=self._isa)
+        return self._offering.class_of(variant) if self._plans_of(variant) else None
 
     def _plans_of(self, digest: bytes) -> list[Plan]:
         return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
@@ -172,7 +154,7 @@ class Planner:
 
     def _fetch(self, now: Now) -> list[Command]:
         """Ask for the files that would be measured if they were here."""
-        if not self._policy.download:
+        if not self._policy.download or self._measuring.resting:
             return []
         wanted = [absent for plan in self.plans for absent in self._prospects.absent(plan.family, now)]
         return [FetchModels(tuple(wanted))]
@@ -182,6 +164,8 @@ class Planner:
     def on_worker_event(self, event: WorkerEvent, now: Now) -> list[Command]:
         """Take note of what a worker says and ask for the next thing."""
         commands: list[Command] = []
+        if self._keeper.resting and not isinstance(event, CanaryDone | CanaryFailed):
+            return []  # it was said before the worker was ended
         match event:
             case WorkerStarted():
                 self._keeper.started(event)
@@ -393,3 +377,22 @@ class Planner:
             return []
         self._paused = False
         return [*self._measuring.cancel(), *self._start(now)]
+
+    # -- rest ---------------------------------------------------------------------------------------------------------
+
+    def quieten(self) -> list[Command]:
+        """Measure and fetch nothing for now; what is served stays."""
+        self._measuring.resting = True
+        return [*self._measuring.cancel(), *([FetchModels(())] if self._policy.download else [])]
+
+    def rest(self, *, at_once: bool) -> list[Command]:
+        """End the worker, and start none until `rise`; what was chosen stays chosen."""
+        self._forget_loads()
+        self._paused = False
+        return self._keeper.rest(at_once=at_once)
+
+    def rise(self, now: Now) -> list[Command]:
+        """Serve what was chosen, and go on with what was left."""
+        self._measuring.resting = False
+        self._keeper.rise()
+        return [*self._fetch(now), *self._next(now)]

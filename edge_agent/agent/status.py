@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from edge_agent.agent.planner import Planner
 from edge_agent.agent.plans import Plan
 from edge_agent.folders import write_atomically
 
@@ -25,6 +26,34 @@ def read_status(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
+
+
+def standing(planner: Planner, connected: bool, heard: bool) -> dict[str, Any]:  # noqa: FBT001 two facts of one place
+    """Return what is offered and why, and what keeps a machine from working that its owner lets work.
+
+    Args:
+        planner: has the plans.
+        connected: whether the broker is reached.
+        heard: whether the coordinator has said hello.
+    """
+    offers = [offer.family for offer in planner.offers()]
+    found = []
+    if not connected:
+        found.append(("no-broker", "the broker is not reached", "edge-agent doctor says what is wrong"))
+    elif not heard:
+        text = "no hello of the coordinator has come that is signed by the pinned key"
+        found.append(("no-coordinator", text, "the coordinator starts, or edge-agent doctor says what is wrong"))
+    if not planner.decided:
+        found.append(("measuring", "the models are still to be measured", "a minute or two of work"))
+    elif not offers:
+        text = "no model can be served here"
+        found.append(("nothing-fits", text, "edge-agent models pick --explain says why each one is not"))
+    return {
+        "connected": connected,
+        "offers": offers,
+        "families": describe(planner.plans),
+        "obstacles": [{"code": code, "text": text, "change": change} for code, text, change in found],
+    }
 
 
 def describe(plans: Iterable[Plan]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         key = own_key(settings.agent.key_file)
         coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
         link = link_options(settings, f"ea1-{key.public.id}")
-        agent = make_agent(settings, link, key, coordinator_key)
+        agent = make_agent(settings, link, key, coordinator_key, lambda: effective(args).settings)
         return agent.run(lambda: write_ready_file(ready, {"agent_id": key.public.id, "pid": os.getpid()}))
 
 

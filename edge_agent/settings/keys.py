@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, NamedTuple, get_args, get_origin
 
 from pydantic import SecretStr
 
@@ -50,7 +50,9 @@ class Key(NamedTuple):
     def is_a(self, kind: type) -> bool:
         """Whether values of this setting are of `kind`, None aside."""
         annotation = self.field.annotation
-        return any(part is kind or get_origin(part) is kind for part in (annotation, *get_args(annotation)))
+        parts = (annotation, *get_args(annotation))
+        plain_parts = [part.__origin__ if get_origin(part) is Annotated else part for part in parts]
+        return any(part is kind or get_origin(part) is kind for part in plain_parts)
 
 
 def keys() -> Iterator[Key]:

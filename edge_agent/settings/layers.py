@@ -312,7 +312,7 @@ def _explained(error: ValidationError, values: Mapping[str, object], sources: Ma
             problems.append(message)
             continue
         # The broker's address may have a password in it, by mistake.
-        hidden = dotted in {_SECRET, "broker.url"}
+        hidden = dotted in {_SECRET, "broker.url", "home.url"}
         shown = dotted if hidden else f"{dotted} = {plain(values.get(dotted))[:100]!r}"
         problems.append(f"{shown} ({sources[dotted]}): {message}")
     return SettingsError("; ".join(problems) + ".", hint="docs/settings.md says what each setting may be.")

@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from edge_agent.errors import SettingsError
 from edge_agent.settings.fields import (
     MIB,
     Derived,
@@ -29,8 +28,10 @@ from edge_agent.settings.fields import (
     weigh_something,
 )
 from edge_agent.settings.fields import Section as _Section
+from edge_agent.settings.home import Home
+from edge_agent.settings.passwords import read_password
+from edge_agent.settings.policy import Policy
 
-MAX_PASSWORD_BYTES = 4096
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$"
 
 
@@ -88,28 +89,7 @@ class Broker(_Section):
         Raises:
             SettingsError: the file cannot be read, or does not start with a line of text.
         """
-        if self.password is not None:
-            return self.password.get_secret_value()
-        if self.password_file is None:
-            return None
-        try:
-            with self.password_file.open("rb") as file:
-                first = file.readline(MAX_PASSWORD_BYTES + 1).rstrip(b"\r\n")
-            password = first.decode()
-        except OSError as error:
-            raise SettingsError(
-                f"broker.password_file {self.password_file} cannot be read: {error.strerror}."
-            ) from error
-        except UnicodeDecodeError:
-            # Without the cause: it would carry the bytes of the password.
-            raise SettingsError(f"broker.password_file {self.password_file} is not UTF-8 text.") from None
-        if not password or len(first) > MAX_PASSWORD_BYTES:
-            raise SettingsError(
-                f"The first line of broker.password_file {self.password_file} is empty or longer than "
-                f"{MAX_PASSWORD_BYTES} bytes.",
-                hint="Put the password alone on the first line of the file.",
-            )
-        return password
+        return read_password(self.password, self.password_file, "broker.password_file")
 
 
 class Agent(_Section):
@@ -383,8 +363,16 @@ class Settings(_Section):
     network: Network
     broker: Broker
     agent: Agent
+    policy: Policy
+    home: Home
     coordinator: Coordinator
     models: Models
     catalogue: Catalogue
     limits: Limits
     log: Log
+
+    @model_validator(mode="after")
+    def _gates_need_a_broker(self) -> Self:
+        if self.policy.gates and self.home.url is None:
+            raise ValueError("policy.gates need home.url, the broker on which their topics are")
+        return self

@@ -30,6 +30,7 @@ from edge_agent.agent.events import (
     MessageReceived,
     PlanRequested,
     Publish,
+    RestRequested,
     RunCanary,
     RunModel,
     Spooled,
@@ -40,6 +41,7 @@ from edge_agent.agent.events import (
     StopRequested,
     StopWorker,
     Tick,
+    WorkRequested,
 )
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.policy import Policy
@@ -203,6 +205,16 @@ class AgentProcess(Process):
             return
         self._stop_asked, self._back_after = self.world.now, seconds
         self.give(StopRequested(STOP_SECONDS))
+
+    def pause(self, seconds: float, grace_seconds: float) -> None:
+        """Let its owner want it to rest for a while."""
+        incarnation = self.incarnation
+        self.give(RestRequested("you paused it", grace_seconds))
+        self.world.later(seconds, lambda: self.resume() if incarnation == self.incarnation else None)
+
+    def resume(self) -> None:
+        """Let its owner want it to work."""
+        self.give(WorkRequested())
 
     def _end(self) -> None:
         self.alive = False

@@ -116,6 +116,12 @@ _NETWORK_FAULTS: tuple[Draw, ...] = (
     lambda _rng, at, _agents: Step(at, Kind.BROKER_FORGETS),
     lambda _rng, at, _agents: Step(at, Kind.BROKER_REMEMBERS),
 )
+
+
+def _owner(rng: random.Random, at: float, agents: int) -> Step:
+    return Step(at, Kind.PAUSE, rng.randrange(agents), _pause(rng), rng.choice((0, 0, 1, 5)))
+
+
 _OPERATOR: tuple[Draw, ...] = (_simple(Kind.REVOKE), _simple(Kind.APPROVE))
 
 PROFILES: dict[str, tuple[Draw, ...]] = {
@@ -126,6 +132,7 @@ PROFILES: dict[str, tuple[Draw, ...]] = {
     "processes": (*_COORDINATOR_FAULTS, *_AGENT_FAULTS),
     "kills": (_crash(_coordinator), _crash(_agent), _kill_worker),
     "clocks": (_clock(_coordinator), _clock(_coordinator), _clock(_agent), _crash(_anybody), _fate),
+    "pauses": (_owner, _owner, _owner, _owner, _kill_worker, _crash(_agent), _simple(Kind.HANG_WORKER), _fate),
     "stops": (_lasting(Kind.STOP, _agent), _lasting(Kind.STOP, _coordinator), _kill_worker),
 }
 

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     SPOOL_FAILS = "spool-fails"
     REVOKE = "revoke"
     APPROVE = "approve"
+    PAUSE = "pause"
 
 
 REQUESTS = frozenset({Kind.SUBMIT, Kind.CANCEL})
@@ -68,6 +69,7 @@ SENTENCES = {
     Kind.SPOOL_FAILS: "the disk of {who} takes nothing for {seconds:g} s",
     Kind.REVOKE: "the operator takes back the admission of {who}",
     Kind.APPROVE: "the operator admits {who}",
+    Kind.PAUSE: "the owner of {who} pauses it for {seconds:g} s, and what runs may go on for {count} s",
 }
 
 

@@ -129,6 +129,8 @@ class Simulation:
             process.disarm()
             process.wake()
             process.start()
+        for agent in self.agents:
+            agent.resume()
         if self.coordinator.approved != self._everybody():
             self.coordinator.change_approved(self._everybody())
         self._submit(Step(self.world.now, Kind.SUBMIT, seconds=300.0, count=PROBE, text="probe"))
@@ -188,6 +190,8 @@ class Simulation:
                 self.coordinator.slow_disk_seconds = step.seconds
             case Kind.SPOOL_FAILS if agent is not None:
                 agent.spool_fails(step.seconds)
+            case Kind.PAUSE if agent is not None:
+                agent.pause(step.seconds, step.count)
             case Kind.REVOKE if agent is not None:
                 self.coordinator.change_approved(self.coordinator.approved - {agent.id})
             case Kind.APPROVE if agent is not None:

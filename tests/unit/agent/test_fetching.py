@@ -105,6 +105,23 @@ def test_a_stop_does_not_wait_for_a_slow_mirror(fetching: Fetching, folder: Path
     assert process.wait(WAIT_SECONDS) != 0
 
 
+def test_what_nobody_wants_any_more_is_ended_and_fetched_when_it_is_wanted_again(
+    fetching: Fetching, folder: Path
+) -> None:
+    """As when the owner lets the machine rest: it is no failure, and nothing has to wait for it."""
+    (folder / "slow").write_text("digits/fp32")
+    fetching.want((FIRST,))
+    while not (folder / "asked").exists():
+        threading.Event().wait(0.01)
+    process = fetching._process
+    assert process is not None
+    fetching.want(())
+    assert process.wait(WAIT_SECONDS) != 0
+    (folder / "slow").unlink()
+    fetching.want((FIRST, SECOND))
+    assert fetched(folder, 2) == ["digits/fp32", "digits/int8"]
+
+
 def test_a_command_that_is_not_there_is_a_failure_like_any_other(caplog: pytest.LogCaptureFixture) -> None:
     """It ends neither the thread nor the agent."""
     fetching = Fetching({}, ["/nonexistent/edge-agent"])

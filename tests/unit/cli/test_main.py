@@ -35,6 +35,7 @@ HELPERS = {
     "models_pick",
     "models_refresh",
     "models_show",
+    "owner",
     "parsing",
     "parts",
     "passphrases",

@@ -59,6 +59,34 @@ def test_source(tmp_path: Path, entries: tuple[dict[str, str], ...], source: str
     assert ("power.source" in unknown) == (source == "unknown")
 
 
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ((), power.Supply()),
+        ((MOUSE, LINE_ON), power.Supply()),
+        ((LINE_OFF,), power.Supply()),
+        ((LINE_ON, battery("Charging")), power.Supply(True, False, True, 0.5)),
+        ((LINE_ON, battery("Not charging")), power.Supply(True, False, False, 0.5)),
+        ((LINE_OFF, battery("Discharging")), power.Supply(True, True, False, 0.5)),
+        ((battery("Full"),), power.Supply(True, False, True, 0.5)),
+        ((LINE_OFF, battery("Full")), power.Supply(True, True, False, 0.5)),
+        (({"type": "UPS", "status": "Discharging"},), power.Supply(True, True, False, None)),
+    ],
+)
+def test_supply_of_the_owners_rules(
+    tmp_path: Path, entries: tuple[dict[str, str], ...], expected: power.Supply
+) -> None:
+    """A machine without a battery is on mains; a full battery without its line drains."""
+    assert power.supply(supplies(tmp_path, *entries)) == expected
+
+
+def test_a_battery_that_says_nothing_is_unknown(tmp_path: Path) -> None:
+    """And not taken for either."""
+    found = power.supply(supplies(tmp_path, battery("Unknown")))
+    assert found.has_battery
+    assert found.why
+
+
 def test_two_batteries_count_by_what_they_hold(tmp_path: Path) -> None:
     """A full small one and an empty big one are not half full."""
     small = battery("Discharging", capacity="100", energy_full="10000000", power_now="2000000")

@@ -52,6 +52,13 @@ def test_no_zone_of_the_cpu_is_unknown(tmp_path: Path) -> None:
     assert "modem-therm" in unknown["thermal.cpu_celsius"]
 
 
+def test_the_temperature_alone(tmp_path: Path) -> None:
+    """What the owner's rules look at every few seconds: the same as in the profile, or why it is unknown."""
+    assert thermal.cpu_celsius(zones(tmp_path / "a", ("cpu-thermal", "48312"), ("gpu-thermal", "70000"))) == 48.312
+    assert "modem-therm" in str(thermal.cpu_celsius(zones(tmp_path / "b", ("modem-therm", "40000"))))
+    assert thermal.cpu_celsius(zones(tmp_path / "c")) == "no thermal zone and no sensor is there"
+
+
 def test_limit_is_where_the_cpu_holds_back(tmp_path: Path) -> None:
     """The lowest passive trip point, else the critical one; unset ones (0) don't count."""
     more = {}

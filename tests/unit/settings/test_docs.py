@@ -82,6 +82,7 @@ def test_numbers_carry_their_unit() -> None:
         "_results",
         "_in_flight",
         "_share",
+        "_celsius",
         "threads",
     )
     for key in KEYS.values():

@@ -1,4 +1,4 @@
-"""The owner's rules on what the machine takes on: a local veto that nothing remote can loosen. Pure."""
+"""What the owner lets the machine serve, and with how much of its memory; holds for one process. Pure."""
 
 from __future__ import annotations
 

@@ -1,0 +1,19 @@
+"""The owner's rules on what, when and how much the machine works: a local veto that nothing remote can loosen. Pure."""
+
+from edge_agent.agent.policy.allowance import Policy
+from edge_agent.agent.policy.judge import Decision, Mode, Order, Reason, Rules, State, decide, seconds_text
+from edge_agent.agent.policy.readings import Reading, Readings
+
+__all__ = [
+    "Decision",
+    "Mode",
+    "Order",
+    "Policy",
+    "Reading",
+    "Readings",
+    "Reason",
+    "Rules",
+    "State",
+    "decide",
+    "seconds_text",
+]
