@@ -26,6 +26,7 @@ from edge_agent.coordinator.gateway.answers import (
     still_running_error,
 )
 from edge_agent.coordinator.gateway.intake import Intake
+from edge_agent.coordinator.gateway.log_routes import add_log_routes
 from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.service import Accepted, Service
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, RefusedError
@@ -69,6 +70,7 @@ def make_app(
     _add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
     _add_job_routes(app, service, intake)
     _add_overview_routes(app, service)
+    add_log_routes(app, service)
     return app
 
 
