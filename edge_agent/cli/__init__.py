@@ -30,6 +30,8 @@ COMMANDS: tuple[str, ...] = (
     "submit",
     "jobs",
     "verify",
+    "log",
+    "receipt",
     "models",
     "catalogue",
     "profile",
