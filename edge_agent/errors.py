@@ -136,6 +136,8 @@ class RefusedError(PeerError):
         "already-settled",
         "unknown-job",
         "unknown-version",
+        "not-logged",
+        "wrong-proof",
     )
 
 
@@ -152,6 +154,15 @@ class CatalogueRefusedError(PeerError):
     code = "catalogue-refused"
     codes = ("catalogue-expired",)
     default_hint = "What was known before stays in use; ask the catalogue's operator, or look at who is in between."
+
+
+class LogForkedError(EdgeAgentError):
+    """A coordinator signed two states of its log of which neither continues the other: the evidence is kept."""
+
+    code = "log-forked"
+    codes = ("log-shortened",)
+    exit_status = 1
+    default_hint = "Keep the files with both tree heads: they are signed with one key. Ask the coordinator's operator."
 
 
 # -- the machine's resources --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.merkle import leaf_hash
 from edge_agent.wire.messages import (
     Birth,
     Control,
@@ -23,6 +24,7 @@ from edge_agent.wire.messages import (
     SettledAttempt,
     Statement,
     TensorDigest,
+    TreeHead,
     VariantClass,
 )
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -162,4 +164,5 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
             Receipt(**here, result=b"\xd2\x84", agent_key=AGENT.public.raw, accepted_ms=NOW_MS),
             (),
         ),
+        (COORDINATOR, TreeHead(**here, size=1, root=leaf_hash(b"one")), ()),
     ]

@@ -36,6 +36,8 @@ COMMANDS: tuple[str, ...] = (
     "submit",
     "jobs",
     "verify",
+    "log",
+    "receipt",
     "models",
     "catalogue",
     "profile",

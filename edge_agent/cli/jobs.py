@@ -37,12 +37,13 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
     parser.add_argument("--client", metavar="NAME", help="with list: only the jobs of this client")
     parser.add_argument("--limit", metavar="N", type=int, default=50, help="with list: at most so many; default: 50")
-    parser.add_argument("--receipt", metavar="FILE", help="with show: write the signed receipt here")
+    parser.add_argument("--receipt", metavar="FILE", help="with show: write the signed receipt here, with its proof")
     parser.add_argument("--json", action="store_true", help="with list: print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
+    from edge_agent.cli.submit import fetch_receipt  # noqa: PLC0415 as below
     from edge_agent.client import Client  # noqa: PLC0415 the parser of every command imports this module
 
     _check(args)
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
             case _:
                 job = client.job(args.job_id)
                 if args.receipt:
-                    _write_receipt(args.receipt, client.receipt(args.job_id))
+                    _write_receipt(args.receipt, fetch_receipt(client, args.job_id))
                 print(json.dumps(job, indent=1))
     return 0
 

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.errors import InputError, StateError, UsageError
+from edge_agent.errors import InputError, RefusedError, StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Parser, Subparsers
+    from edge_agent.client import Client
     from edge_agent.errors import EdgeAgentError
     from edge_agent.models.entries import Port
     from edge_agent.wire.job_options import JobOptions
@@ -42,7 +43,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--input", metavar="FILE", required=True, help="request as JSON, or an array as .npy")
     parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
     parser.add_argument("--version", metavar="VARIANT", help="insist on one variant")
-    parser.add_argument("--receipt", metavar="FILE", help="write the signed receipt here")
+    parser.add_argument("--receipt", metavar="FILE", help="write the signed receipt here, with its proof")
     parser.add_argument("--output", metavar="FILE", help="write the response here instead of printing it")
     parser.add_argument("--async", dest="later", action="store_true", help="do not wait: print the job's id")
     add_options(parser)
@@ -102,12 +103,27 @@ def run(args: argparse.Namespace) -> int:
             return 0
         answer = client.infer_json(args.family, request, version=args.version, options=options)
         if args.receipt:
-            write_file(Path(args.receipt), client.receipt(answer.job_id))
+            write_file(Path(args.receipt), fetch_receipt(client, answer.job_id))
     if args.output:
         write_file(Path(args.output), answer.body)
     else:
         print(json.dumps(json.loads(answer.body), indent=1))
     return 0
+
+
+def fetch_receipt(client: Client, job_id: str) -> bytes:
+    """Return a receipt with its proof; one from before the log without it, which is said on standard error.
+
+    Raises:
+        EdgeAgentError: there is none.
+    """
+    try:
+        return client.receipt_bundle(job_id)
+    except RefusedError as error:
+        if error.error_code != "not-logged":
+            raise
+        print(f"note: {error.message} It is written without a proof.", file=sys.stderr)
+        return client.receipt(job_id)
 
 
 class _Patience:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.wire.bundles import VerifiedBundle
+    from edge_agent.wire.keys import PublicKey
     from edge_agent.wire.messages import Result, TensorDigest
     from edge_agent.wire.receipts import VerifiedReceipt
     from edge_agent.wire.tensors import Tensor
@@ -36,7 +38,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "verify",
         summary="check a receipt offline and say what it proves",
         description="Check the two signatures of a receipt, without any network: the coordinator's, with\n"
-        "the public key that you trust, and the agent's. With the input and output files, check that the\n"
+        "the public key that you trust, and the agent's; and, if it came with its proof, that it is in the\n"
+        "coordinator's log. With the input and output files, check that the\n"
         "receipt is about these very bytes. Files are the JSON of the Open Inference Protocol (request,\n"
         "response), or .npy where there is one tensor. Ends with status 0 only if all that was given fits.",
         examples=(
@@ -44,7 +47,7 @@ def add_parser(subparsers: Subparsers) -> None:
             "edge-agent verify job.receipt --coordinator-key coordinator.pub --output response.json",
         ),
     )
-    parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file")
+    parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file, with or without its proof")
     parser.add_argument(
         "--coordinator-key",
         metavar="FILE",
@@ -62,33 +65,61 @@ def run(args: argparse.Namespace) -> int:
     """Check the receipt and print what follows."""
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 - cryptography is not for `--help`
     from edge_agent.wire.oip_json import request_from_json, response_from_json  # noqa: PLC0415 - as above
-    from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES, verify_receipt  # noqa: PLC0415 - as above
 
     key = PublicKey.from_file(args.coordinator_key)
-    data = _read(args.receipt, MAX_RECEIPT_FILE_BYTES)
     try:
-        receipt = verify_receipt(data, key, network=args.network)
+        _, receipt, logged = open_receipt(args.receipt, key, args.network)
         result = receipt.result
         if args.input is not None:
             receipt.check_inputs(_tensors(args.input, result.inputs, lambda text: request_from_json(text).inputs))
         if args.output is not None:
             receipt.check_outputs(_tensors(args.output, result.outputs, lambda text: response_from_json(text).outputs))
     except PeerError as error:
-        if error.hint == type(error).default_hint:
-            error.hint = "Nothing is proven: the receipt is cut, altered or another coordinator's. Fetch it again."
+        _explain(error)
         raise
-    found = findings(receipt, args.input, args.output)
-    print(json.dumps(_document(receipt, found, args)) if args.json else _text(found))
+    found = findings(receipt, args.input, args.output, logged)
+    print(json.dumps(_document(receipt, found, args, logged)) if args.json else _text(found))
     return 0
 
 
-def findings(receipt: VerifiedReceipt, input_file: Path | None, output_file: Path | None) -> Findings:
+def open_receipt(
+    path: Path, key: PublicKey, network: str | None
+) -> tuple[bytes, VerifiedReceipt, VerifiedBundle | None]:
+    """Read and verify a receipt, with or without its proof; return the file, too.
+
+    Raises:
+        InputError: it cannot be read.
+        PeerError: as `verify_receipt` and `verify_bundle`.
+    """
+    from edge_agent.wire.bundles import MAX_BUNDLE_BYTES, is_bundle, verify_bundle  # noqa: PLC0415 - as above
+    from edge_agent.wire.receipts import verify_receipt  # noqa: PLC0415 - as above
+
+    data = _read(path, MAX_BUNDLE_BYTES)
+    try:
+        if is_bundle(data):
+            logged = verify_bundle(data, key, network=network)
+            return data, logged.receipt, logged
+        return data, verify_receipt(data, key, network=network), None
+    except PeerError as error:
+        _explain(error)
+        raise
+
+
+def _explain(error: PeerError) -> None:
+    if error.hint == type(error).default_hint:
+        error.hint = "Nothing is proven: the receipt is cut, altered or another coordinator's. Fetch it again."
+
+
+def findings(
+    receipt: VerifiedReceipt, input_file: Path | None, output_file: Path | None, logged: VerifiedBundle | None = None
+) -> Findings:
     """Put into words what a verified receipt proves.
 
     Args:
         receipt: what `verify_receipt` returned.
         input_file: the file that `check_inputs` agreed to, if any.
         output_file: the file that `check_outputs` agreed to, if any.
+        logged: what `verify_bundle` returned, if the receipt came with its proof.
     """
     result = receipt.result
     klass = result.klass
@@ -110,6 +141,18 @@ def findings(receipt: VerifiedReceipt, input_file: Path | None, output_file: Pat
         ),
         "Who owns the agent, and the exact times: each is one machine's word.",
     ]
+    if logged is None:
+        not_proven.append("That it is in the coordinator's log: this receipt came without its proof.")
+    else:
+        head = logged.tree_head
+        proven.append(
+            f"It is number {logged.index + 1} of the {head.size} receipts in the coordinator's log, "
+            f"as the coordinator signed on {_time(head.issued_ms)}, by its own clock."
+        )
+        not_proven.append(
+            "That the coordinator shows the same log to everybody: compare with what others saw, with "
+            "`edge-agent log audit --compare`."
+        )
     for what, file, signed in (
         ("input", input_file, result.inputs),
         ("output", output_file, result.outputs),
@@ -164,7 +207,9 @@ def _text(found: Findings) -> str:
     return "\n".join(lines)
 
 
-def _document(receipt: VerifiedReceipt, found: Findings, args: argparse.Namespace) -> dict[str, Any]:
+def _document(
+    receipt: VerifiedReceipt, found: Findings, args: argparse.Namespace, logged: VerifiedBundle | None
+) -> dict[str, Any]:
     result = receipt.result
     return {
         "verified": True,
@@ -182,6 +227,14 @@ def _document(receipt: VerifiedReceipt, found: Findings, args: argparse.Namespac
         "accepted_ms": receipt.accepted_ms,
         "inputs": [_entry(signed, checked=args.input is not None) for signed in result.inputs],
         "outputs": [_entry(signed, checked=args.output is not None) for signed in result.outputs],
+        "log": None
+        if logged is None
+        else {
+            "index": logged.index,
+            "size": logged.tree_head.size,
+            "root": logged.tree_head.root.hex(),
+            "issued_ms": logged.tree_head.issued_ms,
+        },
         "proven": found.proven,
         "not_proven": found.not_proven,
     }

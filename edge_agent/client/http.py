@@ -18,6 +18,7 @@ from edge_agent.errors import (
     EdgeAgentError,
     InputError,
     JobFailedError,
+    RefusedError,
     ResourceError,
     TransportError,
     UnknownFamilyError,
@@ -198,10 +199,23 @@ class Client:
         return self._json(response, dict)
 
     def receipt(self, job_id: str) -> bytes:
-        """Return the receipt of a job that succeeded."""
+        """Return the receipt of a job that succeeded, plain; `receipt_bundle` also proves that it is in the log."""
         path = f"/api/v1/jobs/{job_id}/receipt"
         response, _ = self._with_retries("GET", path, time.monotonic() + self._deadline)
         return response.content
+
+    def receipt_bundle(self, job_id: str) -> bytes:
+        """Return the receipt with the proof that it is in the coordinator's log, for `wire.bundles`.
+
+        Raises:
+            RefusedError: `not-logged`: it is from before the coordinator kept a log.
+        """
+        return self.get(f"/api/v1/log/bundle?job={job_id}").content
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask for something that has no method of its own here; errors and retries as everywhere."""
+        response, _ = self._with_retries("GET", path, time.monotonic() + self._deadline)
+        return response
 
     def inputs(self, family: str) -> tuple[Port, ...]:
         """Return what a family takes, as the coordinator knows it; extents that the caller chooses are symbols.
@@ -341,6 +355,8 @@ def _error_of(response: httpx.Response) -> EdgeAgentError:
             made = JobFailedError(text, hint=hint, code=code)
         case (404, "unknown-family"):
             made = UnknownFamilyError(text, hint=hint)
+        case (404, "not-logged"):
+            made = RefusedError(text, hint=hint, code=code)
         case (408, _):
             made = TransportError(text, hint=hint, code="timeout")
         case (429, _):

@@ -38,6 +38,7 @@ from edge_agent.coordinator.events import (
 )
 from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
+from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import MAX_AGENTS, Registry
 from edge_agent.coordinator.requests import check_inputs, deadline_seconds, ordered, request_digest
 from edge_agent.coordinator.rows import StoredJob, outcome_of
@@ -100,6 +101,7 @@ class Coordinator:
         self.catalogue = catalogue
         self.network = options.network
         self.public_key: PublicKey = key.public
+        self.receipt_log = ReceiptLog(store, key, options.network, system_now)
         self._journal = Journal(log)
         self.failure: EdgeAgentError | None = None
         self._options = options

@@ -232,7 +232,7 @@ class EndAttempt:
 
 @dataclass(frozen=True, slots=True)
 class EndJob:
-    """A job ended; for a success the result and the receipt are written in the same transaction."""
+    """A job ended; for a success the result, the receipt and its leaf are written in one transaction."""
 
     outcome: Outcome
     epoch: int

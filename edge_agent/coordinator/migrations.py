@@ -26,6 +26,12 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         "CREATE INDEX jobs_by_age ON jobs (ended_age_ms)",
         "ALTER TABLE results ADD COLUMN klass VARCHAR",
     ),
+    2: (  # the log begins here: receipts from before stay what they are, and stand in no log
+        """CREATE TABLE log_nodes (
+            level INTEGER NOT NULL, position BIGINT NOT NULL, hash BLOB NOT NULL, PRIMARY KEY (level, position)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX log_leaves ON log_nodes (hash) WHERE level = 0",
+    ),
 }
 """What leads from each version to the next."""
 

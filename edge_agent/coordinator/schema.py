@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -93,3 +93,14 @@ results = Table(
     Column("receipt", LargeBinary, nullable=False),
     Column("klass", String),  # id of the class of machines that computed it
 )
+
+log_nodes = Table(
+    "log_nodes",
+    metadata,
+    # `wire.merkle.Place`: level 0 are the leaves, in the order in which their receipts were accepted; never removed
+    Column("level", Integer, primary_key=True, autoincrement=False),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("hash", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("log_leaves", log_nodes.c.hash, sqlite_where=log_nodes.c.level == 0, postgresql_where=log_nodes.c.level == 0)

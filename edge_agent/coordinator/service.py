@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import Agent
 from edge_agent.coordinator.rows import StoredAgent, StoredJob
 from edge_agent.models.catalogue import Catalogue
@@ -37,6 +38,7 @@ class Service(Protocol):
     catalogue: Catalogue
     network: str
     public_key: PublicKey
+    receipt_log: ReceiptLog
 
     @property
     def counters(self) -> Mapping[str, int]:

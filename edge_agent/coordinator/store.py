@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
@@ -20,6 +20,8 @@ from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, st
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
 from edge_agent.folders import make_private
+
+T = TypeVar("T")
 
 FINAL = [state.value for state in FINAL_STATES]
 READERS = 2
@@ -118,6 +120,16 @@ class Store:
         """Give a connection inside a transaction; errors as with `_connection`."""
         with self._connection() as connection, connection.begin():
             yield connection
+
+    def read(self, question: Callable[[Connection], T]) -> T:
+        """Return what `question` finds; for tables that a module of their own knows."""
+        with self._connection() as connection:
+            return question(connection)
+
+    def write(self, change: Callable[[Connection], T]) -> T:
+        """Make a change in one transaction, as `read`; for what the writer's thread does not write."""
+        with self._transaction() as connection:
+            return change(connection)
 
     # -- sessions and agents --------------------------------------------------------------------------------------
 

@@ -18,10 +18,12 @@ from sqlalchemy.engine import Connection
 
 from edge_agent.coordinator.events import Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, Record, SaveAgent
 from edge_agent.coordinator.jobs import JobState
+from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.rows import pack_tensors, placement_to_text
 from edge_agent.coordinator.schema import agents, attempts, jobs, results
 from edge_agent.coordinator.store import FINAL, Store
 from edge_agent.errors import StateError
+from edge_agent.wire.receipts import receipt_leaf
 
 MAX_STRANGERS = 1000
 """Agents that nobody admitted are remembered up to this number, the latest ones: anybody can make up more."""
@@ -37,11 +39,17 @@ LINGER_SECONDS = 0.02
 then is written once, not three times."""
 
 
-def apply(connection: Connection, record: Record) -> None:
+def apply(connection: Connection, record: Record, log: Appender) -> None:
     """Write one record inside the caller's transaction.
 
+    Args:
+        connection: in a transaction.
+        record: what happened.
+        log: takes one leaf for each result; the caller has it written at the end of the transaction.
+
     Raises:
-        StateError: when a job would end twice; the transaction must be given up.
+        StateError: when a job would end twice; the transaction must be given up, and `log` is of no use any more.
+        PeerError: a receipt that is none; as above.
     """
     match record:
         case InsertJob(submit=submit):
@@ -77,7 +85,7 @@ def apply(connection: Connection, record: Record) -> None:
             if record.state is not None:
                 connection.execute(_MOVE_JOB, {"b_id": record.job_id, "state": record.state.value})
         case EndJob():
-            _end_job(connection, record)
+            _end_job(connection, record, log)
         case SaveAgent():
             values = {
                 "public_key": record.public_key,
@@ -96,7 +104,7 @@ def _end_attempt(connection: Connection, job_id: bytes, epoch: int, outcome: str
     connection.execute(_END_ATTEMPT, ended)
 
 
-def _end_job(connection: Connection, record: EndJob) -> None:
+def _end_job(connection: Connection, record: EndJob, log: Appender) -> None:
     outcome = record.outcome
     error = outcome.error
     ended = connection.execute(
@@ -127,6 +135,7 @@ def _end_job(connection: Connection, record: EndJob) -> None:
                 "klass": outcome.klass,
             },
         )
+        log.append(receipt_leaf(outcome.receipt))
 
 
 def forget_strangers(most: int) -> sa.Delete:
@@ -230,7 +239,7 @@ class Writer:
 
     def _run(self) -> None:
         with closing(self._store.engine.connect()) as connection:
-            durable = None
+            durable = log = None
             while (group := self._next_group()) is not None:
                 wanted = any(commit.durable for commit in group)
                 try:
@@ -241,10 +250,14 @@ class Writer:
                         connection.rollback()
                         durable = wanted
                     records = [record for commit in group for record in commit.records]
+                    if log is None:
+                        log = Appender.load(connection)
+                        connection.rollback()
                     if records or wanted:
                         with connection.begin():
                             for record in records:
-                                apply(connection, record)
+                                apply(connection, record, log)
+                            log.write(connection)
                 except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
                     self._failed(error)
                     return

@@ -7,6 +7,7 @@ its bytes came, the external data, and the payload. Nothing is encoded again bef
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import MalformedError, SignatureRefusedError, TooLargeError
@@ -26,6 +27,7 @@ MAX_OVERHEAD_BYTES = 160
 
 _TAGGED = bytes((0xC0 | SIGN1_TAG,))
 _ARRAY_OF_4 = b"\x84"
+_EMPTY_MAP = b"\xa0"
 _SIGNATURE1 = b"\x6aSignature1"
 
 
@@ -72,14 +74,14 @@ def sign1(  # noqa: PLR0913 - the parts of a COSE_Sign1, all but two by name
         unprotected: header entries that the signature does not cover.
         tagged: whether the CBOR tag 18 stands in front.
     """
-    protected = strict_cbor.encode({ALGORITHM: EDDSA, CONTENT_TYPE: content_type, KEY_ID: key.public.id_bytes})
+    protected = _protected(key.public.id_bytes, content_type)
     signature = key.sign(sig_structure(protected, external_aad, payload))
     return b"".join(
         (
             _TAGGED if tagged else b"",
             _ARRAY_OF_4,
             _byte_string(protected),
-            strict_cbor.encode(dict(unprotected or {})),
+            strict_cbor.encode(dict(unprotected)) if unprotected else _EMPTY_MAP,
             _byte_string(payload),
             _byte_string(signature),
         )
@@ -148,6 +150,12 @@ def verify_sign1(message: Sign1, key: PublicKey, *, external_aad: bytes = b"") -
     return message.payload
 
 
+@lru_cache(maxsize=64)
+def _protected(key_id: bytes, content_type: str) -> bytes:
+    """Return the protected header, which is the same under everything that a key signs."""
+    return strict_cbor.encode({ALGORITHM: EDDSA, CONTENT_TYPE: content_type, KEY_ID: key_id})
+
+
 def _byte_string(content: bytes) -> bytes:
     return strict_cbor.byte_string_head(len(content)) + content
 
@@ -161,6 +169,14 @@ def _take_bytes(data: bytes | memoryview, at: int, what: str) -> tuple[bytes, in
 
 
 def _header(data: bytes, what: str) -> dict[int | str, Any]:
+    if data == _EMPTY_MAP:
+        return {}
+    return dict(_parsed_header(data, what))
+
+
+@lru_cache(maxsize=256)
+def _parsed_header(data: bytes, what: str) -> dict[int | str, Any]:
+    # A peer's header is the same in each of its messages. At most 256 of at most MAX_HEADER_BYTES are kept.
     value = strict_cbor.decode(data, max_bytes=MAX_HEADER_BYTES, max_depth=3, max_items=64)
     if not isinstance(value, dict):
         raise MalformedError(f"The {what} of the COSE_Sign1 is not a map.")

@@ -374,18 +374,20 @@ class Receipt(Statement):
     accepted_ms: Count
 
 
+class TreeHead(Statement):
+    """My log of receipts has so many leaves and this root (RFC 9162 hashing). Kept by clients and by who audits."""
+
+    signed_by: ClassVar[Party] = "coordinator"
+    max_statement_bytes: ClassVar[int] = 512
+
+    kind: Literal["tree-head"] = "tree-head"
+    size: Count
+    root: Bytes32
+
+
 ALL_STATEMENTS: tuple[type[Statement], ...] = (
-    Birth,
-    Gone,
-    Offers,
-    Progress,
-    Result,
-    Failure,
-    Hello,
-    Job,
-    Settled,
-    Control,
-    Receipt,
+    *(Birth, Gone, Offers, Progress, Result, Failure),  # by agents
+    *(Hello, Job, Settled, Control, Receipt, TreeHead),  # by the coordinator
 )
 
 

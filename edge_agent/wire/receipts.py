@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import InputError, MalformedError, RefusedError, SignatureRefusedError
-from edge_agent.wire import cose, strict_cbor
+from edge_agent.wire import cose, merkle, strict_cbor
 from edge_agent.wire.envelope import CONTENT_TYPE, open_envelope
 from edge_agent.wire.keys import PublicKey, SigningKey, key_id_text
 from edge_agent.wire.messages import MAX_RECEIPT_BYTES, Receipt, Result, TensorDigest
@@ -116,6 +116,15 @@ def without_salt(receipt: bytes) -> bytes:
     return _bare(cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES))
 
 
+def receipt_leaf(receipt: bytes) -> bytes:
+    """Return the leaf of a receipt in the coordinator's log: the hash of the receipt without its salt.
+
+    Raises:
+        PeerError: it is no receipt.
+    """
+    return merkle.leaf_hash(without_salt(receipt))
+
+
 def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network: str | None = None) -> VerifiedReceipt:
     """Check a receipt, offline, step by step.
 
@@ -139,7 +148,7 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
         raise SignatureRefusedError(_other_signer(message, coordinator), code="unknown-key")
     payload = cose.verify_sign1(message, coordinator)
     if network is None:
-        network = _network(payload)
+        network = network_in(payload)
     receipt = open_envelope(
         _bare(message), coordinator, Receipt, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES
     ).statement
@@ -174,7 +183,12 @@ def _salt(message: cose.Sign1) -> bytes | None:
     return salt
 
 
-def _network(payload: bytes) -> str:
+def network_in(payload: bytes) -> str:
+    """Return the network that a signed payload names, for whoever was not told which one it must be.
+
+    Raises:
+        MalformedError: it names none.
+    """
     fields = strict_cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
     network = fields.get("network") if isinstance(fields, dict) else None
     if not isinstance(network, str):

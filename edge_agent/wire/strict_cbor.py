@@ -74,11 +74,12 @@ def decode(
     """
     if len(data) > max_bytes:
         raise TooLargeError(f"A CBOR item of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
+    data = bytes(data)
     end = item_end(data, 0, max_depth=max_depth, max_items=max_items)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the CBOR item.")
     try:
-        value: Value = cbor2.loads(bytes(data), max_depth=max_depth + 1, allow_indefinite=False)
+        value: Value = cbor2.loads(data, max_depth=max_depth + 1, allow_indefinite=False)
     except (cbor2.CBORError, ValueError) as error:
         # What is left for cbor2 to find is text that is not UTF-8.
         raise MalformedError(f"The CBOR item cannot be decoded: {error}.") from error
@@ -163,26 +164,52 @@ class _Walk:
         self._left -= 1
         if self._left < 0:
             raise TooLargeError(f"More than {self._max_items} CBOR items in one message.")
+        end = self._short(at)
+        if end:
+            return end
         head = read_head(self._data, at)
         major = head.major
-        if major in (UNSIGNED, SIMPLE):
-            return head.content
+        if major in (ARRAY, MAP):
+            return self._container(head, depth)
         if major in (BYTES, TEXT):
             return head.content + head.argument
-        if major == NEGATIVE:
-            if head.argument >= 2**63:
-                raise MalformedError("A CBOR integer is below -2**63.")
-            return head.content
+        if major == NEGATIVE and head.argument >= 2**63:
+            raise MalformedError("A CBOR integer is below -2**63.")
         if major == TAG:
             raise MalformedError(f"The CBOR tag {head.argument} is not accepted here.")
+        return head.content
+
+    def _container(self, head: Head, depth: int) -> int:
         if depth >= self._max_depth:
             raise TooLargeError(f"CBOR nested deeper than {self._max_depth} levels.")
         at = head.content
-        if major == ARRAY:
-            for _ in range(head.argument):
-                at = self.item(at, depth + 1)
-            return at
-        return self._map(at, head.argument, depth + 1)
+        if head.major == MAP:
+            return self._map(at, head.argument, depth + 1)
+        for _ in range(head.argument):
+            at = self.item(at, depth + 1)
+        return at
+
+    def _short(self, at: int) -> int:
+        """Return the offset behind a number below 24, or a text or byte string below 256 bytes; 0 for all else.
+
+        Nearly everything in a statement is one of these, and the walk is most of what parsing costs.
+        """
+        data = self._data
+        if at >= len(data):
+            return 0
+        first = data[at]
+        if first < 0x38:
+            return at + 1 if first & 0x1F < 24 else 0
+        if not 0x40 <= first <= 0x78:
+            return 0
+        length = first & 0x1F
+        if length < 24:
+            end = at + 1 + length
+        elif length == 24 and at + 1 < len(data) and data[at + 1] >= 24:
+            end = at + 2 + data[at + 1]
+        else:
+            return 0
+        return end if end <= len(data) else 0
 
     def _map(self, at: int, entries: int, depth: int) -> int:
         previous = b""
@@ -220,7 +247,7 @@ def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads b
     if isinstance(value, (list, tuple)):
         return [_plain(element) for element in value]
     if isinstance(value, dict):
-        return dict(sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key))
+        return _plain_map(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("NaN and infinities have no place in a statement; tensors carry them as raw bytes.")
@@ -232,10 +259,21 @@ def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads b
     raise TypeError(f"{kind.__name__} has no place in the protocol's CBOR.")
 
 
+def _plain_map(value: dict[Any, Any]) -> dict[int | str, Value]:
+    if all(type(key) is str and len(key) < 24 and key.isascii() for key in value):
+        # The order of the encoded bytes: the first one is made of the length.
+        return {key: _plain(value[key]) for key in sorted(value, key=_short_key)}
+    return dict(sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key))
+
+
 def _key(key: object) -> int | str:
     if isinstance(key, bool) or not isinstance(key, (int, str)):
         raise TypeError(f"A map key must be text or an integer, not {type(key).__name__}.")
     return _plain(key)  # type: ignore[return-value]
+
+
+def _short_key(key: str) -> tuple[int, str]:
+    return len(key), key
 
 
 def _encoded_key(entry: tuple[int | str, object]) -> bytes:

@@ -22,6 +22,7 @@ from simulator.world import Promise
 
 from edge_agent.coordinator.events import Commit, Record
 from edge_agent.coordinator.jobs import Job, JobState
+from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import apply
 
@@ -202,8 +203,10 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
 
 def _write(store: Store, records: Sequence[Record]) -> None:
     with store.engine.begin() as connection:
+        log = Appender.load(connection)
         for record in records:
-            apply(connection, record)
+            apply(connection, record, log)
+        log.write(connection)
 
 
 def test_the_real_database_refuses_what_the_model_refuses(wire: TokenWire, tmp_path: Path) -> None:

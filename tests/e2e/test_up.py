@@ -72,6 +72,13 @@ def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> 
     good = edge_agent("verify", str(receipt), *key, *files)
     assert good.returncode == 0, good.stderr
     assert about["agent_id"] in good.stdout
+    assert "receipts in the coordinator's log" in good.stdout
+
+    heads = tmp_path / "heads.jsonl"
+    for _ in range(2):
+        audit = edge_agent("log", "audit", *to, *key, "--heads", str(heads), "--compare", str(receipt))
+        assert audit.returncode == 0, audit.stderr
+    assert str(receipt) in audit.stdout
 
     cut = tmp_path / "cut.receipt"
     cut.write_bytes(receipt.read_bytes()[:-1])

@@ -20,6 +20,7 @@ STATUS_OF_CODE = {
     "unknown-family": 404,
     "unknown-job": 404,
     "unknown-version": 404,
+    "not-logged": 404,
     "timeout": 408,
     "idempotency-conflict": 409,
     "too-large": 413,

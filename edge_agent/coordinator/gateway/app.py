@@ -11,6 +11,7 @@ from edge_agent.coordinator.gateway.answers import Problem, problem_answer, prob
 from edge_agent.coordinator.gateway.inference import add_inference_routes, add_repository_routes
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
+from edge_agent.coordinator.gateway.log_routes import add_log_routes
 from edge_agent.coordinator.gateway.openai import add_openai_routes, openai_answer
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError
@@ -57,4 +58,5 @@ def make_app(
     add_openai_routes(app, service, intake, wait_seconds=wait_seconds)
     add_job_routes(app, service, intake)
     add_overview_routes(app, service)
+    add_log_routes(app, service)
     return app

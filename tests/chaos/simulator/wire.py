@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from edge_agent.errors import MalformedError, RefusedError, SignatureRefusedError, TooLargeError
-from edge_agent.wire import envelope, receipts
+from edge_agent.wire import envelope, merkle, receipts
 from edge_agent.wire.envelope import Opened
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Statement
@@ -104,6 +104,7 @@ def token_wire() -> Iterator[TokenWire]:
         (envelope.announced_key, wire.announced_key),
         (envelope.signed_part, wire.signed_part),
         (receipts.make_receipt, wire.make_receipt),
+        (receipts.receipt_leaf, merkle.leaf_hash),
     ]
     replaced: list[tuple[Any, str, Any]] = []
     for module in [module for name, module in sys.modules.items() if name.startswith("edge_agent.")]:

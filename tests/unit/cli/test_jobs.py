@@ -90,7 +90,7 @@ def test_one_job_is_shown_and_its_receipt_kept(
 ) -> None:
     """How it stands, as JSON."""
     coordinator.answers[f"GET /api/v1/jobs/{JOB}"] = {"job_id": JOB, "state": "succeeded"}
-    coordinator.answers[f"GET /api/v1/jobs/{JOB}/receipt"] = b"signed"
+    coordinator.answers["GET /api/v1/log/bundle"] = b"signed"
     receipt = tmp_path / "scan.receipt"
     assert main(["jobs", "show", JOB, "--coordinator", coordinator.url, "--receipt", str(receipt)]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "succeeded"

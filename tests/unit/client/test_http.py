@@ -9,7 +9,15 @@ import httpx
 import pytest
 
 from edge_agent.client import Client, JobOptions, Placement
-from edge_agent.errors import InputError, JobFailedError, ResourceError, TransportError, UnknownFamilyError, UsageError
+from edge_agent.errors import (
+    InputError,
+    JobFailedError,
+    RefusedError,
+    ResourceError,
+    TransportError,
+    UnknownFamilyError,
+    UsageError,
+)
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 ANSWER = {
@@ -59,6 +67,7 @@ def test_broken_way_is_tried_again_under_the_same_key() -> None:
     [
         (400, {"error": "wrong shape", "code": "bad-input", "hint": "look"}, InputError),
         (404, {"error": "no family", "code": "unknown-family"}, UnknownFamilyError),
+        (404, {"error": "not in the log", "code": "not-logged"}, RefusedError),
         (502, {"error": "the model failed", "code": "model-run", "retry": False}, JobFailedError),
         (409, {"error": "key used", "code": "idempotency-conflict"}, InputError),
         (408, {"error": "too slow", "code": "timeout", "retry": False}, TransportError),

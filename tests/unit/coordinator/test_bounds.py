@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from edge_agent.coordinator import writer
 from edge_agent.coordinator.events import EndJob, InsertJob, Outcome, Record, SaveAgent, Submit
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import StateError
 
@@ -26,8 +27,10 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def write(store: Store, *records: Record) -> None:
     """Write records in one transaction."""
     with store.engine.begin() as connection:
+        log = Appender.load(connection)
         for record in records:
-            writer.apply(connection, record)
+            writer.apply(connection, record, log)
+        log.write(connection)
 
 
 def ended_job(number: int) -> tuple[InsertJob, EndJob]:

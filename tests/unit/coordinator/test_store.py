@@ -37,11 +37,15 @@ from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import StateError
 from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.receipts import make_receipt
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 JOB = b"j" * 16
 VARIANT = digits().variants[0].digest_bytes
 AGENT = SigningKey.generate(bytes(32)).public
+RECEIPT = make_receipt(
+    SigningKey.generate(bytes(32)), result=b"signed", agent_key=AGENT, network="home", salt=bytes(32), accepted_ms=1
+)
 WAIT_SECONDS = 20.0
 
 
@@ -126,7 +130,7 @@ def _succeeded(job_id: bytes = JOB) -> EndJob:
         job_id,
         JobState.SUCCEEDED,
         outputs=(scan(9),),
-        receipt=b"receipt",
+        receipt=RECEIPT,
         agent_id=AGENT.id,
         variant=VARIANT,
         run_us=250,
@@ -182,7 +186,7 @@ def test_a_database_of_a_newer_version_is_refused_and_left_unchanged(store: Stor
         connection.execute(newer)
     store.close()
     before = store.path.read_bytes()
-    with pytest.raises(StateError, match="schema 3; this version knows 2") as caught:
+    with pytest.raises(StateError, match="schema 4; this version knows 3") as caught:
         Store(store.path)
     assert caught.value.error_code == "newer-schema"
     assert store.path.read_bytes() == before
@@ -288,7 +292,7 @@ def test_a_job_that_ended_does_not_come_back_and_keeps_its_result(store: Store) 
     assert store.open_jobs(monotonic=0.0, wall_ms=0, lease_seconds=1.0) == []
     job = store.job(JOB)
     assert job is not None
-    assert (job.state, job.outputs, job.receipt, job.error) == (JobState.SUCCEEDED, (scan(9),), b"receipt", None)
+    assert (job.state, job.outputs, job.receipt, job.error) == (JobState.SUCCEEDED, (scan(9),), RECEIPT, None)
     assert (job.agent_id, job.variant, job.run_us, job.ended_ms) == (AGENT.id, VARIANT, 250, 3000)
     assert store.job(b"?" * 16) is None
 

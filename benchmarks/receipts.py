@@ -1,0 +1,147 @@
+"""What a result costs the coordinator: verifying, countersigning, and appending its receipt to the log; and the sizes.
+
+    python benchmarks/receipts.py [--jobs 2000] [--leaves 20000] [--json]
+
+One process plays everything around the coordinator: an agent signs its results beforehand, and the core, the writer's
+own functions and a real database do with them what they do in production. The figures are CPU time of this process
+(all threads), the mean over all jobs; `log` is the share of the append and its leaf in `store`. The log has so many
+leaves before the first job. Sizes are of a receipt of `digits`, plain and with its proof.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from fakes import COORDINATOR_KEY, NETWORK, CoordinatorScript, FakeAgent, ManualClock, jobs_for, of_type
+
+from edge_agent.coordinator.events import Commit, EndJob
+from edge_agent.coordinator.log_table import Appender
+from edge_agent.coordinator.receipt_log import ReceiptLog
+from edge_agent.coordinator.store import Store
+from edge_agent.coordinator.writer import apply
+from edge_agent.wire.bundles import Bundle, verify_bundle
+from edge_agent.wire.receipts import receipt_leaf
+
+GROUP = 16
+"""Results that share a transaction, as under load."""
+
+
+def fill(store: Store, leaves: int) -> Appender:
+    """Give the log so many leaves."""
+    with store.engine.begin() as connection:
+        log = Appender.load(connection)
+        for number in range(leaves):
+            log.append(hashlib.sha256(b"%d" % number).digest())
+        log.write(connection)
+    return log
+
+
+def signatures_ms() -> float:
+    """Return what the signatures of a result take here: one verified, two made; CPU milliseconds."""
+    data, turns = bytes(300), 1000
+    begun = time.process_time()
+    for _ in range(turns):
+        COORDINATOR_KEY.sign(data)
+        COORDINATOR_KEY.public.verify(COORDINATOR_KEY.sign(data), data)
+    return (time.process_time() - begun) / turns * 1000
+
+
+def measure(jobs: int, leaves: int, folder: Path) -> dict[str, Any]:
+    """Return the figures."""
+    clock = ManualClock()
+    script = CoordinatorScript(clock)
+    agent = FakeAgent("agent", clock)
+    store = Store(folder / "coordinator.db")
+    log = fill(store, leaves)
+    script.connect()
+    script.join(agent, agent.offer(room=1))
+    verify = stored = logged = 0.0
+    waiting: list[Commit] = []
+    receipts: list[bytes] = []
+    connection = store.engine.connect()
+    for _ in range(jobs):
+        _, commands = script.submit()
+        commits = of_type(commands, Commit)
+        (job,) = jobs_for(agent, commands)
+        answer = agent.result(job)
+        begun = time.process_time()
+        commands = script.tell(answer)
+        verify += time.process_time() - begun
+        waiting += [*commits, *of_type(commands, Commit)]
+        if len(waiting) < 2 * GROUP:
+            continue
+        receipts = [r.outcome.receipt or b"" for c in waiting for r in c.records if isinstance(r, EndJob)]
+        begun = time.process_time()
+        with connection.begin():
+            for commit in waiting:
+                for record in commit.records:
+                    apply(connection, record, log)
+            log.write(connection)
+        stored += time.process_time() - begun
+        waiting.clear()
+        begun = time.process_time()  # once more, and given up: what the log alone takes
+        spare = Appender.load(connection)
+        connection.rollback()
+        with connection.begin() as given_up:
+            middle = time.process_time()
+            for receipt in receipts:
+                spare.append(receipt_leaf(receipt))
+            spare.write(connection)
+            logged += time.process_time() - middle
+            given_up.rollback()
+    connection.close()
+    proofs = ReceiptLog(store, COORDINATOR_KEY, NETWORK, lambda: clock.now)
+    found, head = asyncio.run(proofs.inclusion(receipt_leaf(receipts[-1])))
+    bundle = Bundle(receipts[-1], head.signed, found.index, tuple(found.path)).encode()
+    verify_bundle(bundle, COORDINATOR_KEY.public)
+    size = (folder / "coordinator.db").stat().st_size
+    store.close()
+    return {
+        "jobs": jobs,
+        "leaves": leaves,
+        "verify_ms": verify / jobs * 1000,
+        "signatures_ms": signatures_ms(),
+        "store_ms": stored / jobs * 1000,
+        "log_ms": logged / jobs * 1000,
+        "verify_and_log_ms": (verify + logged) / jobs * 1000,
+        "receipt_bytes": len(receipts[-1]),
+        "bundle_bytes": len(bundle),
+        "bundle_leaves": found.size,
+        "database_bytes": size,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2000)
+    parser.add_argument("--leaves", type=int, default=20_000)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(args.jobs, args.leaves, Path(folder))
+    if args.json:
+        print(json.dumps(found))
+        return
+    print(
+        f"verify and countersign   {found['verify_ms']:.3f} ms CPU a result (the core, the settled statement included)"
+    )
+    print(f"of it, Ed25519           {found['signatures_ms']:.3f} ms CPU: one signature verified, two made")
+    print(f"append to the log        {found['log_ms']:.3f} ms CPU a result, a log of {found['bundle_leaves']} leaves")
+    print(f"both                     {found['verify_and_log_ms']:.3f} ms CPU a result")
+    print(f"everything that is stored of a job, the log included   {found['store_ms']:.3f} ms CPU")
+    print(f"receipt                  {found['receipt_bytes']} bytes; with its proof {found['bundle_bytes']}")
+
+
+if __name__ == "__main__":
+    main()
