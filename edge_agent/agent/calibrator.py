@@ -41,6 +41,7 @@ class Calibrator:
         self._facts = replace(facts, rates=kept(machine, folder))
         self._may = threading.Event()
         self._may.set()
+        self._one = threading.Lock()
 
     @property
     def facts(self) -> MachineFacts:
@@ -70,7 +71,9 @@ class Calibrator:
     def _measure(self, event: Event, put: Callable[[Event], None]) -> None:
         self._may.wait()
         try:
-            self._facts = replace(self._facts, rates=calibrate(self._machine, self._folder))
+            with self._one:  # several may have waited for the machine's rest to end
+                if self._facts.rates is None:
+                    self._facts = replace(self._facts, rates=calibrate(self._machine, self._folder))
             put(MachineMeasured(self._facts))
         except EdgeAgentError as error:
             log.warning("%s Predictions are wide guesses.", error.message, extra={"action": "calibration"})

@@ -254,7 +254,7 @@ class Core:
 
     def _pump(self, now: Now) -> list[Command]:
         """Give the worker what it has room for; start one if there is work and none runs."""
-        commands: list[Command] = []
+        commands = self._delivery.hand_back_withdrawn(self._planner.offered, now) if self._planner.decided else []
         if not self._planner.ready:
             if self.attempts.waiting():
                 commands += self._planner.wake(now)

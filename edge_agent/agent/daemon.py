@@ -163,7 +163,7 @@ class Agent:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        self._has_terminal = terminal_is_there()
+        self._has_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and terminal_is_there()  # nohup
         signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(ReloadRequested()))
         agent_id = self._presence.agent_id
         subscriptions = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from edge_agent.agent.answers import Answers, Blame
 from edge_agent.agent.attempts import Attempts, Held
@@ -55,6 +56,13 @@ class Delivery:
         self.tally.failed(held.job.family, code, now.wall_ms)
         payload = self._answers.failure(held.key, code, message, blame, now, retry=retry)
         return [self.say(self._attempts.finish(held, payload, now))]
+
+    def hand_back_withdrawn(self, offered: Callable[[bytes], object | None], now: Now) -> list[Command]:
+        """Hand back what waits for a variant that is served here no longer: others may have it."""
+        gone = [held for held in self._attempts.waiting() if offered(held.job.variant) is None]
+        why = "the variant was withdrawn"
+        handed = [self.fail(held, "handed-back", why, "agent", now, retry=True) for held in gone]
+        return [command for commands in handed for command in commands]
 
     def refuse(self, key: Key, code: str, message: str, now: Now, *, retry_after_seconds: float = 0.0) -> Publish:
         """Answer a job that is not taken on; not kept: when it is lost, the lease runs out."""

@@ -47,6 +47,7 @@ class Fetching:
         self._stopping = False
         self._process: subprocess.Popen[str] | None = None
         self._current: Wanted | None = None
+        self._called_off = False
         self._thread: threading.Thread | None = None
 
     def want(self, wanted: Sequence[Wanted]) -> None:
@@ -54,6 +55,7 @@ class Fetching:
         with self._change:
             self._wanted = tuple(wanted)
             if self._process is not None and self._current not in self._wanted:
+                self._called_off = True  # also if it is wanted again before it has ended
                 self._process.terminate()
             if self._thread is None and self._wanted:
                 self._thread = threading.Thread(target=self._run, name="fetching", daemon=True)
@@ -78,8 +80,8 @@ class Fetching:
             with self._change:
                 if self._stopping:
                     return
-                if problem and wanted not in self._wanted:
-                    continue  # it was ended because nobody wants it now
+                if problem and (self._called_off or wanted not in self._wanted):
+                    continue  # it was ended because nobody wanted it
                 if not problem:
                     self._done.add(wanted.digest)
                     seconds = time.monotonic() - started
@@ -111,7 +113,7 @@ class Fetching:
             with self._change:
                 if self._stopping or wanted not in self._wanted:
                     return "stopping"
-                self._current = wanted
+                self._current, self._called_off = wanted, False
                 process = self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,

@@ -94,11 +94,12 @@ class ReceiptLog:
                 code="not-logged",
                 hint="Receipts from before the coordinator kept a log are in none; they can be checked without it.",
             )
+        there = await self._size()
+        if size is not None and not index < size <= there:  # nothing is signed for who asks for what is not
+            text = f"There is no tree of {size} leaves with leaf {index}; the log has {there} leaves."
+            raise InputError(text)
         head = await self.head(max(index + 1, size or 0))
         leaves = head.statement.size if size is None else size
-        if not index < leaves <= head.statement.size:
-            text = f"There is no tree of {leaves} leaves with leaf {index}; the log has {head.statement.size} leaves."
-            raise InputError(text)
         path = await self._path(merkle.inclusion_spans(index, leaves))
         return Inclusion(index, leaves, path), head
 
@@ -110,10 +111,14 @@ class ReceiptLog:
         """
         if not 0 <= old <= new:
             raise InputError(f"A log of {new} leaves cannot start with one of {old}.")
-        head = await self.head(new)
-        if new > head.statement.size:
-            raise InputError(f"The log has {head.statement.size} leaves, not {new}.")
+        there = await self._size()
+        if new > there:
+            raise InputError(f"The log has {there} leaves, not {new}.")
+        await self.head(new)
         return await self._path(merkle.consistency_spans(old, new))
+
+    async def _size(self) -> int:
+        return await asyncio.to_thread(self._store.read, log_table.size)
 
     def _serves(self, head: SignedHead, least: int, now: float) -> bool:
         return head.statement.size >= least and now - head.begun <= HEAD_SECONDS

@@ -234,7 +234,7 @@ def test_ten_thousand_outputs_are_refused(service: FakeService) -> None:
     for change in many:
         body = json.dumps({**REQUEST, **change})
         with served(service, max_request_bytes=1024 * 1024) as base_url:
-            answer = httpx.post(f"{base_url}{INFER}", content=body, trust_env=False)
+            answer = httpx.post(f"{base_url}{INFER}", content=body, trust_env=False, timeout=PATIENCE_SECONDS)
         assert f"at most {MAX_TENSORS}" in refused(answer, 400, "bad-input")["error"]
     assert service.submitted == []
 
@@ -285,7 +285,7 @@ def test_what_is_long_is_not_worked_on_and_not_said_back(
     """A comparison for each of 100,000 members would take seconds in which nobody else is answered."""
     body = json.dumps({**REQUEST, **change})
     with served(service, max_request_bytes=4 * 1024 * 1024) as base_url:
-        answer = httpx.post(f"{base_url}{INFER}", content=body, trust_env=False)
+        answer = httpx.post(f"{base_url}{INFER}", content=body, trust_env=False, timeout=PATIENCE_SECONDS)
     assert words in refused(answer, 400, "bad-input")["error"]
     assert len(answer.content) < 2000
     assert service.submitted == []

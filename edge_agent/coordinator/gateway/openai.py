@@ -133,7 +133,10 @@ class _Order:
 async def _run_all(
     service: Service, order: _Order, inputs: Sequence[Tensor], wait_seconds: float
 ) -> list[Outcome] | Problem:
-    """Run a job for each input; if one cannot be had or fails, cancel the others and say why."""
+    """Run a job for each input; if one cannot be had or fails, cancel the others and say why.
+
+    Under an idempotency key they go on: whoever sends the request again gets them.
+    """
     taken: list[bytes] = []
     ends: list[Outcome] = []
     problem: Problem | None = None
@@ -158,6 +161,7 @@ async def _run_all(
         problem = problem_of(error)
     if problem is None:
         return ends
-    for job_id in taken[len(ends) :]:
-        service.cancel(job_id)
+    if order.options.idempotency_key is None:
+        for job_id in taken[len(ends) :]:
+            service.cancel(job_id)
     return problem

@@ -157,6 +157,7 @@ def test_a_client_that_says_nothing_is_sent_away(tmp_path: Path, monkeypatch: py
             silent.settimeout(WAIT_SECONDS)
             silent.connect(name)
             assert b"no request came" in silent.recv(4096)
+        monkeypatch.setattr(control, "REQUEST_SECONDS", WAIT_SECONDS)
         assert ask(tmp_path, {"do": "status"}) == {"ok": True}
 
 

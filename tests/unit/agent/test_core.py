@@ -247,6 +247,19 @@ def test_a_family_that_is_withdrawn_is_no_longer_offered(agent: AgentScript) -> 
     assert agent.said(commands, Offers)[-1].statement.offers == ()
 
 
+def test_what_waits_for_a_variant_that_is_withdrawn_is_handed_back(agent: AgentScript) -> None:
+    """At once, also when nothing is left to offer: otherwise it would wait, renewed, until its own deadline."""
+    agent.tell(*(agent.coordinator.job(number) for number in range(1, 7)))
+    commands = []
+    while plan_variants := [offer.variant for offer in agent.planner.offers()]:
+        commands += agent.tell(LoadFailed(plan_variants[0], "digest-mismatch", "It was changed."))
+        commands += agent.play_worker(commands)
+    handed = [failure for failure in _failures(agent, commands) if failure[2] == "handed-back"]
+    assert handed[-1][0] == job_id(6)
+    assert agent.core.attempts.waiting() == []
+    assert of_type(commands, RunModel) == []
+
+
 def test_a_result_of_a_variant_that_was_withdrawn_meanwhile_is_a_failure(agent: AgentScript) -> None:
     """We do not sign for a model that we do not serve."""
     (run,) = _runs(agent.tell(agent.coordinator.job(1)))

@@ -251,6 +251,20 @@ def test_jobs_that_were_taken_are_cancelled_when_a_further_one_is_not(service: F
     assert service.cancelled == [(1).to_bytes(16, "big")]
 
 
+def test_under_a_key_the_jobs_that_were_taken_go_on(service: FakeService) -> None:
+    """Whoever sends the request again under its key, as the error says, is not told that it was cancelled."""
+
+    def compute(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        service.refuses = ResourceError("full", code="queue-full")
+        return embedded(inputs)
+
+    service.compute = compute
+    body = {"model": "vectors", "input": ["a"] * (2 * TEXTS_PER_JOB)}
+    answer = call(service, "POST", "/v1/embeddings", json=body, headers={"Idempotency-Key": "k"})
+    problem(answer, 429, "queue-full")
+    assert service.cancelled == []
+
+
 def test_a_vector_with_nan_is_no_fault_of_the_client(service: FakeService) -> None:
     """JSON has no form for it; base64 has."""
     service.compute = lambda inputs: (Tensor(embedded(inputs)[0].spec, b"\x00\x00\xc0\x7f" * SIZE),)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import wire_samples
 from fakes import CoordinatorScript, FakeAgent, ManualClock, jobs_for, of_type
 
-from edge_agent.coordinator import log_table
+from edge_agent.coordinator import log_table, receipt_log
 from edge_agent.coordinator.events import Commit
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.receipt_log import HEAD_SECONDS, ReceiptLog, SignedHead
@@ -273,6 +273,19 @@ def test_what_is_not_there_cannot_be_proven(
     log = log_with(store, ManualClock(), 3)
     with pytest.raises(error):
         asyncio.run(ask(log))
+
+
+def test_nothing_is_signed_for_who_asks_for_more_than_there_is(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often, and from whomever."""
+    signed = []
+    seal = receipt_log.seal
+    monkeypatch.setattr(receipt_log, "seal", lambda *given: signed.append(given) or seal(*given))
+    log = log_with(store, ManualClock(), 3)
+    for _ in range(20):
+        for asked in (log.consistency(0, 10**15), log.inclusion(numbered(1), 10**15)):
+            with pytest.raises(InputError, match="has 3 leaves"):
+                asyncio.run(asked)
+    assert signed == []
 
 
 # -- over HTTP --------------------------------------------------------------------------------------------------------
