@@ -27,6 +27,8 @@ GONE_GRACE_SECONDS = 3.0
 
 PRESENCE_MAX_BYTES = 128 * 1024
 
+MAX_LOST_EPOCHS = 1000
+"""So many attempts of one job may have been lost in a power cut of ours."""
 HELLO_AGAIN_SECONDS = 5.0
 """To agents that have not heard our hello it is said again, but not more often than this."""
 
@@ -154,6 +156,8 @@ class Presence:
         if new or agent.presence is not before:
             word = "online" if birth.state == "online" else "stopped cleanly"
             commands.append(Note(logging.INFO, f"Agent is {word}", f"agent-{birth.state}", (("agent_id", agent_id),)))
+        if new and self.connected and birth.state == "online":  # its offers may have come before, from a stranger
+            commands.append(self._statements.control(agent_id, "rebirth", now))
         unheard = birth.state == "online" and (birth.coordinator_session or 0) < self.session
         if unheard and self.connected and now.monotonic >= self._hello_again_at:
             commands.append(self._hello(now))
@@ -162,6 +166,7 @@ class Presence:
     def _reconcile(self, agent: Agent, birth: Birth, now: Now) -> list[Command]:
         """Queue again what was leased in an older session of either side and is not held."""
         held = {(attempt.job, attempt.epoch) for attempt in birth.held}
+        newer = {attempt.job for attempt in birth.held if self._lost_epochs(attempt.job, attempt.epoch)}
         answers = birth.coordinator_session or 0
         commands: list[Command] = []
         for job_id in tuple(agent.in_flight):
@@ -171,6 +176,8 @@ class Presence:
                 raise AssertionError("a job in flight has an attempt")
             if (job.id, attempt.epoch) in held:
                 self._leasing.renew(attempt, now)
+            elif job.id in newer:  # what our database has of it is older than what the agent was given
+                commands += self._leasing.lose(job, attempt, "not-arrived", now)
             elif birth.state == "stopped":
                 commands += self._leasing.lose(job, attempt, "handed-back", now)
             elif attempt.agent_session < birth.session:
@@ -178,6 +185,18 @@ class Presence:
             elif attempt.coordinator_session < answers:  # it was our connection that ended, and not the agent's
                 commands += self._leasing.lose(job, attempt, "not-arrived", now)
         return commands
+
+    def _lost_epochs(self, job_id: bytes, epoch: int) -> bool:
+        """Whether an agent holds a newer attempt of a job than we know of; the next one will be newer than that.
+
+        A power cut takes back attempts that were not synchronised to the disk. Agents refuse what is older than what
+        they hold, and nobody can make epochs run out: an agent knows the ids of its own jobs alone, a step is bounded.
+        """
+        job = self._leasing.jobs.get(job_id)
+        if job is None or not job.epoch < epoch <= job.epoch + MAX_LOST_EPOCHS:
+            return False
+        job.epoch = epoch
+        return True
 
     def _ask_for_birth(self, agent_id: str, session: int, now: Now) -> list[Command]:
         """Ask an agent that speaks in a session whose birth never came to say it again; not more often than needed."""

@@ -156,6 +156,7 @@ def _forbids_cancelling(simulation: Simulation) -> Iterator[tuple[Promise, str]]
 def test_every_kind_of_fault_is_drawn(wire: TokenWire) -> None:
     """A kind that no script has would be a promise that nothing tests."""
     tally = play_all(range(FIRST_SEED, FIRST_SEED + 60), wire, "everything")
+    tally.add(play_all(range(FIRST_SEED, FIRST_SEED + 10), wire, "pauses"))  # owners pause in scripts of their own
     missing = {kind for kind in Kind if not tally.counts[kind]}
     assert not missing
 
@@ -260,4 +261,29 @@ MISJUDGED = {
 @pytest.mark.parametrize("text", MISJUDGED.values(), ids=MISJUDGED)
 def test_what_was_done_in_time_is_not_told_late(wire: TokenWire, text: str) -> None:
     """Ends that were lost with the process, and times in which it could do nothing, are no job that went on."""
+    _passes(Script.from_json(text), wire)
+
+
+BROKEN_ONCE = {
+    "a power cut takes back attempts that an agent was given": (
+        '{"seed": 62233, "profile": "coordinator", "agents": 1, "lease_seconds": 4.0, "max_attempts": 5, "max'
+        '_queued_jobs": 100, "agent_room": 4, "worker_idle_seconds": 0.0, "spool": false, "hedge_share": 0.02'
+        ', "poison": 2, "bad": 0, "steps": [{"at": 6.9, "kind": "submit", "who": -1, "seconds": 1.0, "count":'
+        ' 1}, {"at": 10.7, "kind": "submit", "who": -1, "seconds": 1.0, "count": 3, "text": "k3"}, {"at": 11.'
+        '2, "kind": "crash", "who": -1, "seconds": 0.18, "count": 6}, {"at": 11.9, "kind": "submit", "who": -'
+        '1, "seconds": 120.0, "count": 2}, {"at": 13.144, "kind": "power-cut", "who": -1, "seconds": 1.0}]}'
+    ),
+    "the first birth of an agent comes after its offers": (
+        '{"seed": 75762, "profile": "network", "agents": 2, "lease_seconds": 6.0, "max_attempts": 50, "max_qu'
+        'eued_jobs": 100, "agent_room": 4, "worker_idle_seconds": 0.0, "spool": true, "hedge_share": 0.02, "p'
+        'oison": 0, "bad": 0, "steps": [{"at": 0.1, "kind": "lose", "who": 1, "seconds": 1.0, "count": 1, "te'
+        'xt": "birth"}, {"at": 0.1, "kind": "lose", "who": 1, "seconds": 1.0, "count": 2, "text": "birth"}]}'
+    ),
+}
+"""Scripts of the big run that broke a promise, and what was wrong; it was mended."""
+
+
+@pytest.mark.parametrize("text", BROKEN_ONCE.values(), ids=BROKEN_ONCE)
+def test_what_was_broken_once_holds(wire: TokenWire, text: str) -> None:
+    """The smallest script of each."""
     _passes(Script.from_json(text), wire)
