@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.errors import EdgeAgentError
 from edge_agent.models.catalogue import Family, builtin
 from edge_agent.models.entries import Port
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
 
 JOB = bytes(range(16))
 JOBS = f"/api/v1/jobs/{JOB.hex()}"
@@ -220,3 +221,16 @@ def served(
         stop.set()
         thread.join(30)
         assert not thread.is_alive()
+
+
+VECTOR_SIZE = 3
+VECTORS = family_of("vectors", {"text": ("BYTES", ("N",))}, {"embedding": ("FP32", ("N", VECTOR_SIZE))})
+"""A family that turns texts into vectors."""
+
+
+def embedded(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Give each text the vector (its length, 2, 1)."""
+    (texts,) = inputs
+    (count,) = texts.spec.shape
+    rows = [struct.pack("<3f", len(text), 2.0, 1.0) for text in unpack_strings(texts.data, count)]
+    return (Tensor(TensorSpec("embedding", DataType.FP32, (count, VECTOR_SIZE)), b"".join(rows)),)

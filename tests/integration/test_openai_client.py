@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from gateways import FakeService, family_of, served
+from gateways import VECTORS, FakeService, embedded, served
 from needs import module
 
 from edge_agent.errors import JobFailedError, ResourceError
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
 
 module("openai")
 
@@ -19,17 +17,6 @@ import openai  # noqa: E402 - skipped where it cannot be imported
 
 if TYPE_CHECKING:
     from openai import OpenAI
-
-SIZE = 3
-VECTORS = family_of("vectors", {"text": ("BYTES", ("N",))}, {"embedding": ("FP32", ("N", SIZE))})
-
-
-def embedded(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Give each text the vector (its length, 2, 1)."""
-    (texts,) = inputs
-    (count,) = texts.spec.shape
-    rows = [struct.pack("<3f", len(text), 2.0, 1.0) for text in unpack_strings(texts.data, count)]
-    return (Tensor(TensorSpec("embedding", DataType.FP32, (count, SIZE)), b"".join(rows)),)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fakes import digits
-from gateways import FakeService, call, family_of
+from gateways import VECTOR_SIZE, VECTORS, FakeService, call, embedded, family_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,18 +18,7 @@ from edge_agent.coordinator.gateway.embeddings import TEXTS_PER_JOB, embedder, w
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
 from edge_agent.errors import InputError, JobFailedError, ResourceError
 from edge_agent.models.catalogue import Family
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
-
-SIZE = 3
-VECTORS = family_of("vectors", {"text": ("BYTES", ("N",))}, {"embedding": ("FP32", ("N", SIZE))})
-
-
-def embedded(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Give each text the vector (its length, 2, 1)."""
-    (texts,) = inputs
-    (count,) = texts.spec.shape
-    rows = [struct.pack("<3f", len(text), 2.0, 1.0) for text in unpack_strings(texts.data, count)]
-    return (Tensor(TensorSpec("embedding", DataType.FP32, (count, SIZE)), b"".join(rows)),)
+from edge_agent.wire.tensors import Tensor
 
 
 @pytest.fixture
@@ -117,9 +106,9 @@ def test_fewer_dimensions_are_the_first_ones_with_length_one_again(service: Fake
     """As OpenAI shortens vectors; all of them stay as they are."""
     (entry,) = embed(service, input="ab", dimensions=2).json()["data"]
     assert entry["embedding"] == pytest.approx([0.5**0.5, 0.5**0.5])
-    (entry,) = embed(service, input="ab", dimensions=SIZE).json()["data"]
+    (entry,) = embed(service, input="ab", dimensions=VECTOR_SIZE).json()["data"]
     assert entry["embedding"] == [2.0, 2.0, 1.0]
-    assert "at most 3" in problem(embed(service, input="ab", dimensions=SIZE + 1), 400, "bad-input")["message"]
+    assert "at most 3" in problem(embed(service, input="ab", dimensions=VECTOR_SIZE + 1), 400, "bad-input")["message"]
 
 
 def test_a_vector_without_length_stays_without(service: FakeService) -> None:
@@ -267,7 +256,7 @@ def test_under_a_key_the_jobs_that_were_taken_go_on(service: FakeService) -> Non
 
 def test_a_vector_with_nan_is_no_fault_of_the_client(service: FakeService) -> None:
     """JSON has no form for it; base64 has."""
-    service.compute = lambda inputs: (Tensor(embedded(inputs)[0].spec, b"\x00\x00\xc0\x7f" * SIZE),)
+    service.compute = lambda inputs: (Tensor(embedded(inputs)[0].spec, b"\x00\x00\xc0\x7f" * VECTOR_SIZE),)
     problem(embed(service, input="a"), 500, "job-failed")
     assert embed(service, input="a", encoding_format="base64").status_code == 200
 
