@@ -162,6 +162,20 @@ def test_nvidia_model_from_its_driver(tmp_path: Path) -> None:
     assert [(a.name, a.node) for a in found] == [("NVIDIA GeForce RTX 4090", "/dev/nvidia3")]
 
 
+def test_data_centre_gpu_as_a_real_machine_shows_it(tmp_path: Path) -> None:
+    """An H200 in a microVM, without DMI: a 3D controller, whose other nodes are no devices of their own."""
+    info = "Model: \t\t NVIDIA H200\nIRQ:   \t\t 41\nDevice Minor: \t 0\nGPU Excluded:\t No\n"
+    files = pci("0x10de", "0x2335", "0x030200", "nvidia")
+    files |= dict.fromkeys(("dev/nvidia0", "dev/nvidiactl", "dev/nvidia-uvm", "dev/nvidia-caps/nvidia-cap1"), "")
+    files["proc/driver/nvidia/gpus/0000:01:00.0/information"] = info
+    tree = trees.make(tmp_path, files)
+    found, _ = accelerator.probe(tree, providers=["AzureExecutionProvider", "CPUExecutionProvider"])
+    assert [(a.kind, a.name, a.node, a.usable) for a in found] == [("gpu", "NVIDIA H200", "/dev/nvidia0", False)]
+    assert "CUDAExecutionProvider" in (found[0].why or "")
+    found, _ = accelerator.probe(tree, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
+    assert [a.usable for a in found] == [True]
+
+
 def test_captures_of_real_machines() -> None:
     """Cards of three makers, seen through sysfs links that became files."""
     dumps = needs.reference_data() / "hardware" / "dumps"
