@@ -10,17 +10,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
-from fakes import COORDINATOR_KEY, NETWORK, FakeAgent, ManualClock, answer_to, digits, scan
+from fakes import COORDINATOR_KEY, NETWORK, TOPICS, FakeAgent, ManualClock, answer_to, digits, scan
 
+from edge_agent.clock import system_now
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.gateway.connections import Connection
 from edge_agent.coordinator.gateway.server import listen, serve
 from edge_agent.coordinator.jobs import JobState
-from edge_agent.coordinator.registry import Agent, Presence
+from edge_agent.coordinator.leasing import Leasing
+from edge_agent.coordinator.observation import Observation
+from edge_agent.coordinator.registry import Agent, Presence, Registry
 from edge_agent.coordinator.requests import check_inputs
 from edge_agent.coordinator.rows import StoredAgent, StoredJob
+from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.service import Accepted, AgentView
+from edge_agent.coordinator.statements import Statements
 from edge_agent.errors import EdgeAgentError
 from edge_agent.models.catalogue import Family, builtin
 from edge_agent.models.entries import Port
@@ -44,10 +49,13 @@ class FakeService:
     """Stands in for the coordinator: remembers what it was asked and answers what the test says."""
 
     def __init__(self) -> None:
+        self.counters: Mapping[str, int] = {"refused:bad-signature": 3}
         self.catalogue = builtin()
         self.network = NETWORK
         self.public_key = COORDINATOR_KEY.public
-        self.counters: Mapping[str, int] = {"refused:bad-signature": 3}
+        registry, statements = Registry(admit_anyone=True), Statements(COORDINATOR_KEY, TOPICS)
+        leasing = Leasing(registry, statements, Rules())
+        self.observed = Observation(system_now, registry, leasing, self.counters, lambda: True)
         self.ready = True
         self.offers = True
         self.submitted: list[dict[str, Any]] = []

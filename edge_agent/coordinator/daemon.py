@@ -38,6 +38,7 @@ from edge_agent.coordinator.events import (
 )
 from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
+from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import MAX_AGENTS, Registry
 from edge_agent.coordinator.requests import check_inputs, deadline_seconds, ordered, request_digest
@@ -114,6 +115,9 @@ class Coordinator:
             rules=options.rules,
             rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
         )
+        core = self._core
+        counters = self._journal.counters
+        self.observed = Observation(system_now, core.registry, core.leasing, counters, lambda: core.connected)
         self._boot = boot_number()
         self._clients = Clients()
         self._timer: asyncio.TimerHandle | None = None
@@ -261,6 +265,7 @@ class Coordinator:
 
     def _execute(self, commands: Sequence[Command]) -> None:
         for command in commands:
+            self.observed.saw(command)
             match command:
                 case Publish():
                     self._publish(command)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import Agent
 from edge_agent.coordinator.rows import StoredAgent, StoredJob
@@ -39,6 +40,7 @@ class Service(Protocol):
     network: str
     public_key: PublicKey
     receipt_log: ReceiptLog
+    observed: Observation
 
     @property
     def counters(self) -> Mapping[str, int]:

@@ -12,6 +12,7 @@ from edge_agent.coordinator.gateway.inference import add_inference_routes, add_r
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
 from edge_agent.coordinator.gateway.log_routes import add_log_routes
+from edge_agent.coordinator.gateway.metrics import add_metrics
 from edge_agent.coordinator.gateway.openai import add_openai_routes, openai_answer
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError
@@ -59,4 +60,5 @@ def make_app(
     add_job_routes(app, service, intake)
     add_overview_routes(app, service)
     add_log_routes(app, service)
+    add_metrics(app, service.observed)
     return app

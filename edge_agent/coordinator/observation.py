@@ -1,0 +1,225 @@
+"""What the coordinator did of late, counted from the commands that its core gives: for /metrics and the dashboard.
+
+Everything here is bounded: labels are names of the catalogue's families and codes of ours, both up to a number, after
+which the rest is called `other`; agents are counted, and single ones shown up to `MAX_AGENTS_SHOWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from edge_agent import __version__
+from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, SubmitRefused
+from edge_agent.coordinator.registry import Presence, Registry
+from edge_agent.coordinator.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge_agent.clock import Now
+    from edge_agent.coordinator.leasing import Leasing
+
+NAMESPACE: Final = "edge_agent"
+OTHER: Final = "other"
+MAX_LABELS: Final = 64
+"""So many different names a label may have."""
+MAX_AGENTS_SHOWN: Final = 256
+"""So many agents have time series of their own; more are counted only."""
+MAX_WATCHED_JOBS: Final = 100_000
+"""Of so many live jobs it is remembered when they came; more are counted, but not timed."""
+
+JOB_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0)
+"""Seconds: from a digit on a fast machine to the deadline of a long job; five steps each two decades."""
+RUN_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0)
+"""Seconds of the model's own time."""
+HTTP_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0)
+
+
+class Labels:
+    """Keeps a label's values within bounds: the first `most` names are themselves, all later ones are `other`."""
+
+    def __init__(self, most: int = MAX_LABELS) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        """Return the name, or `other`."""
+        if name not in self._known:
+            if len(self._known) >= self._most:
+                return OTHER
+            self._known.add(name)
+        return name
+
+
+class Observation:
+    """Counts and times what passes by.
+
+    Args:
+        clock: reads the clocks.
+        registry: the agents.
+        leasing: the live jobs.
+        counters: how often each thing happened, by its action and code.
+        connected: whether the broker is.
+
+    Attributes:
+        metrics: what Prometheus is shown.
+        window: the last minutes, for people.
+        changes: grows with everything that happens to jobs.
+        http_calls: by route, method and status; the gateway counts.
+        http_seconds: by route.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], Now],
+        registry: Registry,
+        leasing: Leasing,
+        counters: Mapping[str, int],
+        connected: Callable[[], bool],
+    ) -> None:
+        self.metrics = CollectorRegistry()
+        self.window = Window()
+        self.changes = 0
+        self._clock = clock
+        self._submitted_at: dict[bytes, tuple[float, str]] = {}
+        self._family, self._code = Labels(), Labels()
+        self._submitted = self._counter("jobs_submitted", "Jobs taken on.", "family")
+        self._refused = self._counter("jobs_refused", "Submissions refused, by code.", "code")
+        self._ended = self._counter("jobs_ended", "Jobs that ended, by state.", "family", "state")
+        self._leased = self._counter("attempts_started", "Attempts leased to agents.", "family")
+        self._lost = self._counter("attempts_lost", "Attempts without an accepted result, by code.", "code")
+        text = "From a job's submission to its stored end."
+        self._duration = self._histogram("job_duration_seconds", text, JOB_BUCKETS, "family")
+        text = "From a job's submission to its first lease."
+        self._wait = self._histogram("job_wait_seconds", text, JOB_BUCKETS, "family")
+        text = "The model's own time, as the agent signed it."
+        self._run = self._histogram("job_run_seconds", text, RUN_BUCKETS, "family")
+        self.http_calls = self._counter("http_requests", "HTTP calls answered.", "route", "method", "status")
+        text = "From an HTTP call's head to its answer's end."
+        self.http_seconds = self._histogram("http_request_duration_seconds", text, HTTP_BUCKETS, "route")
+        self.metrics.register(_State(registry, leasing, counters, connected))
+        ProcessCollector(registry=self.metrics)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(name, about, labels, namespace=NAMESPACE, registry=self.metrics)
+
+    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, about, labels, namespace=NAMESPACE, registry=self.metrics, buckets=buckets)
+
+    def saw(self, command: Command) -> None:
+        """Take note of a command of the core, as it is carried out."""
+        match command:
+            case Commit():
+                for record in command.records:
+                    self._saw_record(record)
+            case SubmitRefused():
+                self._refused.labels(self._code(command.code)).inc()
+
+    def _saw_record(self, record: object) -> None:
+        self.changes += 1
+        match record:
+            case InsertJob(submit=submit):
+                family = self._family(submit.family)
+                self._submitted.labels(family).inc()
+                if len(self._submitted_at) < MAX_WATCHED_JOBS:
+                    self._submitted_at[submit.job_id] = (self._clock().monotonic, family)
+            case InsertAttempt():
+                at, family = self._submitted_at.get(record.job_id, (None, OTHER))
+                self._leased.labels(family).inc()
+                if at is not None and record.epoch == 1:
+                    self._wait.labels(family).observe(self._clock().monotonic - at)
+            case EndAttempt():
+                self._lost.labels(self._code(record.outcome)).inc()
+            case EndJob():
+                self._saw_end(record)
+
+    def _saw_end(self, record: EndJob) -> None:
+        outcome, now = record.outcome, self._clock().monotonic
+        at, family = self._submitted_at.pop(outcome.job_id, (None, OTHER))
+        self._ended.labels(family, outcome.state.value).inc()
+        seconds = None if at is None else now - at
+        if seconds is not None:
+            self._duration.labels(family).observe(seconds)
+        if outcome.run_us is not None:
+            self._run.labels(family).observe(outcome.run_us / 1e6)
+        self.window.add(now, outcome.state.value, seconds if outcome.receipt is not None else None)
+
+
+class _State(Collector):
+    """What is so at the moment of the question."""
+
+    def __init__(
+        self, registry: Registry, leasing: Leasing, counters: Mapping[str, int], connected: Callable[[], bool]
+    ) -> None:
+        self._registry = registry
+        self._leasing = leasing
+        self._counters = counters
+        self._connected = connected
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing beforehand: what there is depends on who is there."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every metric."""
+        yield _gauge("build_info", "The version that runs.", [((__version__,), 1)], ["version"])
+        yield _gauge("broker_connected", "Whether the broker is connected.", [((), float(self._connected()))])
+        states: dict[str, int] = {"queued": 0, "leased": 0, "hedged": 0}
+        for job in self._leasing.jobs.values():
+            states[job.state.value] = states.get(job.state.value, 0) + 1
+        yield _gauge("jobs", "Live jobs, by state.", [((state,), n) for state, n in states.items()], ["state"])
+        yield _gauge("jobs_input_bytes", "Inputs of the live jobs.", [((), self._leasing.input_bytes)])
+        yield from self._agents()
+        yield self._events()
+
+    def _agents(self) -> Iterator[Metric]:
+        agents = list(self._registry.agents.values())
+        presences = dict.fromkeys((presence.value for presence in Presence), 0)
+        families: dict[str, int] = {}
+        label = Labels()
+        for agent in agents:
+            presences[agent.presence.value] += 1
+            for family in agent.offers:
+                name = label(family)
+                families[name] = families.get(name, 0) + 1
+        yield _gauge("agents", "Agents, by presence.", [((p,), n) for p, n in presences.items()], ["presence"])
+        yield _gauge("family_agents", "Agents that offer it now.", [((f,), n) for f, n in families.items()], ["family"])
+        shown = sorted(agents, key=lambda agent: (agent.presence is not Presence.ONLINE, agent.id))[:MAX_AGENTS_SHOWN]
+        left_out = len(agents) - len(shown)
+        yield _gauge("agents_without_series", "Agents beyond those shown one by one.", [((), left_out)])
+        up = [((a.id,), float(a.presence is Presence.ONLINE)) for a in shown]
+        yield _gauge("agent_online", "Whether this agent is online.", up, ["agent"])
+        held = [((a.id,), len(a.in_flight)) for a in shown]
+        yield _gauge("agent_attempts", "Attempts that this agent holds.", held, ["agent"])
+
+    def _events(self) -> Metric:
+        found = CounterMetricFamily(
+            f"{NAMESPACE}_coordinator_events", "What happened, as the log has it.", labels=["event", "code"]
+        )
+        coded: dict[str, int] = {}
+        plain: dict[str, int] = {}
+        for name, count in self._counters.items():
+            event, colon, code = name.partition(":")
+            if colon:
+                coded[event] = coded.get(event, 0) + count
+                found.add_metric([event, code], count)
+            else:
+                plain[event] = count
+        for event, count in plain.items():  # each coded one was counted without its code, too
+            if (rest := count - coded.get(event, 0)) > 0:
+                found.add_metric([event, ""], rest)
+        return found
+
+
+def _gauge(
+    name: str, about: str, values: Sequence[tuple[tuple[str, ...], float]], labels: Sequence[str] = ()
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{NAMESPACE}_{name}", about, labels=list(labels))
+    for names, value in values:
+        family.add_metric(list(names), value)
+    return family
