@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from edge_agent.agent.answers import Answers
 from edge_agent.agent.attempts import Attempts, renew_seconds
-from edge_agent.agent.delivery import Delivery, attempt_note
+from edge_agent.agent.delivery import Delivery
 from edge_agent.agent.events import (
     CatalogueChanged,
     Command,
@@ -194,7 +194,7 @@ class Core:
                 case "jobs":
                     return self._intake.take(event.payload, self.session, now, why_not=self._why_not())
                 case "settled":
-                    return self._on_settled(self._open_small(event.payload, Settled))
+                    return self._delivery.settle(self._open_small(event.payload, Settled))
                 case "control":
                     return self._on_control(self._open_small(event.payload, Control), now)
                 case "coordinator":
@@ -236,19 +236,6 @@ class Core:
                 text = "The coordinator has as many agents as it can take; this one asks again from time to time"
                 return [Note(logging.WARNING, text, "no-room")]
         return []
-
-    def _on_settled(self, settled: Settled) -> list[Command]:
-        commands: list[Command] = []
-        for attempt in settled.settled:
-            dropped = self.attempts.drop((attempt.job, attempt.epoch))
-            if dropped and attempt.outcome == "refused":
-                text = f"The coordinator refused our answer: {attempt.code}"
-                fields = (("job_id", attempt.job.hex()), ("epoch", attempt.epoch))
-                commands.append(Note(logging.WARNING, text, "answer-refused", fields))
-            if dropped:
-                text = f"The coordinator settled an attempt as {attempt.outcome}"
-                commands.append(attempt_note(text, f"attempt-{attempt.outcome}", (attempt.job, attempt.epoch)))
-        return commands
 
     # -- one attempt ----------------------------------------------------------------------------------------------
 

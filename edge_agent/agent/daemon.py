@@ -54,15 +54,11 @@ from edge_agent.agent.readers import terminal_is_there
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import standing, write_status
+from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
 from edge_agent.errors import EdgeAgentError
-from edge_agent.inference.canary_run import Canaries
-from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied
-from edge_agent.inference.handle import Worker
-from edge_agent.inference.launch import Options as WorkerOptions
-from edge_agent.inference.measurements import request
 from edge_agent.models import experience_file
-from edge_agent.models.catalogue import Catalogue, Variant
+from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.store import Store
 from edge_agent.models.watch import Watch
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Will
@@ -72,11 +68,9 @@ from edge_agent.wire.topics import Topics
 
 log = logging.getLogger("edge_agent.agent")
 
-WORKER_STOP_SECONDS = 2.0
 LINK_STOP_SECONDS = 2.0
 MQTT_OVERHEAD_BYTES = 1024
 """A packet is larger than its message by its header, topic and properties."""
-NO_PID = -1
 
 
 class Agent:
@@ -109,7 +103,6 @@ class Agent:
         self._catalogue = catalogue
         self._journal = Journal(log)
         self._options = options
-        self._store = store
         self._machine = machine
         self._topics = Topics(options.network)
         self._coordinator_id = coordinator_key.id
@@ -141,14 +134,9 @@ class Agent:
         )
         self._exit_status: int | None = None
         self._lookout = Lookout(system_now().monotonic)
-        self._worker = Worker(
-            self._inbox.put,
-            threads=options.threads,
-            memory_limit_bytes=options.policy.room_bytes(machine.budget_bytes),
-            readable=store.readable,
-            log=logging.getLogger("edge_agent.worker"),
+        self._workers = Workers(
+            self._inbox.put, store, options.threads, options.policy.room_bytes(machine.budget_bytes)
         )
-        self._canaries = Canaries(self._inbox.put, logging.getLogger("edge_agent.canary"))
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())
         self._control = ControlSocket(options.state_dir, self._inbox.put)
 
@@ -204,8 +192,7 @@ class Agent:
                 self._watch.stop()
             if self._fetching is not None:
                 self._fetching.stop()
-            self._canaries.cancel()
-            self._worker.stop(WORKER_STOP_SECONDS)
+            self._workers.end()
             link.stop(LINK_STOP_SECONDS)
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
@@ -245,7 +232,7 @@ class Agent:
             self._tell(self._owner.look(now))
         if event is None and until == look_at:
             self._lookout.looked(now.monotonic, idle=idle)
-            event = look(self._worker.pid)
+            event = look(self._workers.pid)
         return event or Tick()
 
     def _handle(self, event: Event | OwnerAsked | ReloadRequested) -> None:
@@ -285,31 +272,18 @@ class Agent:
 
     # -- commands out ---------------------------------------------------------------------------------------------
 
-    def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901, PLR0912 one branch a command
+    def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901 one branch a command
         for command in commands:
             match command:
                 case Publish():
                     self._publish(command)
-                case RunModel():
-                    self._run_model(command)
+                case RunModel() | RunCanary() | CancelCanary() | LoadModel() | UnloadModel():
+                    self._workers.do(command)
+                case StartWorker() | StopWorker():
+                    self._workers.do(command)
+                    self._write_status()
                 case Note():
                     self._journal.write(command, system_now().monotonic)
-                case StartWorker():
-                    self._start_worker(command.limit_bytes)
-                case StopWorker():
-                    if command.hung:
-                        self._worker.kill("hung")
-                    else:
-                        self._worker.stop(0.0 if command.at_once else WORKER_STOP_SECONDS)
-                    self._write_status()
-                case RunCanary():
-                    self._run_canary(command)
-                case CancelCanary():
-                    self._canaries.cancel()
-                case LoadModel():
-                    self._load(command.variant, command.threads)
-                case UnloadModel():
-                    self._unload(command.variant)
                 case FetchModels():
                     if self._fetching is not None:
                         self._fetching.want(command.wanted)
@@ -331,41 +305,6 @@ class Agent:
         if command.topic == self._topics.offers(self._presence.agent_id):
             self._write_status()
 
-    def _start_worker(self, limit_bytes: int | None) -> None:
-        try:
-            self._worker.start(limit_bytes)
-        except EdgeAgentError as error:  # the planner tries again, later and later
-            self._inbox.put(WorkerDied(NO_PID, "worker-died", error.message, ()))
-        self._write_status()
-
-    def _run_model(self, command: RunModel) -> None:
-        try:
-            self._worker.run(command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes)
-        except EdgeAgentError as error:
-            self._inbox.put(RunFailed(command.token, error.error_code, error.message, "agent"))
-
-    def _run_canary(self, command: RunCanary) -> None:
-        variant = command.variant
-        try:
-            asked = request(command.family, variant, self._store, self._options.threads)
-        except EdgeAgentError as error:
-            self._inbox.put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
-        else:
-            options = WorkerOptions(self._options.threads, command.limit_bytes, self._store.readable)
-            self._canaries.start(asked, options)
-
-    def _load(self, variant: Variant, threads: int) -> None:
-        try:
-            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), threads)
-        except EdgeAgentError as error:
-            self._inbox.put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
-
-    def _unload(self, variant: bytes) -> None:
-        try:
-            self._worker.unload(variant)
-        except EdgeAgentError as error:  # it holds the memory until it sleeps or ends
-            log.warning("Could not unload a model: %s", error.message, extra={"action": "unload"})
-
     def _save_experience(self, document: str) -> None:
         try:
             experience_file.write(self._options.state_dir, document)
@@ -382,12 +321,12 @@ class Agent:
             self._journal.write(note, system_now().monotonic)
 
     def _status(self) -> dict[str, Any]:
-        contained = self._worker.containment
+        contained = self._workers.containment
         core = self._core
         return {
             "agent_id": self._presence.agent_id,
             "pid": os.getpid(),
-            "worker_pid": self._worker.pid,
+            "worker_pid": self._workers.pid,
             "containment": contained.document() if contained is not None else None,
             "machine": self._machine.text,
             "session": self._session,

@@ -13,7 +13,7 @@ from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import Answer, Key
 from edge_agent.clock import Now
 from edge_agent.notes import Note
-from edge_agent.wire.messages import MAX_HELD
+from edge_agent.wire.messages import MAX_HELD, Settled
 
 
 class Delivery:
@@ -105,6 +105,20 @@ class Delivery:
             commands.append(Note(logging.WARNING, text, "answer-given-up", _fields(answer.key)))
         if connected:
             commands += [self.say(answer) for answer in self._unsettled.due(now)]
+        return commands
+
+    def settle(self, settled: Settled) -> list[Command]:
+        """Take note of what became of answers; they are not said again."""
+        commands: list[Command] = []
+        for attempt in settled.settled:
+            key = (attempt.job, attempt.epoch)
+            if not self._attempts.drop(key):
+                continue
+            if attempt.outcome == "refused":
+                text = f"The coordinator refused our answer: {attempt.code}"
+                commands.append(Note(logging.WARNING, text, "answer-refused", _fields(key)))
+            text = f"The coordinator settled an attempt as {attempt.outcome}"
+            commands.append(attempt_note(text, f"attempt-{attempt.outcome}", key))
         return commands
 
     # -- the disk -------------------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""The agent's worker processes: the one that serves, and those that measure; does what the core wants of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from edge_agent.agent.events import (
+    CancelCanary,
+    LoadModel,
+    RunCanary,
+    RunModel,
+    StartWorker,
+    StopWorker,
+    UnloadModel,
+)
+from edge_agent.errors import EdgeAgentError
+from edge_agent.inference.canary_run import Canaries
+from edge_agent.inference.containment import Containment
+from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.inference.handle import Worker
+from edge_agent.inference.launch import Options
+from edge_agent.inference.measurements import request
+from edge_agent.models.store import Store
+
+STOP_SECONDS = 2.0
+NO_PID = -1
+
+WorkerCommand = StartWorker | StopWorker | RunModel | RunCanary | CancelCanary | LoadModel | UnloadModel
+
+log = logging.getLogger("edge_agent.agent")
+
+
+class Workers:
+    """Starts and ends workers, and gives them work; what fails is put as the event that says so.
+
+    Args:
+        put: gets the events.
+        store: where the models are.
+        threads: for one inference.
+        memory_limit_bytes: what the serving worker's models may take together.
+    """
+
+    def __init__(self, put: Callable[[WorkerEvent], None], store: Store, threads: int, memory_limit_bytes: int) -> None:
+        self._put = put
+        self._store = store
+        self._threads = threads
+        self._worker = Worker(
+            put,
+            threads=threads,
+            memory_limit_bytes=memory_limit_bytes,
+            readable=store.readable,
+            log=logging.getLogger("edge_agent.worker"),
+        )
+        self._canaries = Canaries(put, logging.getLogger("edge_agent.canary"))
+
+    @property
+    def pid(self) -> int | None:
+        """The serving worker's process, if it runs."""
+        return self._worker.pid
+
+    @property
+    def containment(self) -> Containment | None:
+        """What holds the serving worker, as far as it has said."""
+        return self._worker.containment
+
+    def do(self, command: WorkerCommand) -> None:
+        """Do what the core wants."""
+        match command:
+            case StartWorker():
+                self._start(command.limit_bytes)
+            case StopWorker():
+                if command.hung:
+                    self._worker.kill("hung")
+                else:
+                    self._worker.stop(0.0 if command.at_once else STOP_SECONDS)
+            case RunModel():
+                self._run(command)
+            case RunCanary():
+                self._measure(command)
+            case CancelCanary():
+                self._canaries.cancel()
+            case LoadModel():
+                self._load(command)
+            case UnloadModel():
+                self._unload(command.variant)
+
+    def end(self) -> None:
+        """End all of them."""
+        self._canaries.cancel()
+        self._worker.stop(STOP_SECONDS)
+
+    def _start(self, limit_bytes: int | None) -> None:
+        try:
+            self._worker.start(limit_bytes)
+        except EdgeAgentError as error:  # the planner tries again, later and later
+            self._put(WorkerDied(NO_PID, "worker-died", error.message, ()))
+
+    def _run(self, command: RunModel) -> None:
+        try:
+            self._worker.run(command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes)
+        except EdgeAgentError as error:
+            self._put(RunFailed(command.token, error.error_code, error.message, "agent"))
+
+    def _measure(self, command: RunCanary) -> None:
+        variant = command.variant
+        try:
+            asked = request(command.family, variant, self._store, self._threads)
+        except EdgeAgentError as error:
+            self._put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
+        else:
+            self._canaries.start(asked, Options(self._threads, command.limit_bytes, self._store.readable))
+
+    def _load(self, command: LoadModel) -> None:
+        variant = command.variant
+        try:
+            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), command.threads)
+        except EdgeAgentError as error:
+            self._put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
+
+    def _unload(self, variant: bytes) -> None:
+        try:
+            self._worker.unload(variant)
+        except EdgeAgentError as error:  # it holds the memory until it sleeps or ends
+            log.warning("Could not unload a model: %s", error.message, extra={"action": "unload"})
