@@ -193,6 +193,7 @@ class FakeAgent:
             **self._base,
             agent_id=self.id,
             public_key=self.key.public.raw,
+            sealing_key=hashlib.sha256(self.key.public.raw).digest(),
             session=session or self.session,
             state=state,  # type: ignore[arg-type] # checked by the model
             coordinator_session=answers,

@@ -27,6 +27,7 @@ from edge_agent.wire.messages import (
     TreeHead,
     VariantClass,
 )
+from edge_agent.wire.sealing_key import SealingKey
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 NETWORK = "home"
@@ -54,6 +55,7 @@ def birth() -> Birth:
         issued_ms=NOW_MS,
         agent_id=AGENT.public.id,
         public_key=AGENT.public.raw,
+        sealing_key=SealingKey.generate(hashlib.sha256(b"sealing").digest()).public,
         session=3,
         state="online",
         coordinator_session=None,

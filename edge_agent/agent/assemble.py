@@ -27,10 +27,11 @@ from edge_agent.models.content import Content
 from edge_agent.models.fit import MachineFacts
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
+from edge_agent.own_keys import AgentKeys
 from edge_agent.published import known_now, source_of, watch
 from edge_agent.settings import Policy as PolicySettings
 from edge_agent.settings import Settings
-from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
@@ -42,7 +43,7 @@ log = logging.getLogger("edge_agent.agent")
 def make_agent(
     settings: Settings,
     link: LinkOptions,
-    key: SigningKey,
+    keys: AgentKeys,
     coordinator_key: PublicKey,
     reload: Callable[[], Settings],
 ) -> Agent:
@@ -51,7 +52,7 @@ def make_agent(
     Args:
         settings: that hold.
         link: to the broker.
-        key: the agent's.
+        keys: the agent's.
         coordinator_key: the pinned one.
         reload: reads the settings anew; of what changed, the owner's rules on when it works take effect.
 
@@ -64,7 +65,7 @@ def make_agent(
     options = Options(
         network=settings.network.name,
         state_dir=own.state_dir,
-        link=replace(link, probe_topic=Topics(settings.network.name).probe(key.public.id)),
+        link=replace(link, probe_topic=Topics(settings.network.name).probe(keys.signing.public.id)),
         rules=Rules(
             max_in_flight=own.max_in_flight,
             max_message_bytes=settings.limits.max_inline_bytes,
@@ -76,11 +77,12 @@ def make_agent(
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
         policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
-        when=_wishes(settings, reload, key.public.id),
+        when=_wishes(settings, reload, keys.signing.public.id),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
         inbox_bytes=settings.limits.inbox_bytes,
+        sealing=keys.sealing,
     )
     content = Content(settings.models.dir)
     content.prepare()
@@ -97,7 +99,7 @@ def make_agent(
     known = known_now(source)
     watching = watch(source, known, log, content.changed_at)
     fetching = Fetching(_pull_settings(settings)) if own.download == "allowed" else None
-    return Agent(options, key, coordinator_key, known.served, store, summary, watching, fetching)
+    return Agent(options, keys.signing, coordinator_key, known.served, store, summary, watching, fetching)
 
 
 def _wishes(settings: Settings, reload: Callable[[], Settings], agent_id: str) -> Wishes:

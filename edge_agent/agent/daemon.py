@@ -106,7 +106,7 @@ class Agent:
         self._machine = machine
         self._topics = Topics(options.network)
         self._coordinator_id = coordinator_key.id
-        self._presence = Presence(key, self._topics, machine.statement)
+        self._presence = Presence(key, self._topics, machine.statement, options.sealing_public)
         self._planner = Planner(
             catalogue,
             options.policy,

@@ -13,6 +13,7 @@ from edge_agent.agent.rules import Rules
 from edge_agent.models.fit import MachineFacts
 from edge_agent.mqtt import LinkOptions
 from edge_agent.wire.messages import Machine
+from edge_agent.wire.sealing_key import SealingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Options:
         stop_seconds: a clean stop takes at most this long.
         inbox_messages: from the broker that may wait to be handled.
         inbox_bytes: of them together.
+        sealing: opens inputs that were sealed to this agent.
     """
 
     network: str
@@ -38,6 +40,12 @@ class Options:
     stop_seconds: float
     inbox_messages: int
     inbox_bytes: int
+    sealing: SealingKey | None = None
+
+    @property
+    def sealing_public(self) -> bytes | None:
+        """The public half of `sealing`."""
+        return self.sealing.public if self.sealing is not None else None
 
 
 @dataclass(frozen=True, slots=True)

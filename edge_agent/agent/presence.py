@@ -25,13 +25,15 @@ class Presence:
         key: the agent's.
         topics: of the network.
         machine: the few facts that a birth carries.
+        sealing_key: what inputs for the agent are sealed to, 32 bytes.
     """
 
-    def __init__(self, key: SigningKey, topics: Topics, machine: Machine) -> None:
+    def __init__(self, key: SigningKey, topics: Topics, machine: Machine, sealing_key: bytes | None = None) -> None:
         self.key = key
         self.topics = topics
         self.agent_id = key.public.id
         self._machine = machine
+        self._sealing_key = sealing_key
 
     def birth(
         self,
@@ -47,6 +49,7 @@ class Presence:
             issued_ms=now.wall_ms,
             agent_id=self.agent_id,
             public_key=self.key.public.raw,
+            sealing_key=self._sealing_key,
             session=session,
             state=state,
             coordinator_session=coordinator_session,

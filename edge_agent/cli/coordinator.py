@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, own_key, ready_file, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import StateError, UsageError
 
 if TYPE_CHECKING:
@@ -91,11 +91,13 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.coordinator.gateway.server import connections_of, listen, serve  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+    from edge_agent.own_keys import signing_key  # noqa: PLC0415 as above
+    from edge_agent.own_keys import source_of as key_source_of  # noqa: PLC0415 as above
     from edge_agent.published import known_now, source_of, watch  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
     own = settings.coordinator
-    key = own_key(own.key_file)
+    key = signing_key(own.key_file, key_source_of(settings))
     options = Options(
         network=settings.network.name,
         link=link_options(settings, f"ea1-coordinator-{key.public.id}"),

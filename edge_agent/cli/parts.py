@@ -1,4 +1,4 @@
-"""What several commands build from the settings: logs, keys, ready files."""
+"""What several commands build from the settings: logs, ready files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from edge_agent.cli.parsing import Parser
     from edge_agent.models.known import Known
     from edge_agent.settings import Settings
-    from edge_agent.wire.keys import SigningKey
 
 
 def set_up_log(settings: Settings) -> None:
@@ -24,27 +23,6 @@ def set_up_log(settings: Settings) -> None:
     from edge_agent import log  # noqa: PLC0415 only commands that log need it
 
     log.set_up(settings.log.level, settings.log.format)
-
-
-def own_key(path: Path) -> SigningKey:
-    """Read our key, or make it at the first start, with the public half beside it.
-
-    Raises:
-        KeyFileError: the file is there and is not a key, or it cannot be written.
-        StateError: its folder cannot be made.
-    """
-    from edge_agent.folders import make_private  # noqa: PLC0415 as above
-    from edge_agent.wire.keys import SigningKey  # noqa: PLC0415 as above
-
-    if path.exists():
-        return SigningKey.from_file(path)
-    make_private(path.parent)
-    key = SigningKey.generate()
-    key.write(path)
-    public = path.with_suffix(".pub")
-    public.unlink(missing_ok=True)  # that of a key that is no more: whoever pinned it would wait for ever
-    key.public.write(public)
-    return key
 
 
 def add_ready_file(parser: Parser, content: str) -> None:

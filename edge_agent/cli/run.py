@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, own_key, ready_file, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import KeyFileError
 
 if TYPE_CHECKING:
@@ -58,16 +58,18 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.folders import take  # noqa: PLC0415 as above
+    from edge_agent.own_keys import agent_keys  # noqa: PLC0415 as above
 
     settings = effective(args).settings
     set_up_log(settings)
     ready = ready_file(args)
     with take(settings.agent.state_dir):
-        key = own_key(settings.agent.key_file)
+        keys = agent_keys(settings)
+        agent_id = keys.signing.public.id
         coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
-        link = link_options(settings, f"ea1-{key.public.id}")
-        agent = make_agent(settings, link, key, coordinator_key, lambda: effective(args).settings)
-        return agent.run(lambda: write_ready_file(ready, {"agent_id": key.public.id, "pid": os.getpid()}))
+        link = link_options(settings, f"ea1-{agent_id}")
+        agent = make_agent(settings, link, keys, coordinator_key, lambda: effective(args).settings)
+        return agent.run(lambda: write_ready_file(ready, {"agent_id": agent_id, "pid": os.getpid()}))
 
 
 def _leave(_number: int, _frame: object) -> None:

@@ -33,6 +33,7 @@ class Agent:
         session: the newest session number that it announced; older messages about presence are history.
         ended_session: the newest session that is known to have ended: its birth, repeated, brings nobody back.
         sequence: of the newest offers inside that session.
+        sealing_key: what inputs for it are sealed to, 32 bytes, as its birth says.
         labels: what its owner calls it; unknown after our own restart until its birth.
         in_flight: jobs that it holds a lease for, oldest first, with the monotonic second after which each is late.
         last_offered: monotonic seconds at which it ceased to offer each family; lets a short absence pass unnoticed.
@@ -50,6 +51,7 @@ class Agent:
     sequence: int = 0
     software: str = ""
     offers: dict[str, Offer] = field(default_factory=dict)
+    sealing_key: bytes | None = None
     labels: frozenset[str] | None = None
     in_flight: dict[bytes, float] = field(default_factory=dict)
     last_offered: dict[str, float] = field(default_factory=dict)
@@ -139,6 +141,7 @@ class Registry:
             agent.credit = Credit()
             agent.withdraw(monotonic)
         agent.software = birth.software
+        agent.sealing_key = birth.sealing_key
         agent.labels = frozenset(birth.machine.labels)
         agent.presence = Presence.ONLINE if birth.state == "online" else Presence.STOPPED
         if agent.presence is Presence.STOPPED:

@@ -11,6 +11,8 @@ from edge_agent.doctor.findings import SkipCheck
 from edge_agent.doctor.visit import Visit, visit
 from edge_agent.doctor.worker import Trial, start
 from edge_agent.errors import EdgeAgentError
+from edge_agent.own_keys import existing_signing_key
+from edge_agent.own_keys import source_of as key_source_of
 from edge_agent.published import known_now, source_of
 from edge_agent.settings import Effective, Settings
 from edge_agent.wire.keys import PublicKey, SigningKey
@@ -73,9 +75,8 @@ class Context:
     @cached_property
     def key(self) -> SigningKey | None:
         """The agent's key, if it is there and can be used."""
-        path = self.settings.agent.key_file
         try:
-            return SigningKey.from_file(path) if path.exists() else None
+            return existing_signing_key(self.settings.agent.key_file, key_source_of(self.settings))
         except EdgeAgentError:
             return None
 

@@ -16,7 +16,8 @@ from edge_agent.errors import EdgeAgentError, KeyFileError, StateError
 from edge_agent.folders import LOCK_FILE
 from edge_agent.models.content import Content
 from edge_agent.models.store import Store
-from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.own_keys import existing_signing_key, source_of
+from edge_agent.wire.keys import PublicKey
 
 if TYPE_CHECKING:
     from edge_agent.doctor.context import Context
@@ -49,9 +50,9 @@ def keys(context: Context) -> Finding:
         )
     pinned = PublicKey.from_file(own.coordinator_key_file)
     _check_secret_files(context)
-    if not own.key_file.exists():
+    key = existing_signing_key(own.key_file, source_of(context.settings))
+    if key is None:
         return ok(f"the coordinator {pinned.id} is pinned; our own key is made at the first start")
-    key = SigningKey.from_file(own.key_file)
     facts = {"agent": key.public.id, "coordinator": pinned.id}
     return ok(f"we are {key.public.id}, and the coordinator {pinned.id} is pinned", facts)
 

@@ -289,6 +289,7 @@ def _add_derived_defaults(values: dict[str, object], environ: Mapping[str, str])
             values[dotted] = Path(given) if given or base is None else base / folder
     for dotted, state_dir, name in (
         ("agent.key_file", "agent.state_dir", "agent.key"),
+        ("agent.sealing_key_file", "agent.state_dir", "sealing.key"),
         ("agent.coordinator_key_file", "agent.state_dir", "coordinator.pub"),
         ("coordinator.key_file", "coordinator.state_dir", "coordinator.key"),
         ("coordinator.database", "coordinator.state_dir", "coordinator.db"),

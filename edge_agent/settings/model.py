@@ -31,6 +31,7 @@ from edge_agent.settings.fields import Section as _Section
 from edge_agent.settings.home import Home
 from edge_agent.settings.passwords import read_password
 from edge_agent.settings.policy import Policy
+from edge_agent.settings.secrets import Keys
 
 FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$"
 
@@ -104,6 +105,9 @@ class Agent(_Section):
     ] = Field(description="Folder for everything that the agent keeps.")
     key_file: Annotated[Path, Derived("`agent.key` in `agent.state_dir`")] = Field(
         description="The agent's secret key: its identity. Made at the first start."
+    )
+    sealing_key_file: Annotated[Path, Derived("`sealing.key` in `agent.state_dir`")] = Field(
+        description="The agent's other secret key, for inputs sealed to it. Made at the first start."
     )
     coordinator_key_file: Annotated[
         Path, Derived("`coordinator.pub` in `agent.state_dir`"), Flag("--coordinator-key", "FILE")
@@ -365,6 +369,7 @@ class Settings(_Section):
     agent: Agent
     policy: Policy
     home: Home
+    keys: Keys
     coordinator: Coordinator
     models: Models
     catalogue: Catalogue

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -18,12 +17,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_agent.errors import KeyFileError, MalformedError, SignatureRefusedError
+from edge_agent.wire.key_files import is_encrypted, read_key_file, write_key_file
 
 PUBLIC_KEY_BYTES = 32
 SECRET_SEED_BYTES = 32
 SIGNATURE_BYTES = 64
 KEY_ID_BYTES = 20
-MAX_KEY_FILE_BYTES = 16_384
 FINGERPRINT_CHARACTERS = 8
 
 _FIELD_PRIME = 2**255 - 19
@@ -88,7 +87,7 @@ class PublicKey:
             KeyFileError: missing, cut, or not an Ed25519 public key.
         """
         file = Path(path)
-        pem = _read(file, secret=False)
+        pem = read_key_file(file, secret=False)
         if b"PRIVATE KEY-----" in pem:
             raise KeyFileError(
                 f"{file} holds a secret key where a public one is needed.",
@@ -121,7 +120,7 @@ class PublicKey:
         Raises:
             KeyFileError: the file is there already, or cannot be written.
         """
-        _write(Path(path), self.pem(), 0o644)
+        write_key_file(Path(path), self.pem(), 0o644)
 
     def verify(self, signature: bytes, message: bytes) -> None:
         """Return if `signature` is this key's for `message`.
@@ -183,14 +182,14 @@ class SigningKey:
             KeyFileError: missing, cut, readable by others, encrypted otherwise, or not an Ed25519 secret key.
         """
         file = Path(path)
-        pem = _read(file, secret=True)
+        pem = read_key_file(file, secret=True)
         if b"PUBLIC KEY-----" in pem:
             raise KeyFileError(f"{file} holds a public key where the secret one is needed.")
-        encrypted = _is_encrypted(pem)
+        encrypted = is_encrypted(pem)
         if encrypted and passphrase is None:
             raise KeyFileError(
-                f"{file} is encrypted with a password, which nobody could type in for a daemon.",
-                hint=f"Write it without: openssl pkey -in {file} -out NEW",
+                f"{file} is encrypted with a passphrase, and none was given.",
+                hint="Name its file with keys.passphrase_file, or give it as the credential key-passphrase.",
             )
         try:
             key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
@@ -215,7 +214,7 @@ class SigningKey:
         if passphrase is not None:
             cipher = serialization.BestAvailableEncryption(passphrase)
         pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-        _write(Path(path), pem, 0o600)
+        write_key_file(Path(path), pem, 0o600)
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature for `message`."""
@@ -226,76 +225,3 @@ class SigningKey:
 
     def __repr__(self) -> str:
         return f"SigningKey(public id {self.public.id})"
-
-
-def file_is_encrypted(path: str | os.PathLike[str]) -> bool:
-    """Whether a secret key's file needs a passphrase.
-
-    Raises:
-        KeyFileError: it is missing, not a file, or readable by others.
-    """
-    return _is_encrypted(_read(Path(path), secret=True))
-
-
-def _is_encrypted(pem: bytes) -> bool:
-    return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem  # the latter by old OpenSSL
-
-
-def _read(path: Path, *, secret: bool) -> bytes:
-    try:
-        # A pipe in the place of the file must not make us wait.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise KeyFileError(f"{path} is not a file.")
-            if secret:
-                _refuse_readable_by_others(path, facts.st_mode)
-            pem = file.read(MAX_KEY_FILE_BYTES + 1)
-    except OSError as error:
-        raise KeyFileError(
-            f"The key file {path} cannot be read: {error.strerror}.",
-            hint="Check the path and who may read it; the coordinator's is coordinator.pub in its state directory.",
-        ) from error
-    if len(pem) > MAX_KEY_FILE_BYTES:
-        raise KeyFileError(f"{path} is longer than {MAX_KEY_FILE_BYTES} bytes and so not a key file.")
-    return pem
-
-
-def _refuse_readable_by_others(path: Path, mode: int) -> None:
-    forbidden = 0o077
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and path.parent == Path(credentials):
-        # systemd gives the service access by an ACL; the group bits then show the ACL's mask, not the group.
-        forbidden = 0o037
-    if mode & forbidden:
-        raise KeyFileError(
-            f"The secret key {path} can be used by others than its owner (mode {stat.S_IMODE(mode):04o}).",
-            hint=f"Run: chmod 600 {path} - and make a new key if others had access to it.",
-        )
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError as error:
-        raise KeyFileError(
-            f"{path} is there already and is not overwritten.",
-            hint="Choose another name, or move the old key away first.",
-        ) from error
-    except OSError as error:
-        raise KeyFileError(
-            f"The key file {path} cannot be written: {error.strerror}.",
-            hint="Name a place in a folder that is there and that you may write to.",
-        ) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)  # the umask may have taken bits away from a public key
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink(missing_ok=True)  # half a key would be in the way of the next attempt
-        raise KeyFileError(
-            f"The key file {path} cannot be written: {error.strerror}.",
-            hint="Name a place in a folder that is there and that you may write to.",
-        ) from error

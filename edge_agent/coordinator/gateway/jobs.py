@@ -151,6 +151,7 @@ def _agent_view(view: AgentView) -> dict[str, Any]:
         "agent_id": stored.id,
         "approved": stored.approved,
         "owner": stored.owner,
+        "sealing_key": live.sealing_key.hex() if live and live.sealing_key else None,
         "labels": sorted(live.labels or ()) if live else [],
         "presence": live.presence.value if live else "gone",
         "offers": list(live.offers) if live else [],

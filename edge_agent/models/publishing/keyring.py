@@ -9,7 +9,8 @@ from pathlib import Path
 from edge_agent.errors import KeyFileError
 from edge_agent.models.publishing.layout import Layout
 from edge_agent.models.publishing.roles import ROLES, Role
-from edge_agent.wire.keys import PublicKey, SigningKey, file_is_encrypted
+from edge_agent.wire.key_files import file_is_encrypted
+from edge_agent.wire.keys import PublicKey, SigningKey
 
 ENCRYPTED_ROLES: frozenset[Role] = frozenset({"root", "targets"})
 """Keys that a passphrase protects; those of snapshot and timestamp sign unattended."""

@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent import folders
 from edge_agent.cli import main
-from edge_agent.cli.parts import own_key
+from edge_agent.own_keys import signing_key
 from edge_agent.settings import layers
 from edge_agent.wire.keys import PublicKey, SigningKey
 
@@ -71,6 +71,6 @@ def test_second_process_on_one_state_directory_is_told(
 def test_public_half_of_a_lost_key_is_replaced(tmp_path: Path) -> None:
     """A new key gets its own public file, also where that of an old key lies: nobody pins a key that is no more."""
     SigningKey.generate().public.write(tmp_path / "coordinator.pub")
-    key = own_key(tmp_path / "coordinator.key")
+    key = signing_key(tmp_path / "coordinator.key")
     assert PublicKey.from_file(tmp_path / "coordinator.pub").id == key.public.id
-    assert own_key(tmp_path / "coordinator.key").public.id == key.public.id
+    assert signing_key(tmp_path / "coordinator.key").public.id == key.public.id

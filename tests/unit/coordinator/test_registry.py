@@ -22,6 +22,7 @@ def _birth(session: int, state: str = "online") -> Birth:
         issued_ms=START_MS,
         agent_id=KEY.id,
         public_key=KEY.raw,
+        sealing_key=None,
         session=session,
         state=state,  # type: ignore[arg-type] # checked by the model
         coordinator_session=None,

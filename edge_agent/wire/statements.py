@@ -1,0 +1,140 @@
+"""What every signed statement has in common: its fields, their types and bounds, and the parts that several kinds hold.
+
+Unknown fields are refused, every text, list and number is bounded. Times are Unix milliseconds, durations end in
+their unit, digests are SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from edge_agent.wire import strict_cbor
+from edge_agent.wire.tensors import (
+    MAX_ELEMENTS,
+    MAX_NAME_CHARACTERS,
+    MAX_RANK,
+    PLAIN_TEXT_CLASS,
+    DataType,
+    Tensor,
+    TensorSpec,
+    digest,
+)
+from edge_agent.wire.topics import AGENT_ID_PATTERN, NETWORK_PATTERN
+
+PROTOCOL_VERSION: Final = 1
+MAX_STATEMENT_BYTES = 65_536
+MAX_LONG_STATEMENT_BYTES = 262_144
+MAX_RECEIPT_BYTES = 270_336
+MAX_TENSORS = 64
+MAX_OFFERS = 256
+MAX_HELD = 1_024
+MAX_SETTLED = 256
+MAX_VERSIONS = 16
+MAX_LABELS = 16
+MAX_IN_FLIGHT = 1_024
+MAX_INTEGER = 2**53 - 1  # what a JSON number, a SQLite and a PostgreSQL column all hold exactly
+
+LABEL_PATTERN: Final = r"^[a-z0-9][a-z0-9._=-]{0,63}$"
+"""Of the labels that an owner gives to an agent: `kitchen`, `region=eu`."""
+
+Party: TypeAlias = Literal["agent", "coordinator", "registrar"]
+
+AgentId: TypeAlias = Annotated[str, StringConstraints(pattern=AGENT_ID_PATTERN)]
+Network: TypeAlias = Annotated[str, StringConstraints(pattern=NETWORK_PATTERN)]
+Family: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ShortText: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,64}$")]
+Label: TypeAlias = Annotated[str, StringConstraints(pattern=LABEL_PATTERN)]
+Code: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+TensorName: TypeAlias = Annotated[
+    str, StringConstraints(pattern=f"^{PLAIN_TEXT_CLASS}+$", max_length=MAX_NAME_CHARACTERS)
+]
+Explanation: TypeAlias = Annotated[str, StringConstraints(pattern=f"^{PLAIN_TEXT_CLASS}*$", max_length=500)]
+Bytes16: TypeAlias = Annotated[bytes, Field(min_length=16, max_length=16)]
+Bytes32: TypeAlias = Annotated[bytes, Field(min_length=32, max_length=32)]
+Count: TypeAlias = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+Positive: TypeAlias = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+Dimension: TypeAlias = Annotated[int, Field(ge=0, le=MAX_ELEMENTS)]
+# CBOR has arrays only, so a list is as good as a tuple; the elements stay strict.
+Shape: TypeAlias = Annotated[tuple[Dimension, ...], Field(max_length=MAX_RANK, strict=False)]
+Versions: TypeAlias = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=65_535)], ...],
+    Field(min_length=1, max_length=MAX_VERSIONS, strict=False),
+]
+
+
+def _datatype(value: object) -> object:
+    # Text becomes the data type of that name; pydantic's own conversion would take a byte string too.
+    if type(value) is not str:
+        return value
+    try:
+        return DataType(value)
+    except ValueError:
+        raise ValueError("no such data type") from None  # without the peer's text
+
+
+class Part(BaseModel):
+    """A part of a statement: no statement by itself."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class Statement(BaseModel):
+    """What every statement says: its kind, the protocol's version, the network, and when it was made."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    signed_by: ClassVar[Party] = "agent"
+    max_statement_bytes: ClassVar[int] = MAX_STATEMENT_BYTES
+
+    kind: str
+    # Not Literal[1], which also takes True and 1.0.
+    v: Annotated[int, Field(ge=PROTOCOL_VERSION, le=PROTOCOL_VERSION)] = PROTOCOL_VERSION
+    network: Network
+    issued_ms: Count
+
+    @property
+    def attached(self) -> tuple[TensorDigest, ...]:
+        """The tensors whose bytes travel beside the statement, in order."""
+        return ()
+
+
+class TensorDigest(Part):
+    """A tensor by its digest. Digests of inputs are salted with the job's salt, those of outputs are not."""
+
+    name: TensorName
+    datatype: Annotated[DataType, BeforeValidator(_datatype)]
+    shape: Shape
+    digest: Bytes32
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> TensorDigest:
+        _ = self.spec
+        return self
+
+    @property
+    def spec(self) -> TensorSpec:
+        """The tensor's name, data type and shape."""
+        return TensorSpec(self.name, self.datatype, self.shape)
+
+    @classmethod
+    def of(cls, tensor: Tensor, salt: bytes = b"") -> TensorDigest:
+        """Return the digest of `tensor`."""
+        spec = tensor.spec
+        return cls(name=spec.name, datatype=spec.datatype, shape=spec.shape, digest=digest(tensor.data, salt))
+
+
+class VariantClass(Part):
+    """Machines of one class are expected to compute bit-identical outputs."""
+
+    variant: Bytes32
+    runtime: ShortText
+    provider: ShortText
+    isa: ShortText
+
+    @property
+    def id(self) -> str:
+        """Name the class in 32 hexadecimal digits: the first half of the SHA-256 of its encoding."""
+        return hashlib.sha256(strict_cbor.encode(self.model_dump())).hexdigest()[:32]
