@@ -138,6 +138,7 @@ class RefusedError(PeerError):
         "unknown-version",
         "not-logged",
         "wrong-proof",
+        "rate-limited",
     )
 
 

@@ -108,6 +108,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
             max_queued_bytes=own.max_queued_bytes,
             hedge_share=own.hedge_share,
             max_clock_skew_seconds=own.max_clock_skew_seconds,
+            messages_per_second=own.messages_per_second,
             offer_grace_seconds=own.offer_grace_seconds,
             max_message_bytes=settings.limits.max_inline_bytes,
             max_output_bytes=settings.limits.max_output_bytes,

@@ -30,15 +30,16 @@ from edge_agent.coordinator.events import (
     SubmitRefused,
     Tick,
 )
+from edge_agent.coordinator.floods import Floods
 from edge_agent.coordinator.idempotency import KnownRequests
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent
 from edge_agent.coordinator.leasing import Leasing, note
-from edge_agent.coordinator.presence import Presence
+from edge_agent.coordinator.presence import PRESENCE_MAX_BYTES, Presence
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.timers import Kind
-from edge_agent.errors import PeerError, RefusedError
+from edge_agent.errors import PeerError, RefusedError, TooLargeError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.job_options import ANYWHERE
@@ -80,6 +81,7 @@ class Core:
         self.requests = KnownRequests()
         self.presence = Presence(registry, self.leasing, statements, families, rules.max_clock_skew_seconds)
         self._answers = Answers(registry, self.leasing, statements, families, rules, draw)
+        self._floods = Floods(rules.messages_per_second)
         self._statements = statements
         self._topics = statements.topics
         self._rules = rules
@@ -270,9 +272,22 @@ class Core:
             agent_id, channel = self._topics.parse(event.topic)
             if agent_id is None:
                 return []
-            return self._on_channel(agent_id, channel, event.payload, now)
+            self._admit(agent_id, channel, event.payload, now)
+            commands = self._on_channel(agent_id, channel, event.payload, now)
         except PeerError as error:
             return [refusal(event.topic, error)]
+        if not any(isinstance(command, Note) and command.action == "refused" for command in commands):
+            self._floods.was_good(answer=channel == "results")
+        return commands
+
+    def _admit(self, agent_id: str, channel: str, payload: bytes, now: Now) -> None:
+        """Steps 1 to 3 for every message: its size, who it is said to be from, and whether they said too much."""
+        limit = self._rules.max_message_bytes if channel == "results" else PRESENCE_MAX_BYTES
+        if len(payload) > limit:
+            raise TooLargeError(f"A message of {len(payload)} bytes is longer than the limit of {limit} bytes.")
+        agent = self.registry.agents.get(agent_id) if channel == "birth" else self.registry.get(agent_id)
+        if not self._floods.admits(agent_id, agent.in_flight if agent else None, payload, now.monotonic):
+            raise RefusedError("too much was refused of late, or said, on this topic", code="rate-limited")
 
     def _on_channel(self, agent_id: str, channel: str, payload: bytes, now: Now) -> list[Command]:
         match channel:

@@ -151,7 +151,7 @@ class Coordinator:
             self._on_link_event,
             max_messages=self._options.link.inbox_messages,
             max_bytes=self._options.inbox_bytes,
-            dropped=lambda: self._journal.counters.update(["inbox-full"]),
+            dropped=lambda name: self._journal.counters.update([name]),
         )
         # No will: agents learn from their leases, not from us, when we are away.
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret

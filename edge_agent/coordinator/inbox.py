@@ -1,14 +1,24 @@
-"""From the link's network thread to the coordinator's loop: bounded, in order, with one wake-up a batch."""
+"""From the link's network thread to the coordinator's loop: bounded, in order, with one wake-up a batch.
+
+A batch is small: while messages come faster than they can be handled, clients' requests get their turn in between. And
+no topic may fill more than a share of the room, so that who floods one crowds out nobody but itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 from edge_agent.mqtt import LinkEvent, Message
+
+BATCH: Final = 64
+"""So many events are handled before the loop does something else."""
+TOPIC_SHARE: Final = 0.5
+"""Of the room for messages, a single topic may take so much."""
 
 
 class Inbox:
@@ -22,7 +32,8 @@ class Inbox:
         handle: called in the loop with each event, in order.
         max_messages: how many events may wait before messages are dropped.
         max_bytes: how many bytes of messages may wait; one that is larger may still wait alone.
-        dropped: called, on the network thread, for each message that is dropped.
+        dropped: called, on the network thread, for each message that is dropped, with the name of a counter:
+            `inbox-full`, or `inbox-crowded` where it is its own topic that has too many.
     """
 
     def __init__(
@@ -32,7 +43,7 @@ class Inbox:
         *,
         max_messages: int,
         max_bytes: int,
-        dropped: Callable[[], None],
+        dropped: Callable[[str], None],
     ) -> None:
         self._loop = loop
         self._handle = handle
@@ -40,6 +51,7 @@ class Inbox:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._dropped = dropped
+        self._of_topic: Counter[str] = Counter()
         self._events: deque[LinkEvent] = deque()
         self._lock = threading.Lock()
         self._awake = False
@@ -50,8 +62,12 @@ class Inbox:
             if isinstance(event, Message):
                 full = self._bytes + len(event.payload) > self._max_bytes and self._bytes
                 if full or len(self._events) >= self._max_messages:
-                    self._dropped()
+                    self._dropped("inbox-full")
                     return
+                if self._of_topic[event.topic] >= max(1.0, self._max_messages * TOPIC_SHARE):
+                    self._dropped("inbox-crowded")
+                    return
+                self._of_topic[event.topic] += 1
                 self._bytes += len(event.payload)
             self._events.append(event)
             if self._awake:
@@ -61,7 +77,7 @@ class Inbox:
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        while True:
+        for _ in range(BATCH):
             with self._lock:
                 if not self._events:
                     self._awake = False
@@ -69,4 +85,8 @@ class Inbox:
                 event = self._events.popleft()
                 if isinstance(event, Message):
                     self._bytes -= len(event.payload)
+                    self._of_topic[event.topic] -= 1
+                    if not self._of_topic[event.topic]:
+                        del self._of_topic[event.topic]
             self._handle(event)
+        self._loop.call_soon(self._drain)

@@ -13,6 +13,7 @@ class Rules:
         max_queued_bytes: of inputs of all jobs that have not ended.
         hedge_share: share of the synchronous jobs that may have a second attempt when they are late.
         max_clock_skew_seconds: an agent whose clock is further off is given nothing, and its results are refused.
+        messages_per_second: of one agent that are refused, or are about itself; more are not opened.
     """
 
     lease_seconds: float = 30.0
@@ -24,3 +25,4 @@ class Rules:
     max_output_bytes: int = 16 * 1024 * 1024
     hedge_share: float = 0.02
     max_clock_skew_seconds: float = 86_400.0
+    messages_per_second: float = 50.0

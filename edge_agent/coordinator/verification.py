@@ -1,13 +1,15 @@
 """The one place where an agent's answer becomes a `VerifiedResult`, in numbered steps, cheap ones first.
 
-The rest of the coordinator takes nothing but a `VerifiedResult`, which cannot be made anywhere else. A refusal
-raises, has a stable code, and changes nothing.
+The steps are in `STEPS`. The first three are taken in `core`, before anything of a message is looked at; the others
+here. The rest of the coordinator takes nothing but a `VerifiedResult`, which cannot be made anywhere else. A refusal
+raises, has a stable code and with it a counter (`refused:CODE`) and a log line, and changes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.requests import mismatch
@@ -20,6 +22,63 @@ from edge_agent.wire.receipts import make_receipt
 from edge_agent.wire.tensors import Tensor
 
 _SEAL = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step between bytes from the broker and a `VerifiedResult`.
+
+    Attributes:
+        name: of what is checked.
+        checks: what must hold.
+        codes: with which an answer is refused that does not pass.
+    """
+
+    name: str
+    checks: str
+    codes: tuple[str, ...]
+
+
+STEPS: Final = (
+    Step("size", "no longer than a message may be", ("too-large",)),
+    Step("key", "the topic names an agent whose key is known, admitted and not revoked", ("malformed", "not-enrolled")),
+    Step("rate", "its topic has not used up its allowance of useless messages", ("rate-limited",)),
+    Step(
+        "envelope",
+        "one tagged COSE_Sign1 and byte strings, nothing else, in the one encoding",
+        ("malformed", "too-large"),
+    ),
+    Step(
+        "header",
+        "exactly our header fields, EdDSA, and the id of that key",
+        ("malformed", "wrong-algorithm", "unknown-key"),
+    ),
+    Step("signature", "by that key, over the bytes as they came", ("bad-signature",)),
+    Step(
+        "kind",
+        "a result or a failure, of this protocol version, for this network",
+        ("malformed", "wrong-kind", "wrong-version", "wrong-network"),
+    ),
+    Step("schema", "every field, none unknown; signed in the agent's own name", ("malformed", "wrong-agent")),
+    Step(
+        "attempt",
+        "for a job that has not ended (not seen before), in a live attempt of it, leased to this agent",
+        ("unknown-job", "wrong-job", "stale-epoch", "wrong-agent"),
+    ),
+    Step(
+        "question",
+        "of the family, variant and inputs that were asked for",
+        ("wrong-kind", "wrong-model", "wrong-input"),
+    ),
+    Step("freshness", "finished within the clock skew that is borne", ("not-fresh",)),
+    Step(
+        "outputs",
+        "names, order, types and shapes as in the catalogue; then the bytes, by their digests",
+        ("wrong-output", "malformed", "digest-mismatch"),
+    ),
+    Step("policy", "what the job's mode asks for beyond that", ()),
+)
+"""All steps, numbered from 1 in this order; docs/security.md has the same table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +113,7 @@ class VerifiedResult:
 
 
 def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result | Failure]:
-    """Steps 1 to 6: size, envelope, key, signature, schema, kind, version and network.
+    """Steps 4 to 8: envelope, header, signature, kind, schema; and the size once more.
 
     Raises:
         PeerError: nothing was opened.
@@ -64,7 +123,7 @@ def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int)
 
 
 def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attempt:
-    """Step 7: the answer is for a live attempt of this job, by the agent that holds it.
+    """Step 9: the answer is for a live attempt of this job, by the agent that holds it.
 
     Raises:
         RefusedError: `wrong-job`, `stale-epoch` or `wrong-agent`.
@@ -84,7 +143,7 @@ def match_attempt(statement: Result | Failure, job: Job, agent_id: str) -> Attem
 def verify_result(
     opened: Opened[Result | Failure], job: Job, family: Family, *, received_ms: int, max_skew_ms: int
 ) -> VerifiedResult:
-    """Steps 7 to 11 for a result whose envelope is open.
+    """Steps 9 to 13 for a result whose envelope is open.
 
     Args:
         opened: what `open_answer` gave.
@@ -100,20 +159,20 @@ def verify_result(
     result = opened.statement
     if not isinstance(result, Result):
         raise RefusedError("a failure is no result", code="wrong-kind")
-    # 7 job, epoch, agent
+    # 9 job, epoch, agent
     attempt = match_attempt(result, job, opened.key.id)
-    # 8 model and inputs
+    # 10 model and inputs
     if result.family != job.family or result.variant != attempt.variant or result.klass.variant != attempt.variant:
         raise RefusedError("the result is of another model than the one asked for", code="wrong-model")
     if tuple(result.inputs) != input_digests(job):
         raise RefusedError("the result is for other inputs than those that were sent", code="wrong-input")
-    # 9 freshness: generous, because epochs do the real work
+    # 11 freshness: generous, because epochs do the real work
     if abs(result.finished_ms - received_ms) > max_skew_ms:
         raise RefusedError(f"the agent's clock is more than {max_skew_ms / 1000:g} s off", code="not-fresh")
-    # 10 outputs: names, types, shapes, then the bytes themselves
+    # 12 outputs: names, types, shapes, then the bytes themselves
     _check_outputs(result.outputs, job, family)
     outputs = attach(result.outputs, opened.attachments)
-    # 11 policy: nothing more in mode `signed`
+    # 13 policy: nothing more in mode `signed`
     return VerifiedResult(result, bytes(opened.signed), opened.key, tuple(outputs), _SEAL)
 
 

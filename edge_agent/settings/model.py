@@ -234,6 +234,10 @@ class Coordinator(_Section):
         default=86_400.0,
         description="An agent whose clock is further off gets no jobs, and its results are refused.",
     )
+    messages_per_second: Annotated[float, Field(ge=1, le=1_000_000, allow_inf_nan=False)] = Field(
+        default=50.0,
+        description="Messages of one agent that are refused, or about itself; more are dropped with `rate-limited`.",
+    )
     max_request_bytes: Annotated[int, Field(ge=1024, le=2**31)] = Field(
         default=16 * MIB, description="Largest HTTP request body."
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import COORDINATOR_KEY, NETWORK, CoordinatorScript, FakeAgent, digits, jobs_for, klass
+from fakes import COORDINATOR_KEY, NETWORK, CoordinatorScript, FakeAgent, codes, digits, jobs_for, klass
 
+from edge_agent.coordinator.events import MessageReceived
 from edge_agent.coordinator.jobs import Job
 from edge_agent.coordinator.verification import (
+    STEPS,
     VerifiedResult,
     input_digests,
     match_attempt,
@@ -17,6 +20,7 @@ from edge_agent.coordinator.verification import (
     verify_result,
 )
 from edge_agent.errors import PeerError
+from edge_agent.wire import cose
 from edge_agent.wire.envelope import Opened, seal
 from edge_agent.wire.messages import Job as JobStatement
 from edge_agent.wire.messages import TensorDigest
@@ -202,3 +206,72 @@ def test_a_job_commits_to_each_of_its_inputs(here: Setting) -> None:
     opened: Opened[JobStatement] = here.opened
     assert opened.statement.inputs == input_digests(here.job)
     assert [digest.name for digest in input_digests(here.job)] == ["image"]
+
+
+def test_the_first_step_that_fails_names_the_refusal(here: Setting) -> None:
+    """An answer that is wrong in every way is mended step by step: it is refused by one step after another."""
+    wrong_outputs = (_floats("logits", (2, 10)), _label(2))
+    stranger = FakeAgent("stranger", here.script.clock)
+    topic = f"ea1/{NETWORK}/{here.agent.id}/results"
+    faults: dict[str, Any] = {
+        "network": "elsewhere",
+        "job": bytes(16),
+        "variant": VARIANTS[1],
+        "klass": klass(VARIANTS[1]),
+        "finished_ms": 0,
+        "outputs": tuple(TensorDigest.of(tensor) for tensor in wrong_outputs),
+    }
+    tensors = [tensor.data for tensor in wrong_outputs]
+    right = here.agent.outputs(here.opened)
+
+    def said(payload: bytes, on: str = topic) -> str:
+        (code,) = codes(here.script.tell(MessageReceived(on, payload)))
+        return code
+
+    def signed(*mended: str, by: FakeAgent = here.agent) -> bytes:
+        left = {name: value for name, value in faults.items() if name not in mended}
+        return seal(by.key, here.agent.result_statement(here.opened, **left), tensors)
+
+    found = [
+        said(bytes(here.script.rules.max_message_bytes + 1), f"ea1/{NETWORK}/{stranger.id}/results"),
+        said(b"rubbish", f"ea1/{NETWORK}/{stranger.id}/results"),
+        said(b"rubbish"),
+        said(signed(by=stranger)),
+        said(_with_a_bad_signature(signed())),
+        said(signed()),
+        said(signed("network")),
+        said(signed("network", "job")),
+        said(signed("network", "job", "variant", "klass")),
+        said(signed("network", "job", "variant", "klass", "finished_ms")),
+        said(seal(here.agent.key, here.agent.result_statement(here.opened), [bytes(len(t.data)) for t in right])),
+    ]
+    assert found == [
+        "too-large",
+        "not-enrolled",
+        "malformed",
+        "unknown-key",
+        "bad-signature",
+        "wrong-network",
+        "unknown-job",
+        "wrong-model",
+        "not-fresh",
+        "wrong-output",
+        "digest-mismatch",
+    ]
+    at = 0
+    for code in found:
+        at = next(number for number, step in enumerate(STEPS, 1) if code in step.codes and number >= at)
+
+
+def test_the_steps_are_documented_as_they_are() -> None:
+    """docs/security.md has the table of `STEPS`, row by row."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "security.md").read_text()
+    for number, step in enumerate(STEPS, 1):
+        refused = ", ".join(f"`{code}`" for code in step.codes) or "(the mode decides)"
+        assert f"| {number} | {step.name} | {step.checks} | {refused} |\n" in page
+
+
+def _with_a_bad_signature(payload: bytes) -> bytes:
+    altered = bytearray(payload)
+    altered[cose.sign1_end(payload) - 1] ^= 1
+    return bytes(altered)

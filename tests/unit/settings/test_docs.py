@@ -72,6 +72,7 @@ def test_numbers_carry_their_unit() -> None:
     """A number's name ends in what it counts."""
     units = (
         "_seconds",
+        "_per_second",
         "_hours",
         "_bytes",
         "_messages",
