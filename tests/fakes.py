@@ -53,6 +53,7 @@ from edge_agent.wire.messages import (
     TensorDigest,
     VariantClass,
 )
+from edge_agent.wire.status import Status
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 from edge_agent.wire.topics import Topics
 
@@ -169,6 +170,7 @@ class FakeAgent:
         self.clock = clock
         self.session = 1
         self.sequence = 0
+        self.status_sequence = 0
         self.network = NETWORK
 
     def _said(self, channel: str, statement: Statement, tensors: Sequence[bytes] = ()) -> Any:  # noqa: ANN401 an event of the core
@@ -251,6 +253,23 @@ class FakeAgent:
         self.sequence += 1
         statement = Offers(**self._base, agent_id=self.id, session=self.session, sequence=self.sequence, offers=())
         found: coordinator_events.MessageReceived = self._said("offers", statement)
+        return found
+
+    def status(self, **changes: Any) -> coordinator_events.MessageReceived:  # noqa: ANN401 any field
+        """Say how it fares: it works, at 50 °C."""
+        self.status_sequence += 1
+        fields: dict[str, Any] = {
+            "mode": "work",
+            "reasons": (),
+            "celsius": 50,
+            "cpu_percent": 25,
+            "fits": None,
+            **changes,
+        }
+        statement = Status(
+            **self._base, agent_id=self.id, session=self.session, sequence=self.status_sequence, **fields
+        )
+        found: coordinator_events.MessageReceived = self._said("status", statement)
         return found
 
     def progress(self, *held: tuple[bytes, int], session: int | None = None) -> coordinator_events.MessageReceived:

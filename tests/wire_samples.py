@@ -28,6 +28,7 @@ from edge_agent.wire.messages import (
     VariantClass,
 )
 from edge_agent.wire.sealing_key import SealingKey
+from edge_agent.wire.status import FitReport, Reason, Status
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 NETWORK = "home"
@@ -104,6 +105,35 @@ def result() -> Result:
     )
 
 
+def status() -> Status:
+    """The machine is too hot; one variant was predicted and measured, another only predicted."""
+    fit = FitReport(
+        family="digits",
+        variant_name="int8-static",
+        served=True,
+        predicted_us=290,
+        predicted_bytes=1_000_000,
+        measured_us=310,
+        measured_bytes=1_100_000,
+        why="the fastest",
+    )
+    other = fit.model_copy(
+        update={"variant_name": "fp32", "served": False, "measured_us": None, "measured_bytes": None}
+    )
+    return Status(
+        network=NETWORK,
+        issued_ms=NOW_MS,
+        agent_id=AGENT.public.id,
+        session=3,
+        sequence=1,
+        mode="rest",
+        reasons=(Reason(code="hot", text="the CPU is at 84 °C"),),
+        celsius=84,
+        cpu_percent=97,
+        fits=(fit, other),
+    )
+
+
 def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
     """Return signer, statement and tensors for every kind of statement."""
     here = {"network": NETWORK, "issued_ms": NOW_MS}
@@ -167,4 +197,5 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
             (),
         ),
         (COORDINATOR, TreeHead(**here, size=1, root=leaf_hash(b"one")), ()),
+        (AGENT, status(), ()),
     ]

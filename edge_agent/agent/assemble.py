@@ -83,6 +83,7 @@ def make_agent(
         inbox_messages=settings.limits.inbox_messages,
         inbox_bytes=settings.limits.inbox_bytes,
         sealing=keys.sealing,
+        status_detail=own.status_detail,
     )
     content = Content(settings.models.dir)
     content.prepare()

@@ -51,6 +51,7 @@ from edge_agent.agent.owner import Owner
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.readers import terminal_is_there
+from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import standing, write_status
@@ -65,6 +66,7 @@ from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, W
 from edge_agent.notes import Journal, Note
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.topics import Topics
+from hardware.sysfs import Root
 
 log = logging.getLogger("edge_agent.agent")
 
@@ -138,6 +140,7 @@ class Agent:
             self._inbox.put, store, options.threads, options.policy.room_bytes(machine.budget_bytes)
         )
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())
+        self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
 
     def run(self, on_online: Callable[[], None] | None = None) -> int:
@@ -154,15 +157,9 @@ class Agent:
         self._has_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN and terminal_is_there()  # nohup
         signal.signal(signal.SIGHUP, lambda *_: self._inbox.put(ReloadRequested()))
         agent_id = self._presence.agent_id
-        subscriptions = [
-            self._topics.jobs(agent_id),
-            self._topics.settled(agent_id),
-            self._topics.control(agent_id),
-            self._topics.coordinator,
-        ]
         link = Link(
             self._options.link,
-            subscriptions,
+            [*self._topics.all_channels(agent_id), self._topics.coordinator],
             self._sink,
             will=self._will,
             rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
@@ -182,6 +179,8 @@ class Agent:
             while self._exit_status is None:
                 event = self._next_event()
                 self._handle(event)
+                standing = Standing.of(self._core, self._planner, self._owner)
+                self._execute(self._reporting.look(standing, self._planner.plans, system_now()))
                 self._tell_dropped()
                 if isinstance(event, LinkUp) and on_online is not None:
                     on_online()
@@ -225,7 +224,8 @@ class Agent:
     def _next_event(self) -> Event | OwnerAsked | ReloadRequested:
         idle = self._planner.decided and not self._planner.offers()
         look_at, owner_at = self._lookout.due(idle=idle), self._owner.look_at
-        until = min(moment for moment in (self._core.next_deadline(), look_at, owner_at) if moment is not None)
+        moments = (self._core.next_deadline(), look_at, owner_at, self._reporting.due_at)
+        until = min(moment for moment in moments if moment is not None)
         event = self._inbox.get(max(0.0, until - system_now().monotonic))
         now = system_now()
         if owner_at is not None and owner_at <= now.monotonic:  # however busy the queue is

@@ -9,6 +9,7 @@ from edge_agent.agent.calibrator import Calibrator
 from edge_agent.agent.owner import Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
+from edge_agent.agent.reporting import Detail
 from edge_agent.agent.rules import Rules
 from edge_agent.models.fit import MachineFacts
 from edge_agent.mqtt import LinkOptions
@@ -28,6 +29,7 @@ class Options:
         inbox_messages: from the broker that may wait to be handled.
         inbox_bytes: of them together.
         sealing: opens inputs that were sealed to this agent.
+        status_detail: how much the coordinator is told of how the machine fares.
     """
 
     network: str
@@ -41,6 +43,7 @@ class Options:
     inbox_messages: int
     inbox_bytes: int
     sealing: SealingKey | None = None
+    status_detail: Detail = "codes"
 
     @property
     def sealing_public(self) -> bytes | None:

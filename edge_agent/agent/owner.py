@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_agent.agent.events import OwnerAsked, RestRequested, WorkRequested
 from edge_agent.agent.history import History, OrderFile
-from edge_agent.agent.policy import Decision, Mode, Order, Rules, State, decide
+from edge_agent.agent.policy import Decision, Mode, Order, Reason, Rules, State, decide
 from edge_agent.agent.readers import Readers, midnight_ms
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
@@ -90,6 +90,11 @@ class Owner:
     def mode(self) -> Mode:
         """What the machine may do now."""
         return self._decision.mode
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """Why it rests, as far as it does."""
+        return self._decision.reasons
 
     @property
     def look_at(self) -> float | None:

@@ -28,15 +28,8 @@ def read_status(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def standing(planner: Planner, connected: bool, heard: bool) -> dict[str, Any]:  # noqa: FBT001 two facts of one place
-    """Return what is offered and why, and what keeps a machine from working that its owner lets work.
-
-    Args:
-        planner: has the plans.
-        connected: whether the broker is reached.
-        heard: whether the coordinator has said hello.
-    """
-    offers = [offer.family for offer in planner.offers()]
+def obstacles(planner: Planner, connected: bool, heard: bool) -> list[dict[str, str]]:  # noqa: FBT001 two facts of one place
+    """Return what keeps a machine from working that its owner lets work; the arguments are those of `standing`."""
     found = []
     if not connected:
         found.append(("no-broker", "the broker is not reached", "edge-agent doctor says what is wrong"))
@@ -45,14 +38,25 @@ def standing(planner: Planner, connected: bool, heard: bool) -> dict[str, Any]: 
         found.append(("no-coordinator", text, "the coordinator starts, or edge-agent doctor says what is wrong"))
     if not planner.decided:
         found.append(("measuring", "the models are still to be measured", "a minute or two of work"))
-    elif not offers:
+    elif not any(plan.chosen is not None for plan in planner.plans):
         text = "no model can be served here"
         found.append(("nothing-fits", text, "edge-agent models pick --explain says why each one is not"))
+    return [{"code": code, "text": text, "change": change} for code, text, change in found]
+
+
+def standing(planner: Planner, connected: bool, heard: bool) -> dict[str, Any]:  # noqa: FBT001 two facts of one place
+    """Return what is offered and why, and what keeps a machine from working that its owner lets work.
+
+    Args:
+        planner: has the plans.
+        connected: whether the broker is reached.
+        heard: whether the coordinator has said hello.
+    """
     return {
         "connected": connected,
-        "offers": offers,
+        "offers": [offer.family for offer in planner.offers()],
         "families": describe(planner.plans),
-        "obstacles": [{"code": code, "text": text, "change": change} for code, text, change in found],
+        "obstacles": obstacles(planner, connected, heard),
     }
 
 

@@ -299,6 +299,8 @@ class Core:
                 return self.presence.on_offers(agent_id, payload, now)
             case "progress":
                 return self.presence.on_progress(agent_id, payload, now)
+            case "status":
+                return self.presence.on_status(agent_id, payload, now)
             case "gone":
                 return self.presence.on_gone(agent_id, payload, now)
             case _:

@@ -57,7 +57,7 @@ from edge_agent.notes import Journal, Note
 from edge_agent.wire.job_options import ANYWHERE, JobOptions
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.tensors import Tensor
-from edge_agent.wire.topics import Topics
+from edge_agent.wire.topics import UP_CHANNELS, Topics
 
 log = logging.getLogger("edge_agent.coordinator")
 
@@ -145,7 +145,7 @@ class Coordinator:
         )
         self._writer.start()
         self._schedule()  # the deadlines of restored jobs hold also while there is no broker
-        subscriptions = [self._topics.all_agents(c) for c in ("birth", "gone", "offers", "progress", "results")]
+        subscriptions = [self._topics.all_agents(c) for c in UP_CHANNELS]
         inbox = Inbox(
             self._loop,
             self._on_link_event,

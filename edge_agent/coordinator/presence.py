@@ -21,6 +21,7 @@ from edge_agent.notes import Note
 from edge_agent.wire.envelope import announced_key, open_envelope
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Birth, Gone, Offer, Offers, Progress
+from edge_agent.wire.status import Status
 
 GONE_GRACE_SECONDS = 3.0
 """After a will, an agent has this long to come back and say what it still holds."""
@@ -35,7 +36,7 @@ HELLO_AGAIN_SECONDS = 5.0
 BIRTH_AGAIN_SECONDS = 1.0
 """An agent whose birth got lost is asked for it again, but not more often than this."""
 
-S = TypeVar("S", Offers, Progress, Gone)
+S = TypeVar("S", Offers, Progress, Gone, Status)
 
 
 class Presence:
@@ -258,6 +259,17 @@ class Presence:
             if attempt is not None:
                 self._leasing.shorten(job, attempt, now.monotonic + GONE_GRACE_SECONDS)
         return [Note(logging.WARNING, "Agent is gone", "agent-gone", (("agent_id", agent.id),))]
+
+    def on_status(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
+        """Take note of how an agent fares; nothing is decided by it.
+
+        Raises:
+            PeerError: as `on_birth`.
+        """
+        if self._registry.status(self._open(agent_id, payload, Status), now.monotonic):
+            return []
+        text = "Passed over a status, because the agent says more of them than it should"
+        return [Note(logging.INFO, text, "status-too-often", (("agent_id", agent_id),))]
 
     def on_progress(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
         """Renew the leases that the agent says it works on and really holds.

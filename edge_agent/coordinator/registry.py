@@ -11,10 +11,13 @@ from edge_agent.coordinator.speed import Speed
 from edge_agent.errors import RefusedError, ResourceError
 from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import PublicKey
-from edge_agent.wire.messages import Birth, Gone, Offer, Offers
+from edge_agent.wire.messages import Birth, Gone, Machine, Offer, Offers
+from edge_agent.wire.status import Status
 
 MAX_AGENTS = 10_000
 """So many agents are kept in mind unless the settings say otherwise."""
+STATUS_SECONDS = 1.0
+"""More than one status of an agent in this time is passed over: agents leave twice as much between two."""
 
 
 class Presence(StrEnum):
@@ -41,6 +44,10 @@ class Agent:
         clock_skew_ms: by how much its clock was ahead of ours at its last sign of life; None before the first.
         skewed: whether that is so much that its results would be refused.
         asked_at: monotonic seconds at which it was last asked for a birth that got lost.
+        machine: what it is, as it says.
+        status: how it fares, as it says; its fits are the last that it told.
+        status_at: monotonic seconds at which that came.
+        born_ms: Unix milliseconds of its present session's birth, by its clock.
     """
 
     id: str
@@ -60,6 +67,10 @@ class Agent:
     clock_skew_ms: int | None = None
     skewed: bool = False
     speeds: dict[bytes, Speed] = field(default_factory=dict)
+    machine: Machine | None = None
+    status: Status | None = None
+    status_at: float = float("-inf")
+    born_ms: int | None = None
 
     def withdraw(self, monotonic: float) -> None:
         """Offer nothing from this moment on."""
@@ -139,10 +150,13 @@ class Registry:
         if new:
             agent.session, agent.sequence = birth.session, 0
             agent.credit = Credit()
+            agent.status = None
+            agent.born_ms = birth.issued_ms
             agent.withdraw(monotonic)
         agent.software = birth.software
         agent.sealing_key = birth.sealing_key
         agent.labels = frozenset(birth.machine.labels)
+        agent.machine = birth.machine
         agent.presence = Presence.ONLINE if birth.state == "online" else Presence.STOPPED
         if agent.presence is Presence.STOPPED:
             agent.ended_session = birth.session
@@ -207,6 +221,23 @@ class Registry:
         agent.withdraw(monotonic)
         agent.offers = {offer.family: offer for offer in offers.offers}
         return agent
+
+    def status(self, status: Status, monotonic: float) -> bool:
+        """Take note of how an agent fares; return whether it was, which is not so when it says that too often.
+
+        Raises:
+            RefusedError: `stale-session` for another session than the present one or an older sequence.
+        """
+        agent = self.get(status.agent_id)
+        older = agent.status is not None and status.sequence <= agent.status.sequence
+        if status.session != agent.session or older:
+            raise RefusedError("a status of an older session or sequence", code="stale-session")
+        if monotonic < agent.status_at + STATUS_SECONDS:
+            return False
+        if status.fits is None and agent.status is not None:
+            status = status.model_copy(update={"fits": agent.status.fits})
+        agent.status, agent.status_at = status, monotonic
+        return True
 
     def offering(self, family: str) -> list[Agent]:
         """Return the online, admitted agents that offer a family now and whose results would count."""

@@ -139,6 +139,11 @@ class Agent(_Section):
         description="Where this kernel cannot contain the worker (docs/security.md), models that did not come with the "
         "program are refused; `allow` runs them all the same: a hostile one can then read what the agent can.",
     )
+    status_detail: Literal["none", "codes", "full"] = Field(
+        default="codes",
+        description="What the coordinator is told of how this machine fares: nothing; temperature, load and the codes "
+        "of the reasons for which it rests; or those in full, with what your rules say.",
+    )
     values: Annotated[tuple[FamilyValue, ...], Field(max_length=256)] = Field(
         default=(),
         description="What families are worth to you when not all fit: `PATTERN=NUMBER`, the first that fits counts, "

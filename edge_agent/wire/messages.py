@@ -327,12 +327,6 @@ class TreeHead(Statement):
     root: Bytes32
 
 
-ALL_STATEMENTS: tuple[type[Statement], ...] = (
-    *(Birth, Gone, Offers, Progress, Result, Failure),  # by agents
-    *(Hello, Job, Settled, Control, Receipt, TreeHead),  # by the coordinator
-)
-
-
 _Named = TypeVar("_Named", Offer, Result)
 
 

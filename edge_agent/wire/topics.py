@@ -13,7 +13,7 @@ from edge_agent.errors import MalformedError, UsageError
 
 PREFIX: Final = "ea1"
 COORDINATOR: Final = "coordinator"
-UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "results")
+UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "status", "results")
 DOWN_CHANNELS: Final = ("jobs", "settled", "control")
 PROBE: Final = "probe"
 CHANNELS: Final = UP_CHANNELS + DOWN_CHANNELS
@@ -64,6 +64,10 @@ class Topics:
     def progress(self, agent_id: str) -> str:
         """Where the agent renews its leases."""
         return self._of(agent_id, "progress")
+
+    def status(self, agent_id: str) -> str:
+        """Where the agent says how it fares."""
+        return self._of(agent_id, "status")
 
     def results(self, agent_id: str) -> str:
         """Where the agent delivers results and failures."""

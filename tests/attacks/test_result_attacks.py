@@ -330,7 +330,7 @@ def test_a_job_cannot_be_ended_by_a_failure_of_someone_else(scene: Scene) -> Non
 # -- presence -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channel", ["birth", "gone", "offers", "progress"])
+@pytest.mark.parametrize("channel", ["birth", "gone", "offers", "progress", "status"])
 def test_nobody_speaks_of_the_presence_of_another(scene: Scene, channel: str) -> None:
     """Signed by another key, on the victim's topic or in its own name on its own topic."""
     words = {
@@ -338,6 +338,7 @@ def test_nobody_speaks_of_the_presence_of_another(scene: Scene, channel: str) ->
         "gone": scene.other.gone(),
         "offers": scene.other.offers(),
         "progress": scene.other.progress((scene.job_id, 1)),
+        "status": scene.other.status(),
     }
     scene.refuse(_from(scene.victim, channel, words[channel].payload), "unknown-key")
     scene.accept()
@@ -384,7 +385,7 @@ def test_what_only_the_coordinator_says_is_refused_from_anyone(scene: Scene, cha
     scene.refuse(_from(scene.victim, channel, scene.victim.gone().payload), "wrong-kind")
 
 
-@pytest.mark.parametrize("channel", ["birth", "gone", "offers", "progress", "results"])
+@pytest.mark.parametrize("channel", ["birth", "gone", "offers", "progress", "status", "results"])
 def test_a_statement_of_another_kind_is_refused(scene: Scene, channel: str) -> None:
     """What is signed for one channel means nothing on another."""
     words = {
@@ -392,6 +393,7 @@ def test_a_statement_of_another_kind_is_refused(scene: Scene, channel: str) -> N
         "gone": scene.victim.progress(),
         "offers": scene.victim.gone(),
         "progress": scene.victim.gone(),
+        "status": scene.victim.gone(),
         "results": scene.victim.gone(),
     }
     scene.refuse(_from(scene.victim, channel, words[channel].payload), "wrong-kind")

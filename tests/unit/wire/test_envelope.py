@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from edge_agent.errors import DigestMismatchError, MalformedError, PeerError, TooLargeError
 from edge_agent.wire import cose
 from edge_agent.wire.envelope import CONTENT_TYPE, announced_key, attach, open_envelope, peek_key_id, seal
+from edge_agent.wire.kinds import ALL_STATEMENTS
 from edge_agent.wire.messages import (
-    ALL_STATEMENTS,
     Birth,
     Failure,
     Job,
