@@ -17,6 +17,7 @@ class EdgeAgentError(Exception):
         message: what happened and why, as a sentence.
         hint: what to do next; falls back to the class's own hint.
         code: a more precise stable code than the class's own, from the class's `codes`.
+        retry_after_seconds: when another try makes sense, where that is known.
     """
 
     code: ClassVar[str] = "internal"
@@ -24,13 +25,21 @@ class EdgeAgentError(Exception):
     exit_status: ClassVar[int] = 70
     default_hint: ClassVar[str] = "This is a defect: please report it with the lines above."
 
-    def __init__(self, message: str, *, hint: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        code: str | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(message)
         if code is not None and code != type(self).code and code not in type(self).codes:
             raise ValueError(f"{type(self).__name__} does not declare the code {code!r}")
         self.message = message
         self.hint = hint if hint is not None else type(self).default_hint
         self.error_code = code or type(self).code
+        self.retry_after_seconds = retry_after_seconds
 
 
 # -- our own configuration and use ------------------------------------------------------------------------------
@@ -67,6 +76,15 @@ class AccessError(EdgeAgentError):
     code = "access"
     exit_status = 77
     default_hint = "Run the command as the user that the agent runs as, for example with sudo -u edge-agent."
+
+
+class DeniedError(EdgeAgentError):
+    """The coordinator does not let this caller do this."""
+
+    code = "unauthorized"
+    codes = ("forbidden",)
+    exit_status = 77
+    default_hint = "Put a key from `edge-agent coordinator keys add` into a file that `client.api_key_file` names."
 
 
 class UnknownFamilyError(EdgeAgentError):
@@ -173,7 +191,7 @@ class ResourceError(EdgeAgentError):
     """The machine, or a limit on it, does not allow this now."""
 
     code = "resource-exhausted"
-    codes = ("queue-full", "does-not-fit", "no-room", "disk-full")
+    codes = ("queue-full", "does-not-fit", "no-room", "disk-full", "rate-limited", "quota-exhausted")
     exit_status = 75
     default_hint = "Try again later, or raise the limit that the message names."
 

@@ -214,7 +214,7 @@ def served(
         waiting = threading.Thread(target=end)
         waiting.start()
         try:
-            await serve(app, listen("127.0.0.1", 0), ending, on_ready, connection)
+            await serve(app, listen("127.0.0.1", 0), ending, on_ready, connection=connection)
         finally:
             up.set()
             stop.set()

@@ -7,6 +7,7 @@ import re
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
+from edge_agent.cli import coordinator_keys
 from edge_agent.cli.parsing import add_settings, effective, new_command
 from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import StateError, UsageError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.models.known import Known
     from edge_agent.settings import Settings
 
-ACTIONS = ("run", "approve", "revoke", "agents")
+ACTIONS = ("run", "approve", "revoke", "agents", "keys")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,17 +34,24 @@ def add_parser(subparsers: Subparsers) -> None:
         "verify and countersign what comes back, until SIGTERM or Ctrl-C. Makes its key at the first start;\n"
         "agents pin the public half, coordinator.pub in the state directory.\n"
         "`approve ID` admits an agent, `revoke ID` ends that, `agents` lists those that are known; all three work\n"
-        "beside a running coordinator, which notices within a second. Needs the extra [coordinator].",
+        "beside a running coordinator, which notices within a second. Needs the extra [coordinator].\n"
+        "`keys add NAME` makes an API key for a client and prints it once, `keys list` shows them, `keys revoke NAME`\n"
+        "ends them. Away from loopback, callers need one.",
         examples=(
             "edge-agent coordinator --broker mqtt://127.0.0.1:1883 --http 127.0.0.1:8420",
             "edge-agent coordinator approve 7xq2lmp4czk3vwtyb5ahd6nfogr2sjue --owner ada",
             "edge-agent coordinator agents",
+            "edge-agent coordinator keys add reports --scope infer --out reports.key",
         ),
     )
     parser.add_argument("action", nargs="?", default="run", choices=ACTIONS, help="what to do; default: run")
-    parser.add_argument("agent_id", nargs="?", help="the agent, for approve and revoke")
+    parser.add_argument(
+        "agent_id", nargs="?", metavar="ID", help="the agent, for approve and revoke; or a verb of keys"
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="with keys add, revoke: the client")
     parser.add_argument("--owner", metavar="NAME", help="with approve: whose agent it is; jobs can ask for an owner")
-    parser.add_argument("--json", action="store_true", help="print the agents as JSON")
+    parser.add_argument("--json", action="store_true", help="print the agents, or the keys, as JSON")
+    coordinator_keys.add_flags(parser)
     add_settings(
         parser,
         "network.name",
@@ -66,6 +74,9 @@ def run(args: argparse.Namespace) -> int:
             return _run(args, settings)
         case "agents":
             return _list(settings, as_json=args.json)
+        case "keys":
+            _existing(settings)
+            return coordinator_keys.run(args, settings)
         case _:
             return _admit(settings, args.agent_id, approved=args.action == "approve", owner=args.owner)
 
@@ -87,8 +98,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
 
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
     from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
-    from edge_agent.coordinator.gateway.app import make_app  # noqa: PLC0415 as above
-    from edge_agent.coordinator.gateway.server import connections_of, listen, serve  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.front import Front  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.server import listen  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
     from edge_agent.own_keys import signing_key  # noqa: PLC0415 as above
@@ -121,17 +132,13 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         retention_seconds=own.retention_hours * 3600,
     )
     listener = listen(*parse_host_port(own.http))
-    connection = connections_of(own.max_connections)
     source = source_of(settings, own.state_dir)
     known = known_now(source)
     watching = watch(source, known, logging.getLogger("edge_agent.coordinator"))
-    coordinator = Coordinator(options, key, Store(own.database, upgrade=True), known.served)
-    app = make_app(
-        coordinator,
-        max_request_bytes=own.max_request_bytes,
-        wait_seconds=own.job_deadline_seconds,
-        max_intake_bytes=own.max_queued_bytes,
-    )
+    store = Store(own.database, upgrade=True)
+    front = Front(settings, store)
+    coordinator = Coordinator(options, key, store, known.served)
+    app = front.app(coordinator)
     public = own.key_file.with_suffix(".pub")
     log = logging.getLogger("edge_agent.coordinator")
 
@@ -150,7 +157,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
 
         if watching is not None:
             watching.start(adopt)
-        return asyncio.ensure_future(serve(app, listener, stop, on_ready, connection))
+        return asyncio.ensure_future(front.serve(app, listener, stop, on_ready))
 
     try:
         asyncio.run(coordinator.run(serve_http))

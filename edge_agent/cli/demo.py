@@ -130,6 +130,7 @@ def _send(network: LocalNetwork, scans: list[Any], receipts: Path) -> Tally:
                         network.http,
                         scans,
                         coordinator_key=key,
+                        api_key=network.api_key_file.read_text().strip(),
                         receipts=receipts,
                         progress=lambda: bar.advance(task),
                         stop=stop,

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.parsing import new_command
+from edge_agent.cli.reaching import add_coordinator, client_of
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("action", nargs="?", default="list", choices=ACTIONS, help="what to do; default: list")
     parser.add_argument("job_id", nargs="?", help="the job, for show and cancel")
-    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    add_coordinator(parser)
     parser.add_argument("--client", metavar="NAME", help="with list: only the jobs of this client")
     parser.add_argument("--limit", metavar="N", type=int, default=50, help="with list: at most so many; default: 50")
     parser.add_argument("--receipt", metavar="FILE", help="with show: write the signed receipt here, with its proof")
@@ -44,10 +45,9 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
     from edge_agent.cli.submit import fetch_receipt  # noqa: PLC0415 as below
-    from edge_agent.client import Client  # noqa: PLC0415 the parser of every command imports this module
 
     _check(args)
-    with Client(args.coordinator) as client:
+    with client_of(args) as client:
         match args.action:
             case "list":
                 jobs = client.jobs(args.limit, args.client)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_json_flag, new_command
+from edge_agent.cli.reaching import add_coordinator, client_of
 from edge_agent.errors import InputError, LogForkedError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    add_coordinator(parser)
     parser.add_argument(
         "--coordinator-key",
         metavar="FILE",
@@ -53,7 +54,6 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Audit the log once."""
-    from edge_agent.client import Client  # noqa: PLC0415 the parser of every command imports this module
     from edge_agent.client.auditing import append_head, fetch_head, fetch_proof, read_head  # noqa: PLC0415 as above
     from edge_agent.clock import system_now  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         if theirs is None:
             raise InputError(f"There is no tree head in {path}.", hint="Give a file of `log audit`, or a receipt.")
         seen.append(theirs)
-    with Client(args.coordinator) as client:
+    with client_of(args) as client:
         # Asked for after all files were read: whatever honest people saw is in it.
         current = fetch_head(client, key, network=args.network)
         _check(seen, current, lambda old, new: fetch_proof(client, old, new), args.heads)

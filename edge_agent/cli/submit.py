@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
+from edge_agent.cli.reaching import add_coordinator, client_of
 from edge_agent.errors import InputError, RefusedError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("family", help="what to run, as `edge-agent models` lists it")
     parser.add_argument("--input", metavar="FILE", required=True, help="request as JSON, or an array as .npy")
-    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    add_coordinator(parser)
     parser.add_argument("--version", metavar="VARIANT", help="insist on one variant")
     parser.add_argument("--receipt", metavar="FILE", help="write the signed receipt here, with its proof")
     parser.add_argument("--output", metavar="FILE", help="write the response here instead of printing it")
@@ -84,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
     """Send the job."""
     from pathlib import Path  # noqa: PLC0415 the parser of every command imports this module
 
-    from edge_agent.client import Client  # noqa: PLC0415 as above
-
     if args.later and (args.receipt or args.output):
         raise UsageError(
             "--async does not wait, so that there is nothing yet for --receipt and --output.",
@@ -96,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
             # Told before a machine works for nothing.
             raise UsageError(f"{flag} {name} cannot be written: give the name of a file in a folder of yours.")
     options = options_of(args)
-    with Client(args.coordinator, on_retry=_Patience()) as client:
+    with client_of(args, on_retry=_Patience()) as client:
         request = read_request(Path(args.input), args.family, client.inputs)
         if args.later:
             print(client.submit_json(args.family, request, version=args.version, options=options))

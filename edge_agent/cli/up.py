@@ -117,6 +117,7 @@ def _say_ready(network: LocalNetwork, *, kept: bool) -> None:
     offered = ", ".join((network.status() or {}).get("offers", []))
     print(f"Ready: {offered} at {network.http} (broker {network.mqtt})")
     print(f"  coordinator key  {network.coordinator_key}")
+    print(f"  API key          {network.api_key_file} (asked for only where others reach the address)")
     print(f"  state            {network.state_dir}{'' if kept else ' (removed at the end)'}")
     print(f"  try              curl {network.http}/v2/models/digits")
     print("Ctrl-C stops everything.", flush=True)

@@ -8,13 +8,16 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from edge_agent.client import credentials
 from edge_agent.errors import (
+    DeniedError,
     EdgeAgentError,
     InputError,
     JobFailedError,
@@ -69,24 +72,33 @@ class Client:
         deadline_seconds: for one job, retries included.
         seed: of the jitter between retries; random by default.
         on_retry: told what went wrong before each further try.
+        api_key: shown with each call; else the one that the environment names, see `credentials.api_key`.
+        ca_file: PEM file of the only authorities to trust; else the system's.
 
     Raises:
         UsageError: the address is none of HTTP.
+        SettingsError: the key's or the authorities' file cannot be read.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 all but the first by name
         self,
         base_url: str,
         *,
         deadline_seconds: float = CALL_SECONDS,
         seed: int | None = None,
         on_retry: Callable[[EdgeAgentError], None] = lambda _: None,
+        api_key: str | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         self._base = base_url.rstrip("/")
         _check_address(self._base)
         self._on_retry = on_retry
         self._http = httpx.Client(
-            base_url=self._base, timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS), trust_env=False
+            base_url=self._base,
+            timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
+            trust_env=False,
+            headers=credentials.headers(api_key),
+            verify=credentials.trust(self._base, ca_file),
         )
         self._deadline = deadline_seconds
         self._rng = random.Random(seed)  # noqa: S311 jitter, not a secret
@@ -359,8 +371,10 @@ def _error_of(response: httpx.Response) -> EdgeAgentError:
             made = RefusedError(text, hint=hint, code=code)
         case (408, _):
             made = TransportError(text, hint=hint, code="timeout")
+        case (401 | 403, "unauthorized" | "forbidden"):
+            made = DeniedError(text, hint=hint, code=code)
         case (429, _):
-            made = ResourceError(text, hint=hint, code="queue-full")
+            made = ResourceError(text, hint=hint, code=code if code in ResourceError.codes else "queue-full")
         case (504, _):
             made = JobFailedError(text, hint=hint, code="deadline")
         case (status, _) if 400 <= status < 500:

@@ -32,6 +32,17 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         ) WITHOUT ROWID""",
         "CREATE INDEX log_leaves ON log_nodes (hash) WHERE level = 0",
     ),
+    3: (
+        """CREATE TABLE api_keys (
+            id VARCHAR NOT NULL, name VARCHAR NOT NULL, digest BLOB NOT NULL, scopes VARCHAR NOT NULL,
+            created_ms BIGINT NOT NULL, requests_per_minute INTEGER NOT NULL, jobs_per_day BIGINT NOT NULL,
+            expires_ms BIGINT, revoked_ms BIGINT, PRIMARY KEY (id)
+        )""",
+        """CREATE TABLE api_key_usage (
+            name VARCHAR NOT NULL, day INTEGER NOT NULL, requests BIGINT NOT NULL, jobs BIGINT NOT NULL,
+            PRIMARY KEY (name, day)
+        )""",
+    ),
 }
 """What leads from each version to the next."""
 

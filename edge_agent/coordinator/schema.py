@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -104,3 +104,26 @@ log_nodes = Table(
     sqlite_with_rowid=False,
 )
 Index("log_leaves", log_nodes.c.hash, sqlite_where=log_nodes.c.level == 0, postgresql_where=log_nodes.c.level == 0)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),  # of the client that uses it
+    Column("digest", LargeBinary, nullable=False),  # SHA-256 of the key, which is kept nowhere
+    Column("scopes", String, nullable=False),  # sorted, with commas
+    Column("created_ms", BigInteger, nullable=False),
+    Column("requests_per_minute", Integer, nullable=False),
+    Column("jobs_per_day", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger),
+    Column("revoked_ms", BigInteger),
+)
+
+api_key_usage = Table(
+    "api_key_usage",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # UTC days since 1970
+    Column("requests", BigInteger, nullable=False),
+    Column("jobs", BigInteger, nullable=False),
+)

@@ -91,6 +91,7 @@ def run_jobs(  # noqa: PLR0913 all but the first two by name
     receipts: Path,
     progress: Callable[[], None],
     stop: threading.Event,
+    api_key: str | None = None,
 ) -> Tally:
     """Send every scan as a job, check its receipt offline, and keep the receipts.
 
@@ -101,6 +102,7 @@ def run_jobs(  # noqa: PLR0913 all but the first two by name
         receipts: an existing folder; gets one file a job, `NNN-JOBID.receipt`.
         progress: called after each job, from several threads.
         stop: ends the work early.
+        api_key: shown with each call.
     """
     tally = Tally(len(scans))
     todo: queue.SimpleQueue[tuple[int, Scan]] = queue.SimpleQueue()
@@ -109,7 +111,7 @@ def run_jobs(  # noqa: PLR0913 all but the first two by name
     lock = threading.Lock()
 
     def work() -> None:
-        with Client(base_url) as client:
+        with Client(base_url, api_key=api_key) as client:
             while not stop.is_set():
                 try:
                     number, scan = todo.get_nowait()

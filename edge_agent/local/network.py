@@ -13,12 +13,16 @@ import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from edge_agent.agent.status import read_status
+from edge_agent.clock import system_now
 from edge_agent.connection import link_options
+from edge_agent.coordinator.access import KeyRecord, Scope, digest_of
+from edge_agent.coordinator.key_table import add_key, new_token, read_keys
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import TransportError
 from edge_agent.folders import make_private, take
@@ -72,6 +76,8 @@ class LocalNetwork:
         self.mqtt = options.broker_url or ""
         self.agent_id = ""
         self.coordinator_key = self.state_dir / "coordinator" / "coordinator.pub"
+        self.api_key_file = self.state_dir / "api.key"
+        self._api_key = ""
         self._options = options
         self._on_step = on_step
         self._on_change = on_change
@@ -133,6 +139,7 @@ class LocalNetwork:
         with take(self.state_dir / "coordinator"):  # a coordinator that was left behind must be gone
             store = Store(self.state_dir / "coordinator" / "coordinator.db", upgrade=True)
             store.approve(self.agent_id)
+            self._api_key = operator_key(store, self.api_key_file)
             store.close()
 
     def _start_broker(self) -> None:
@@ -177,8 +184,9 @@ class LocalNetwork:
         address = urllib.parse.urlsplit(self.http)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
         try:
-            connection.request("GET", "/api/v1/agents")
-            agents = json.loads(connection.getresponse().read())
+            connection.request("GET", "/api/v1/agents", headers={"Authorization": f"Bearer {self._api_key}"})
+            answer = connection.getresponse()
+            agents = json.loads(answer.read()) if answer.status == HTTPStatus.OK else []
         except (OSError, ValueError, http.client.HTTPException):
             return False
         finally:
@@ -217,8 +225,31 @@ class LocalNetwork:
             "mqtt": self.mqtt,
             "agent_id": self.agent_id,
             "coordinator_key": str(self.coordinator_key),
+            "api_key_file": str(self.api_key_file),
             "pids": self.pids(),
         }
+
+
+def operator_key(store: Store, file: Path) -> str:
+    """Return the operator's API key of a local network, which its file keeps; made where there is none that holds.
+
+    Raises:
+        StateError: the file cannot be written.
+    """
+    now = system_now()
+    with suppress(OSError):
+        token = file.read_text().strip()
+        if any(k.digest == digest_of(token) and k.state(now.wall_ms) == "active" for k in store.read(read_keys)):
+            return token
+    key_id, token, digest = new_token()
+    most = 10_000_000  # a minute: nobody is slowed down at home
+    key = KeyRecord(key_id, "local", digest, frozenset({Scope.OPERATOR}), now.wall_ms, most, 10**12)
+    store.write(lambda connection: add_key(connection, key))
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as opened:
+        opened.write(token + "\n")
+    return token
 
 
 def check_broker(url: str) -> None:

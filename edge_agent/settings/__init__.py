@@ -1,7 +1,8 @@
 """Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
 
-from edge_agent.settings.fields import Flag, pairs, parse_host_port
+from edge_agent.settings.fields import Flag, is_loopback, pairs, parse_host_port
 from edge_agent.settings.gates import Gate, parse_gate
+from edge_agent.settings.gateway import Client, Gateway
 from edge_agent.settings.home import Home
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
 from edge_agent.settings.layers import CONFIG_VARIABLE, OTHER_VARIABLES, Effective, default_paths, load
@@ -18,10 +19,12 @@ __all__ = [
     "Agent",
     "Broker",
     "Catalogue",
+    "Client",
     "Coordinator",
     "Effective",
     "Flag",
     "Gate",
+    "Gateway",
     "Home",
     "Key",
     "Limits",
@@ -31,6 +34,7 @@ __all__ = [
     "Settings",
     "Window",
     "default_paths",
+    "is_loopback",
     "load",
     "pairs",
     "parse_gate",

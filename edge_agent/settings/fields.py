@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Annotated
@@ -41,6 +42,14 @@ def parse_host_port(text: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise ValueError("must be HOST:PORT, for example 127.0.0.1:8420 or [::1]:8420")
     return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on a host; a name but `localhost` is looked at by nobody."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def http_address(text: str) -> str:

@@ -32,7 +32,8 @@ SYSTEM_CONFIG = Path("/etc/edge-agent/config.toml")
 MAX_CONFIG_BYTES = MIB
 
 _BY_VARIABLE = {key.variable: key for key in KEYS.values()}
-_SECRET = "broker.password"  # noqa: S105 - the name of a setting
+_SECRETS = {"broker.password": "broker.password_file", "client.api_key": "client.api_key_file"}
+"""Settings that only the environment may hold, and which setting names a file for each."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +169,10 @@ def _read_file(file: Path) -> dict[str, object]:
             dotted = f"{section}.{name}"
             if dotted not in KEYS:
                 raise _unknown(dotted, file)
-            if dotted == _SECRET:
+            if dotted in _SECRETS:
                 raise SettingsError(
                     f"In {file}, {dotted} is set, but this file is no place for a secret.",
-                    hint=f"Put it into a file named by broker.password_file, or into {KEYS[_SECRET].variable}.",
+                    hint=f"Put it into a file named by {_SECRETS[dotted]}, or into {KEYS[dotted].variable}.",
                 )
             values[dotted] = value
     return values
@@ -223,7 +224,7 @@ def _from_toml(key: Key, value: object, folder: Path, environ: Mapping[str, str]
 
 def _from_text(key: Key, text: str, environ: Mapping[str, str]) -> object:
     """Turn text into the setting's type; what is no such thing stays text, which the model refuses."""
-    if key.dotted == _SECRET:
+    if key.dotted in _SECRETS:
         return text or None
     text = text.strip()
     if not text and key.is_a(type(None)):
@@ -313,7 +314,7 @@ def _explained(error: ValidationError, values: Mapping[str, object], sources: Ma
             problems.append(message)
             continue
         # The broker's address may have a password in it, by mistake.
-        hidden = dotted in {_SECRET, "broker.url", "home.url"}
+        hidden = dotted in {*_SECRETS, "broker.url", "home.url", "client.coordinator"}
         shown = dotted if hidden else f"{dotted} = {plain(values.get(dotted))[:100]!r}"
         problems.append(f"{shown} ({sources[dotted]}): {message}")
     return SettingsError("; ".join(problems) + ".", hint="docs/settings.md says what each setting may be.")

@@ -28,6 +28,7 @@ from edge_agent.settings.fields import (
     weigh_something,
 )
 from edge_agent.settings.fields import Section as _Section
+from edge_agent.settings.gateway import Client, Gateway
 from edge_agent.settings.home import Home
 from edge_agent.settings.passwords import read_password
 from edge_agent.settings.policy import Policy
@@ -380,6 +381,8 @@ class Settings(_Section):
     home: Home
     keys: Keys
     coordinator: Coordinator
+    gateway: Gateway
+    client: Client
     models: Models
     catalogue: Catalogue
     limits: Limits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ STATUS_OF_CODE = {
     "bad-input": 400,
     "malformed": 400,
     "usage": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "unknown-family": 404,
     "unknown-job": 404,
     "unknown-version": 404,
@@ -26,6 +29,8 @@ STATUS_OF_CODE = {
     "too-large": 413,
     "unsupported-encoding": 415,
     "queue-full": 429,
+    "rate-limited": 429,
+    "quota-exhausted": 429,
     "not-supported": 501,
     "no-agent": 503,
     "stopping": 503,
@@ -43,7 +48,7 @@ STATUS_OF_BLAME = {
 }
 """Of a job that ended without a result."""
 
-RETRY_CODES = frozenset({"queue-full", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
+RETRY_CODES = frozenset({"queue-full", "rate-limited", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
 RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
 
 JOB_HEADER = "Edge-Agent-Job"
@@ -90,8 +95,10 @@ def problem_answer(problem: Problem) -> Response:
 def problem_of(error: EdgeAgentError) -> Problem:
     """Say what an error means to a client."""
     code = error.error_code
-    seconds = RETRY_AFTER_SECONDS.get(code)
-    headers = {} if seconds is None else {"Retry-After": str(seconds)}
+    seconds = error.retry_after_seconds or RETRY_AFTER_SECONDS.get(code)
+    headers = {} if seconds is None else {"Retry-After": str(math.ceil(seconds))}
+    if code == "unauthorized":
+        headers["WWW-Authenticate"] = 'Bearer realm="edge-agent"'
     return Problem(
         STATUS_OF_CODE.get(code, 500), code, error.message, retry=code in RETRY_CODES, hint=error.hint, headers=headers
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from edge_agent import __version__
+from edge_agent.coordinator.access import Access
 from edge_agent.coordinator.gateway.answers import Problem, problem_answer, problem_of
+from edge_agent.coordinator.gateway.guard import Guard
 from edge_agent.coordinator.gateway.inference import add_inference_routes, add_repository_routes
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
@@ -20,8 +24,15 @@ from edge_agent.errors import EdgeAgentError
 MAX_INTAKE_BYTES = 256 * 1024 * 1024
 
 
-def make_app(
-    service: Service, *, max_request_bytes: int, wait_seconds: float, max_intake_bytes: int = MAX_INTAKE_BYTES
+def make_app(  # noqa: PLR0913 what a gateway consists of
+    service: Service,
+    *,
+    max_request_bytes: int,
+    wait_seconds: float,
+    max_intake_bytes: int = MAX_INTAKE_BYTES,
+    access: Access | None = None,
+    origins: Sequence[str] = (),
+    own_names_only: bool = False,
 ) -> FastAPI:
     """Build the application.
 
@@ -30,12 +41,24 @@ def make_app(
         max_request_bytes: longer bodies are refused while they arrive.
         wait_seconds: how long a synchronous call waits for its result that names no deadline.
         max_intake_bytes: of all bodies that are being read at once.
+        access: knows the API keys; everybody may do everything without it.
+        origins: web pages of these may call.
+        own_names_only: see `Guard`.
     """
     # The generated documentation pages load scripts from elsewhere: nothing here phones home.
     app = FastAPI(title="edge-agent coordinator", version=__version__, docs_url=None, redoc_url=None)
 
+    app.state.access = access if access is not None else Access.open()
+
+    def refuse(path: str, problem: Problem) -> Response:
+        return (openai_answer if path.startswith("/v1/") else problem_answer)(problem)
+
     def tell(request: Request, problem: Problem) -> Response:
-        return (openai_answer if request.url.path.startswith("/v1/") else problem_answer)(problem)
+        return refuse(request.url.path, problem)
+
+    app.add_middleware(
+        Guard, access=app.state.access, refuse=refuse, origins=tuple(origins), own_names_only=own_names_only
+    )
 
     @app.exception_handler(EdgeAgentError)
     async def _on_error(request: Request, error: EdgeAgentError) -> Response:

@@ -8,12 +8,14 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from edge_agent.coordinator.access import Caller, Scope
 from edge_agent.coordinator.gateway.answers import JOB_HEADER, json_answer, receipt_path
+from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.submission import submit
 from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.service import AgentView, Service
-from edge_agent.errors import InputError, JobFailedError, RefusedError
+from edge_agent.errors import DeniedError, InputError, JobFailedError, RefusedError
 from edge_agent.wire import strict_json
 from edge_agent.wire.oip_json import tensor_to_json
 
@@ -34,8 +36,8 @@ def add_job_routes(app: FastAPI, service: Service, intake: Intake) -> None:
         return json_answer(state, 202, {"Location": where, JOB_HEADER: accepted.job_id.hex()})
 
     @app.get("/api/v1/jobs/{job_id}")
-    async def job(job_id: str) -> Response:
-        stored = await _stored(service, job_id)
+    async def job(request: Request, job_id: str) -> Response:
+        stored = await _stored(service, job_id, caller_of(request))
         view = _job_view(stored, _variant_name(service, stored))
         if stored.outputs:
             try:
@@ -45,16 +47,19 @@ def add_job_routes(app: FastAPI, service: Service, intake: Intake) -> None:
         return Response(strict_json.written(view), media_type="application/json")
 
     @app.delete("/api/v1/jobs/{job_id}")
-    async def cancel(job_id: str) -> Response:
-        stored = await _stored(service, job_id)
+    async def cancel(request: Request, job_id: str) -> Response:
+        caller = caller_of(request)
+        stored = await _stored(service, job_id, caller)
+        if stored.client != caller.name and not caller.may(Scope.OPERATOR):
+            raise DeniedError(f"the job {job_id} is another client's", code="forbidden")
         service.cancel(stored.id)
         await service.outcome(stored.id, 5.0)
-        after = await _stored(service, job_id)
+        after = await _stored(service, job_id, caller)
         return json_answer(_job_view(after, _variant_name(service, after)))
 
     @app.get("/api/v1/jobs/{job_id}/receipt")
-    async def receipt(job_id: str) -> Response:
-        stored = await _stored(service, job_id)
+    async def receipt(request: Request, job_id: str) -> Response:
+        stored = await _stored(service, job_id, caller_of(request))
         if stored.receipt is None:
             text = f"the job {job_id} is {stored.state}: only a job that succeeded has a receipt"
             raise RefusedError(text, code="unknown-job", hint="Look at /api/v1/jobs/ with the job's id.")
@@ -66,10 +71,13 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
     """Add the calls that list jobs and agents, and the coordinator's own."""
 
     @app.get("/api/v1/jobs")
-    async def jobs(limit: str = str(DEFAULT_LISTED_JOBS), client: str | None = None) -> Response:
+    async def jobs(request: Request, limit: str = str(DEFAULT_LISTED_JOBS), client: str | None = None) -> Response:
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LISTED_JOBS):
             raise InputError(f"limit must be a whole number from 1 to {MAX_LISTED_JOBS}")
-        found = await service.jobs(int(limit), client)
+        caller = caller_of(request)
+        if client is not None and not caller.owns(client):
+            raise DeniedError("a key without the scope read sees its own jobs only", code="forbidden")
+        found = await service.jobs(int(limit), client if caller.may(Scope.READ) else caller.name)
         return json_answer([_job_view(stored, _variant_name(service, stored)) for stored in found])
 
     @app.get("/api/v1/coordinator")
@@ -98,13 +106,13 @@ def no_json_form(error: InputError) -> JobFailedError:
     )
 
 
-async def _stored(service: Service, job_id: str) -> StoredJob:
+async def _stored(service: Service, job_id: str, caller: Caller) -> StoredJob:
     try:
         raw = binascii.unhexlify(job_id)
     except (binascii.Error, ValueError):
         raw = b""
     stored = await service.job(raw) if len(raw) == 16 else None
-    if stored is None:
+    if stored is None or not caller.owns(stored.client):  # of another client's job nothing is told, not even this
         raise RefusedError(
             f"there is no job {job_id[:64]!r}",
             code="unknown-job",

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
+from edge_agent.coordinator.access import ANYBODY, Caller
 from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.rows import StoredJob
 from edge_agent.errors import InputError, RefusedError
@@ -57,8 +59,8 @@ def add_log_routes(app: FastAPI, service: LogService) -> None:
         return json_answer({"from": old, "to": new, "path": [entry.hex() for entry in path]}, headers=FOR_EVER)
 
     @app.get("/api/v1/log/bundle")
-    async def bundle(job: str | None = None) -> Response:
-        receipt = await _receipt(service, job)
+    async def bundle(request: Request, job: str | None = None) -> Response:
+        receipt = await _receipt(service, job, caller_of(request))
         found, head = await service.receipt_log.inclusion(receipt_leaf(receipt))
         data = bundles.Bundle(receipt, head.signed, found.index, tuple(found.path)).encode()
         name = {"Content-Disposition": f'attachment; filename="{job}.receipt"'}
@@ -69,17 +71,17 @@ async def _leaf(service: LogService, job: str | None, leaf: str | None) -> bytes
     if (job is None) == (leaf is None):
         raise InputError("ask for either job=ID or leaf=HASH")
     if leaf is None:
-        return receipt_leaf(await _receipt(service, job))
+        return receipt_leaf(await _receipt(service, job, ANYBODY))  # a hash, for whoever knows the id
     if not re.fullmatch(r"[0-9a-f]{64}", leaf):
         raise InputError("leaf must be 64 hexadecimal digits in lower case")
     return bytes.fromhex(leaf)
 
 
-async def _receipt(service: LogService, job: str | None) -> bytes:
+async def _receipt(service: LogService, job: str | None, caller: Caller) -> bytes:
     if job is None or not re.fullmatch(r"[0-9a-f]{32}", job):
         raise InputError("job must be 32 hexadecimal digits in lower case")
     stored = await service.job(bytes.fromhex(job))
-    if stored is None or stored.receipt is None:
+    if stored is None or stored.receipt is None or not caller.owns(stored.client):
         raise RefusedError(
             f"there is no receipt of a job {job}",
             code="unknown-job",

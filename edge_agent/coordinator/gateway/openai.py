@@ -9,8 +9,9 @@ Source: https://platform.openai.com/docs/api-reference.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -25,14 +26,14 @@ from edge_agent.coordinator.gateway.answers import (
     outcome_parameters,
     problem_of,
 )
+from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import no_json_form
-from edge_agent.coordinator.gateway.submission import digest_of, ended, options_of
-from edge_agent.coordinator.service import Service
+from edge_agent.coordinator.gateway.submission import Order, digest_of, ended, options_of, place
+from edge_agent.coordinator.service import Accepted, Service
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.models.catalogue import Family
 from edge_agent.wire import strict_json
-from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.tensors import Tensor
 
 USAGE_UNKNOWN = {"prompt_tokens": 0, "total_tokens": 0}
@@ -62,8 +63,9 @@ def add_openai_routes(app: FastAPI, service: Service, intake: Intake, *, wait_se
         embeddings.check_dimensions(how, wish)
         inputs = list(embeddings.batches(how, wish.texts))
         variant = digest_of(family, version or None)
-        order = _Order(family.name, how.output, variant, options_of(request, {}))
-        ends = await _run_all(service, order, inputs, wait_seconds)
+        order = Order(family.name, (how.output,), variant, options_of(request, {}))
+        placed = partial(place, service, app.state.access, caller_of(request))
+        ends = await _run_all(service, placed, order, inputs, wait_seconds)
         if isinstance(ends, Problem):
             return openai_answer(ends)
         outputs = [outcome.outputs[0] for outcome in ends]
@@ -115,23 +117,20 @@ def _model(service: Service, family: Family) -> dict[str, Any]:
     return {"id": family.name, "object": "model", "created": 0, "owned_by": service.network, "uses": _uses(family)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What all jobs of one request have in common."""
-
-    family: str
-    output: str
-    variant: bytes | None
-    options: JobOptions
-
-    def numbered(self, number: int) -> JobOptions:
-        """Return the options of one of the jobs: each has an idempotency key of its own."""
-        key = self.options.idempotency_key
-        return self.options if key is None or not number else replace(self.options, idempotency_key=f"{key}/{number}")
+def _numbered(order: Order, number: int) -> Order:
+    """Return the order of one of the jobs: each has an idempotency key of its own."""
+    key = order.options.idempotency_key
+    if key is None or not number:
+        return order
+    return replace(order, options=replace(order.options, idempotency_key=f"{key}/{number}"))
 
 
 async def _run_all(
-    service: Service, order: _Order, inputs: Sequence[Tensor], wait_seconds: float
+    service: Service,
+    placed: Callable[[Order, tuple[Tensor, ...]], Awaitable[Accepted]],
+    order: Order,
+    inputs: Sequence[Tensor],
+    wait_seconds: float,
 ) -> list[Outcome] | Problem:
     """Run a job for each input; if one cannot be had or fails, cancel the others and say why.
 
@@ -142,14 +141,7 @@ async def _run_all(
     problem: Problem | None = None
     try:
         for number, tensor in enumerate(inputs):
-            accepted = await service.submit(
-                order.family,
-                (tensor,),
-                (order.output,),
-                variant=order.variant,
-                durable=False,
-                options=order.numbered(number),
-            )
+            accepted = await placed(_numbered(order, number), (tensor,))
             taken.append(accepted.job_id)
         for job_id in taken:
             end = await ended(service, job_id, order.options, wait_seconds)

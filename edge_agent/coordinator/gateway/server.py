@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -51,12 +52,14 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(
+async def serve(  # noqa: PLR0913 each is a part of a server
     app: FastAPI,
     listener: socket.socket,
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
+    *,
     connection: type[Connection] = Connection,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Serve until `stop` is set; `on_ready` is called with the base URL once answers are given.
 
@@ -66,6 +69,7 @@ async def serve(
         stop: ends it.
         on_ready: is told the base URL.
         connection: makes connections; their limits are its attributes.
+        tls: encrypts them.
     """
     config = uvicorn.Config(
         app,
@@ -78,6 +82,7 @@ async def serve(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -85,7 +90,8 @@ async def serve(
         await asyncio.sleep(0.005)
     if not serving.done():
         host, port = listener.getsockname()[:2]
-        on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        scheme = "http" if tls is None else "https"
+        on_ready(f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}")
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

@@ -2,23 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
 
+from edge_agent.coordinator.access import Access, Caller, Scope
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.answers import Problem, problem_of_job, still_running
+from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.service import Accepted, Service
-from edge_agent.errors import InputError, RefusedError
+from edge_agent.errors import DeniedError, EdgeAgentError, InputError, RefusedError
 from edge_agent.models.catalogue import Family
-from edge_agent.wire.job_options import JobOptions, options_from
+from edge_agent.wire.job_options import MAX_IDEMPOTENCY_KEY_CHARS, JobOptions, options_from
 from edge_agent.wire.oip_binary import LENGTH_HEADER
 from edge_agent.wire.oip_json import Request, request_from_body
+from edge_agent.wire.tensors import Tensor
 
 DEADLINE_SLACK_SECONDS = 1.0
 """So much longer than a job's deadline its client is kept waiting, to be told how it ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A job but for its inputs.
+
+    Attributes:
+        variant: digest of the one that must be used; None for any.
+        durable: answer only once it is stored.
+    """
+
+    family: str
+    outputs: tuple[str, ...]
+    variant: bytes | None
+    options: JobOptions
+    durable: bool = False
+
+
+async def place(service: Service, access: Access, caller: Caller, order: Order, inputs: tuple[Tensor, ...]) -> Accepted:
+    """Submit a job in a caller's name; it counts against its quota unless it is refused, or was known already.
+
+    Raises:
+        EdgeAgentError: what `Service.submit` refuses; `quota-exhausted`.
+    """
+    access.charge_jobs(caller)
+    try:
+        accepted = await service.submit(
+            order.family, inputs, order.outputs, variant=order.variant, durable=order.durable, options=order.options
+        )
+    except EdgeAgentError:
+        access.refund_job(caller)
+        raise
+    if accepted.repeated:
+        access.refund_job(caller)
+    return accepted
 
 
 async def submit(  # noqa: PLR0913 what a request consists of
@@ -37,9 +76,8 @@ async def submit(  # noqa: PLR0913 what a request consists of
         if sum(len(tensor.data) for tensor in inputs) > intake.max_request_bytes:
             raise intake.too_long()
         options = options_of(http, request.parameters)
-        accepted = await service.submit(
-            entry.name, inputs, tuple(request.outputs), variant=variant, durable=durable, options=options
-        )
+        order = Order(entry.name, tuple(request.outputs), variant, options, durable=durable)
+        accepted = await place(service, http.app.state.access, caller_of(http), order, inputs)
         # The tensors are the coordinator's from here on: they need not be held for as long as the job runs.
         return request._replace(inputs=[]), options, accepted
 
@@ -65,9 +103,29 @@ def options_of(http: HttpRequest, parameters: dict[str, Any]) -> JobOptions:
         if options.idempotency_key not in {None, key}:
             raise InputError("the header Idempotency-Key and the parameter idempotency_key differ")
         options = replace(options, idempotency_key=key)
-    if options.client is None and http.client is not None:
-        options = replace(options, client=http.client.host[:64])
-    return options
+    return in_name_of(caller_of(http), options, http.client.host if http.client is not None else None)
+
+
+def in_name_of(caller: Caller, options: JobOptions, address: str | None) -> JobOptions:
+    """Return a job's options with the client that it counts for, and whose idempotency key is one of its own.
+
+    Raises:
+        DeniedError: `forbidden`: another client's name than the key's is given.
+    """
+    if caller.name is None:
+        return options if options.client or address is None else replace(options, client=address[:64])
+    if options.client not in {None, caller.name} and not caller.may(Scope.OPERATOR):
+        raise DeniedError(
+            f"the key of {caller.name} submits no jobs in the name of {options.client}",
+            code="forbidden",
+            hint="Leave the option `client` out: a job counts for the name of its key.",
+        )
+    key = options.idempotency_key
+    if key is not None:
+        key = f"{caller.name}/{key}"
+        if len(key) > MAX_IDEMPOTENCY_KEY_CHARS - 16:  # some make several keys of one
+            key = f"{caller.name}/sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+    return replace(options, client=options.client or caller.name, idempotency_key=key)
 
 
 def digest_of(entry: Family, version: str | None) -> bytes | None:

@@ -30,6 +30,7 @@ HELPERS = {
     "catalogue_actions",
     "catalogue_add",
     "child",
+    "coordinator_keys",
     "models_files",
     "models_onnx",
     "models_pick",
@@ -39,6 +40,7 @@ HELPERS = {
     "parsing",
     "parts",
     "passphrases",
+    "reaching",
     "table",
 }
 

@@ -175,7 +175,7 @@ def test_an_upgrade_happens_once(upgraded: Store) -> None:
 def test_a_command_beside_the_coordinator_does_not_upgrade(old: Path) -> None:
     """The coordinator that runs would be an older one: only a start of the new one may, and nothing is changed."""
     before = dump(old)
-    with pytest.raises(StateError, match="schema 1; this version works with 3") as caught:
+    with pytest.raises(StateError, match=f"schema 1; this version works with {SCHEMA_VERSION}") as caught:
         Store(old)
     assert caught.value.error_code == "older-schema"
     assert dump(old) == before

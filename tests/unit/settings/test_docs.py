@@ -84,6 +84,8 @@ def test_numbers_carry_their_unit() -> None:
         "_in_flight",
         "_share",
         "_celsius",
+        "_per_minute",
+        "_per_day",
         "threads",
     )
     for key in KEYS.values():

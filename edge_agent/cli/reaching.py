@@ -1,0 +1,36 @@
+"""How commands reach a coordinator: where it is, and with which API key."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from edge_agent.cli.parsing import Parser
+    from edge_agent.client import Client
+    from edge_agent.errors import EdgeAgentError
+
+
+def add_coordinator(parser: Parser) -> None:
+    """Add `--coordinator`."""
+    parser.add_argument(
+        "--coordinator", metavar="URL", help="its address; default: client.coordinator, else http://127.0.0.1:8420"
+    )
+
+
+def client_of(args: argparse.Namespace, on_retry: Callable[[EdgeAgentError], None] = lambda _: None) -> Client:
+    """Return a client of the coordinator that the command names, with the key that the settings name.
+
+    Raises:
+        SettingsError: a setting is wrong, or the key's file cannot be read.
+        UsageError: the address is none.
+    """
+    from edge_agent.client import Client  # noqa: PLC0415 the parsers of commands import this module
+    from edge_agent.settings import load  # noqa: PLC0415 as above
+
+    own = load(getattr(args, "config", None), os.environ, {}).settings.client
+    where = args.coordinator or own.coordinator
+    return Client(where, on_retry=on_retry, api_key=own.read_api_key(), ca_file=own.ca_file)

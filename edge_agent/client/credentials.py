@@ -1,0 +1,64 @@
+"""The client's API key, and whose certificates it trusts: from the call, or from the environment; never from arguments.
+
+The variables are those of the settings `client.api_key`, `client.api_key_file` and `client.ca_file`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+
+from edge_agent.errors import SettingsError
+
+KEY_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY"
+KEY_FILE_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY_FILE"
+CA_FILE_VARIABLE = "EDGE_AGENT_CLIENT_CA_FILE"
+MAX_KEY_BYTES = 512
+
+
+def api_key(given: str | None = None) -> str | None:
+    """Return the key: the one that is given, else the environment's own, else the first line of the file it names.
+
+    Raises:
+        SettingsError: the file cannot be read, or what is there cannot be a key.
+    """
+    key = given or os.environ.get(KEY_VARIABLE) or None
+    file = os.environ.get(KEY_FILE_VARIABLE)
+    where = "the API key"
+    if key is None and file:
+        where = f"the first line of {KEY_FILE_VARIABLE} {file}"
+        try:
+            with Path(file).expanduser().open("rb") as stream:
+                key = stream.readline(MAX_KEY_BYTES + 1).rstrip(b"\r\n").decode("ascii", "replace")
+        except OSError as error:
+            raise SettingsError(f"{KEY_FILE_VARIABLE} {file} cannot be read: {error.strerror}.") from error
+    if key is not None and not re.fullmatch(r"[!-~]{1,512}", key):
+        raise SettingsError(
+            f"{where} is none: it must be 1 to 512 printable ASCII characters without spaces.",
+            hint="The operator makes one with: edge-agent coordinator keys add NAME --out FILE",
+        )
+    return key
+
+
+def headers(given: str | None = None) -> dict[str, str]:
+    """Return the headers that show the key; none without one."""
+    key = api_key(given)
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def trust(base_url: str, ca_file: Path | None = None) -> ssl.SSLContext | bool:
+    """Return how the server's certificate is checked.
+
+    Raises:
+        SettingsError: the file of authorities cannot be read.
+    """
+    if not base_url.startswith("https:"):
+        return True
+    named = os.environ.get(CA_FILE_VARIABLE)
+    file = ca_file or (Path(named).expanduser() if named else None)
+    try:
+        return ssl.create_default_context(cafile=None if file is None else str(file))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(f"client.ca_file {file} cannot be used: {error}.") from error

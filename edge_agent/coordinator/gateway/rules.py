@@ -1,0 +1,67 @@
+"""Who may make which call: one table, read by the guard before anything else looks at a request.
+
+What is not in the table needs the scope `operator`; a test holds it against the routes that there are.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from edge_agent.coordinator.access import Scope
+
+
+class Need(Enum):
+    """What a call needs where it is no scope."""
+
+    PUBLIC = "public"
+    """Nothing: whoever reaches the address may make it."""
+    ANY = "any"
+    """A key that holds, whatever its scopes."""
+
+
+class Rule(NamedTuple):
+    """Calls by their methods and path."""
+
+    methods: str
+    path: re.Pattern[str]
+    need: Scope | Need
+
+
+def _rule(methods: str, path: str, need: Scope | Need) -> Rule:
+    return Rule(methods, re.compile(path), need)
+
+
+_ID = r"[^/]+"
+
+RULES: tuple[Rule, ...] = (
+    # Whoever watches over the coordinator needs no key for that, and whoever audits the log needs only hashes.
+    _rule("GET", r"/v2/health/(live|ready)", Need.PUBLIC),
+    _rule("GET", r"/api/v1/log(/inclusion|/consistency)?", Need.PUBLIC),
+    _rule("GET", r"/v2/?", Need.ANY),
+    _rule("GET", r"/openapi\.json", Need.ANY),
+    _rule("GET", rf"/v2/models/{_ID}(/versions/{_ID})?(/ready)?", Need.ANY),
+    _rule("POST", r"/v2/repository/index", Need.ANY),
+    _rule("POST", rf"/v2/repository/models/{_ID}/(load|unload)", Scope.OPERATOR),
+    _rule("POST", rf"/v2/models/{_ID}(/versions/{_ID})?/infer", Scope.INFER),
+    _rule("GET", rf"/v1/models(/{_ID})?", Need.ANY),
+    _rule("POST", r"/v1/embeddings", Scope.INFER),
+    # Of jobs, a caller sees its own; with the scope `read`, all.
+    _rule("POST", rf"/api/v1/models/{_ID}(/versions/{_ID})?/jobs", Scope.INFER),
+    _rule("GET", r"/api/v1/jobs", Need.ANY),
+    _rule("GET", rf"/api/v1/jobs/{_ID}(/receipt)?", Need.ANY),
+    _rule("DELETE", rf"/api/v1/jobs/{_ID}", Need.ANY),
+    _rule("GET", r"/api/v1/log/bundle", Need.ANY),
+    _rule("GET", r"/api/v1/coordinator", Need.ANY),
+    _rule("GET", r"/api/v1/agents", Scope.READ),
+    _rule("GET", r"/metrics", Scope.READ),
+)
+
+
+def need_of(method: str, path: str) -> Scope | Need:
+    """Return what a call needs."""
+    for rule in RULES:
+        if method in rule.methods.split() and rule.path.fullmatch(path):
+            return rule.need
+    return Scope.OPERATOR
