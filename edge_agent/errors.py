@@ -156,6 +156,7 @@ class RefusedError(PeerError):
         "unknown-version",
         "not-logged",
         "wrong-proof",
+        "unverified",
         "rate-limited",
     )
 
@@ -191,7 +192,7 @@ class ResourceError(EdgeAgentError):
     """The machine, or a limit on it, does not allow this now."""
 
     code = "resource-exhausted"
-    codes = ("queue-full", "does-not-fit", "no-room", "disk-full", "rate-limited", "quota-exhausted")
+    codes = ("queue-full", "does-not-fit", "no-room", "disk-full", "too-many-calls", "quota-exhausted")
     exit_status = 75
     default_hint = "Try again later, or raise the limit that the message names."
 

@@ -1,8 +1,11 @@
-"""The Python client: jobs over the coordinator's HTTP API, in its JSON form for now."""
+"""The Python client: `Client`, and `AsyncClient` for asyncio; results are checked by receipts (docs/client.md)."""
 
 from __future__ import annotations
 
-from edge_agent.client.http import Answer, Client
+from edge_agent.client.aio import AsyncClient
+from edge_agent.client.http import Client
+from edge_agent.client.procedures import Answer, Result
+from edge_agent.client.proof import Verified, quorum
 from edge_agent.wire.job_options import JobOptions, Placement
 
-__all__ = ["Answer", "Client", "JobOptions", "Placement"]
+__all__ = ["Answer", "AsyncClient", "Client", "JobOptions", "Placement", "Result", "Verified", "quorum"]

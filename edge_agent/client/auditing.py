@@ -44,7 +44,7 @@ def fetch_head(client: Client, coordinator: PublicKey, *, network: str | None = 
         PeerError: as `verify_tree_head`; `malformed` when the answer is none.
         TransportError: `unreachable`.
     """
-    answer = _object(client.get("/api/v1/log").content)
+    answer = _object(client.get("/api/v1/log"))
     signed = _hex(answer.get("tree_head"))
     return SeenHead("the coordinator", verify_tree_head(signed, coordinator, network=network).statement, signed)
 
@@ -56,7 +56,7 @@ def fetch_proof(client: Client, old: int, new: int) -> list[bytes]:
         PeerError: `malformed`.
         TransportError: `unreachable`.
     """
-    path = _object(client.get(f"/api/v1/log/consistency?from={old}&to={new}").content).get("path")
+    path = _object(client.get(f"/api/v1/log/consistency?from={old}&to={new}")).get("path")
     if not isinstance(path, list) or len(path) > merkle.MAX_CONSISTENCY_PATH:
         raise MalformedError("The coordinator's answer holds no proof of consistency.")
     return [_hex(entry) for entry in path]

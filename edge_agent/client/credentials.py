@@ -11,6 +11,7 @@ import ssl
 from pathlib import Path
 
 from edge_agent.errors import SettingsError
+from edge_agent.wire.keys import PublicKey
 
 KEY_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY"
 KEY_FILE_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY_FILE"
@@ -62,3 +63,12 @@ def trust(base_url: str, ca_file: Path | None = None) -> ssl.SSLContext | bool:
         return ssl.create_default_context(cafile=None if file is None else str(file))
     except (OSError, ssl.SSLError) as error:
         raise SettingsError(f"client.ca_file {file} cannot be used: {error}.") from error
+
+
+def public_key(given: PublicKey | Path | str | None) -> PublicKey | None:
+    """Return the coordinator's key, read from its file if one is named; None if none was given.
+
+    Raises:
+        KeyFileError: the file holds none.
+    """
+    return PublicKey.from_file(Path(given).expanduser()) if isinstance(given, str | Path) else given

@@ -188,7 +188,7 @@ class Access:
         """Count a call.
 
         Raises:
-            ResourceError: `rate-limited`: it is one too many, and is not counted.
+            ResourceError: `too-many-calls`: it is one too many, and is not counted.
         """
         record = self._keys.get(caller.key_id or "")
         if record is None or caller.name is None:
@@ -201,7 +201,7 @@ class Access:
         if bucket.left < 1:
             raise ResourceError(
                 f"{record.name} makes more than {record.requests_per_minute} calls in a minute",
-                code="rate-limited",
+                code="too-many-calls",
                 hint="Send fewer, larger requests, or wait as long as Retry-After says.",
                 retry_after_seconds=(1 - bucket.left) * 60 / most,
             )

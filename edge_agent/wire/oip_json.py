@@ -75,12 +75,14 @@ class Response(NamedTuple):
         model_name: the family that was served.
         outputs: in the order of the response.
         parameters: what the server says of itself.
+        model_version: which variant was served; empty if it is not said.
     """
 
     id: str | None
     model_name: str
     outputs: list[Tensor]
     parameters: dict[str, Any]
+    model_version: str = ""
 
 
 def request_from_body(body: bytes | bytearray, json_length: str | None) -> Request:
@@ -206,7 +208,9 @@ def _request(given: object, tail: Tail | None) -> Request:
 def _response(given: object, tail: Tail | None) -> Response:
     body = _object(given, "The response", _RESPONSE_KEYS)
     outputs = _tensors(body, "outputs", "The response", tail)
-    return Response(_id(body), _text(body, "model_name", "The response"), outputs, _parameters(body, "The response"))
+    version = "" if body.get("model_version") is None else _text(body, "model_version", "The response")
+    name = _text(body, "model_name", "The response")
+    return Response(_id(body), name, outputs, _parameters(body, "The response"), version)
 
 
 def _tensors(body: dict[str, Any], name: str, where: str, tail: Tail | None) -> list[Tensor]:

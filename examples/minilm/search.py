@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from edge_agent.client import Client
 from edge_agent.errors import EdgeAgentError
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
 
 FAMILY = "minilm-l6"
 BATCH = 16
@@ -29,9 +28,8 @@ def embed(client: Client, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     rows = []
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]
-        packed = pack_strings(text.encode() for text in part)
-        answer = client.infer(FAMILY, [Tensor(TensorSpec("text", DataType.BYTES, (len(part),)), packed)])
-        rows.append(np.frombuffer(answer.outputs[0].data, "<f4").reshape(answer.outputs[0].spec.shape))
+        result = client.infer(FAMILY, {"text": list(part)})
+        rows.append(result.outputs["embedding"])
     return np.concatenate(rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping
@@ -29,7 +30,7 @@ STATUS_OF_CODE = {
     "too-large": 413,
     "unsupported-encoding": 415,
     "queue-full": 429,
-    "rate-limited": 429,
+    "too-many-calls": 429,
     "quota-exhausted": 429,
     "not-supported": 501,
     "no-agent": 503,
@@ -48,7 +49,7 @@ STATUS_OF_BLAME = {
 }
 """Of a job that ended without a result."""
 
-RETRY_CODES = frozenset({"queue-full", "rate-limited", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
+RETRY_CODES = frozenset({"queue-full", "too-many-calls", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
 RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
 
 JOB_HEADER = "Edge-Agent-Job"
@@ -149,9 +150,11 @@ def outcome_headers(outcome: Outcome) -> dict[str, str]:
     }
 
 
-def outcome_parameters(outcome: Outcome) -> dict[str, str | int]:
-    """What it says in the parameters of the protocol's response."""
-    return {
+def outcome_parameters(outcome: Outcome, *, inline: bool = False) -> dict[str, str | int]:
+    """What it says in the parameters of the protocol's response; with `inline`, the receipt itself, in base64."""
+    receipt = outcome.receipt if inline else None
+    more: dict[str, str | int] = {} if receipt is None else {"receipt_cose": base64.b64encode(receipt).decode()}
+    return more | {
         "job_id": outcome.job_id.hex(),
         "receipt": receipt_path(outcome.job_id),
         "agent_id": outcome.agent_id or "",

@@ -118,7 +118,7 @@ async def _inference_answer(
     message: dict[str, Any] = {
         "model_name": entry.name,
         "model_version": served.name if served else "",
-        "parameters": outcome_parameters(outcome),
+        "parameters": outcome_parameters(outcome, inline=given.parameters.get("receipt_inline") is True),
     }
     if given.id is not None:
         message["id"] = given.id

@@ -138,7 +138,7 @@ def test_calls_are_limited_to_so_many_in_a_minute(access: Access, clock: Clock) 
         access.charge_request(caller)
     with pytest.raises(ResourceError) as refused:
         access.charge_request(caller)
-    assert refused.value.error_code == "rate-limited"
+    assert refused.value.error_code == "too-many-calls"
     assert refused.value.retry_after_seconds == pytest.approx(1.0)
     clock.seconds += 1
     access.charge_request(caller)

@@ -1,0 +1,126 @@
+"""What a client checks of a result by itself, and what that means in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from edge_agent.errors import InputError, RefusedError
+from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.receipts import VerifiedReceipt, verify_receipt
+from edge_agent.wire.tensors import Tensor
+
+_QUORUM = re.compile(r"quorum\(([2-5])\)")
+
+
+def quorum(machines: int) -> str:
+    """Return the mode in which so many machines of different owners must agree, 2 to 5.
+
+    Raises:
+        InputError: another number.
+    """
+    if not 2 <= machines <= 5:
+        raise InputError("a quorum has 2 to 5 machines")
+    return f"quorum({machines})"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A result whose receipt was checked here: both signatures, and that it is for these inputs and these outputs.
+
+    Attributes:
+        receipt: what was signed, by whom.
+        pinned: whether the coordinator's key was given beforehand, rather than asked of the coordinator itself.
+        state: `signed`, or what the coordinator says of machines that agreed: `rechecked`, `quorum`.
+        receipt_bytes: to be kept: `edge-agent verify` checks it again, offline.
+    """
+
+    receipt: VerifiedReceipt
+    pinned: bool
+    state: str
+    receipt_bytes: bytes
+
+    @property
+    def agent_id(self) -> str:
+        """Of the agent that signed the result."""
+        return self.receipt.agent.id
+
+    def means(self) -> list[str]:
+        """Say what is proven and what is not, one sentence each."""
+        result = self.receipt.result
+        when = datetime.fromtimestamp(self.receipt.accepted_ms / 1000, UTC).isoformat(timespec="seconds")
+        model = f"{result.family} (model file {result.variant.hex()[:16]}…)"
+        found = [
+            (
+                f"Proven: the agent {self.agent_id} signed exactly these outputs for exactly these inputs, run with "
+                f"{model}, and answers for it with its key."
+            ),
+            (
+                f"Proven: the coordinator {self.receipt.coordinator.id} accepted that for the job {result.job.hex()} "
+                f"at {when}."
+            ),
+        ]
+        if not self.pinned:
+            found.append(
+                "Not proven: that this coordinator is the one you mean. Its key came over the same connection; give "
+                "coordinator_key to pin it."
+            )
+        if self.state == "signed":
+            found.append(
+                "Not proven: that the agent computed what it signed. Ask for mode='rechecked' or quorum(n) to have "
+                "others compute it, too."
+            )
+        else:
+            found.append(
+                f"Said by the coordinator: machines of other owners computed the same ({self.state}). That is its "
+                "word; its ledger and its log show what it said to others."
+            )
+        return found
+
+
+def check(  # noqa: PLR0913 all that a receipt is about, by name
+    receipt: bytes,
+    coordinator: PublicKey,
+    *,
+    pinned: bool,
+    job_id: str,
+    family: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    state: str,
+) -> Verified:
+    """Check a receipt against what was sent and what came back.
+
+    Raises:
+        PeerError: as `verify_receipt`; `wrong-job`, `wrong-model`, `wrong-input` or `wrong-output`.
+    """
+    found = verify_receipt(receipt, coordinator)
+    if found.result.job.hex() != job_id:
+        raise RefusedError(f"the receipt is for the job {found.result.job.hex()}, not {job_id}", code="wrong-job")
+    if found.result.family != family:
+        raise RefusedError(f"the receipt is for {found.result.family}, not {family}", code="wrong-model")
+    found.check_inputs(inputs)
+    found.check_outputs(outputs)
+    return Verified(found, pinned, state, receipt)
+
+
+def check_mode(mode: str, state: str) -> None:
+    """Return if the coordinator says that it did what the mode asks for.
+
+    Raises:
+        RefusedError: `unverified`: it says less, as one does that does not know the mode.
+    """
+    enough = {"signed"} if mode == "signed" else {"rechecked", "quorum"} if mode == "rechecked" else {"quorum"}
+    if mode != "signed" and state not in enough:
+        raise RefusedError(
+            f"the mode {mode} was asked for, but the coordinator says of the result: {state[:40]}",
+            code="unverified",
+            hint="Is the coordinator of this version? Nothing was given out as verified that is not.",
+        )
+
+
+def is_mode(mode: str) -> bool:
+    """Whether there is such a mode."""
+    return mode in {"signed", "rechecked"} or _QUORUM.fullmatch(mode) is not None

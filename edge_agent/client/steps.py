@@ -1,0 +1,187 @@
+"""What one call to a coordinator takes, without a socket or a clock: what to send, when to wait, and what to raise.
+
+A procedure is a generator: it yields a `Send` and is given the `Reply`, or thrown the error of the way there; it yields
+a `Wait` and goes on when that is over; what it returns is the result. The clients drive it, waiting or with asyncio.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
+
+from edge_agent.errors import (
+    DeniedError,
+    EdgeAgentError,
+    InputError,
+    JobFailedError,
+    RefusedError,
+    ResourceError,
+    TransportError,
+    UnknownFamilyError,
+)
+from edge_agent.wire.job_options import JobOptions
+
+RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
+RETRY_FIRST_SECONDS = 0.05
+RETRY_MAX_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+"""So long a coordinator may ask for, as when a model is being loaded or a minute's calls are used up."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Make this HTTP call, within so many seconds."""
+
+    method: str
+    path: str
+    content: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of HTTP.
+
+    Attributes:
+        headers: by their names in lower case.
+        tries: calls that it took.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    tries: int = 1
+
+
+Step: TypeAlias = Send | Wait
+Steps: TypeAlias = Generator[Step, Any, T]
+
+
+@dataclass(slots=True)
+class Way:
+    """The way to one coordinator.
+
+    Attributes:
+        base_url: of it, for what is said to people.
+        clock: monotonic seconds.
+        rng: draws the jitter between tries.
+        on_retry: told what went wrong before each further try.
+    """
+
+    base_url: str
+    clock: Callable[[], float]
+    rng: random.Random
+    on_retry: Callable[[EdgeAgentError], None]
+
+    def call(self, send: Send, end: float) -> Steps[Reply]:
+        """Call until an answer comes that another try would not change, or until `end`, on the clock.
+
+        Raises:
+            EdgeAgentError: what the coordinator answered, or `unreachable`.
+        """
+        tries = 0
+        while True:
+            tries += 1
+            wait = 0.0
+            failure: EdgeAgentError
+            try:
+                reply: Reply = yield replace(send, seconds=max(1.0, end - self.clock()))
+            except TransportError as error:
+                failure = error
+            else:
+                if 200 <= reply.status < 300:
+                    return replace(reply, tries=tries)
+                failure = error_of(reply)
+                if reply.status not in RETRY_STATUSES or not _may_retry(reply):
+                    raise failure
+                wait = _retry_after_seconds(reply)
+            bound = min(RETRY_FIRST_SECONDS * 2 ** min(tries - 1, 20), RETRY_MAX_SECONDS)
+            wait = max(wait, self.rng.uniform(0, bound))
+            if self.clock() + wait >= end:
+                raise failure
+            self.on_retry(failure)
+            yield Wait(wait)
+
+    def unreachable(self, error: Exception) -> TransportError:
+        """Make the error for a broken way."""
+        text = f"cannot reach the coordinator at {self.base_url}: {error or type(error).__name__}"
+        return TransportError(text, code="unreachable")
+
+    def no_coordinator(self, error: Exception) -> TransportError:
+        """Make the error for an answer that is none of a coordinator's."""
+        return TransportError(
+            f"what answers at {self.base_url} is no coordinator: {error}",
+            code="unreachable",
+            hint="Check the address: `edge-agent up` and `edge-agent coordinator` say theirs when they are ready.",
+        )
+
+
+def keyed(options: JobOptions) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the options as parameters, and the header with the idempotency key, made where there is none."""
+    key = options.idempotency_key or secrets.token_hex(16)
+    return replace(options, idempotency_key=None).parameters(), {"Idempotency-Key": key}
+
+
+def error_of(reply: Reply) -> EdgeAgentError:
+    """Turn an error body back into the error that it was made of."""
+    details = _details(reply)
+    text = str(details.get("error") or f"the coordinator answered {reply.status}")[:1000]
+    hint = details.get("hint")
+    code = details.get("code")
+    made: EdgeAgentError
+    match reply.status, code:
+        case (_, code) if code in JobFailedError.codes:
+            made = JobFailedError(text, hint=hint, code=code)
+        case (401 | 403, "unauthorized" | "forbidden"):
+            made = DeniedError(text, hint=hint, code=code)
+        case (404, "unknown-family"):
+            made = UnknownFamilyError(text, hint=hint)
+        case (404, "not-logged"):
+            made = RefusedError(text, hint=hint, code=code)
+        case (408, _):
+            made = TransportError(text, hint=hint, code="timeout")
+        case (429, _):
+            made = ResourceError(text, hint=hint, code=code if code in ResourceError.codes else "queue-full")
+        case (504, _):
+            made = JobFailedError(text, hint=hint, code="deadline")
+        case (status, _) if 400 <= status < 500:
+            made = InputError(text, hint=hint)
+        case _:
+            made = JobFailedError(text, hint=hint)
+    seconds = _retry_after_seconds(reply)
+    made.retry_after_seconds = seconds or None
+    return made
+
+
+def _details(reply: Reply) -> dict[str, Any]:
+    try:
+        found = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _may_retry(reply: Reply) -> bool:
+    """Whether the coordinator says that trying again makes sense; a proxy's bare 503 does not forbid it."""
+    details = _details(reply)
+    # A job that ended, which is what blame speaks of, stays so under its key, and all our tries have one key.
+    return bool(details.get("retry", True)) and "blame" not in details
+
+
+def _retry_after_seconds(reply: Reply) -> float:
+    value = reply.headers.get("retry-after", "")
+    return min(float(value), PATIENCE_SECONDS) if value.isascii() and value.isdigit() else 0.0
