@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edge_agent import supervisor
 from edge_agent.agent.control import ControlSocket
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
@@ -54,7 +55,7 @@ from edge_agent.agent.readers import terminal_is_there
 from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
-from edge_agent.agent.status import standing, write_status
+from edge_agent.agent.status import in_a_line, standing, write_status
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
 from edge_agent.errors import EdgeAgentError
@@ -64,6 +65,7 @@ from edge_agent.models.store import Store
 from edge_agent.models.watch import Watch
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Will
 from edge_agent.notes import Journal, Note
+from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, WORKER_PATIENCE_SECONDS, Part
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.topics import Topics
 from hardware.sysfs import Root
@@ -71,6 +73,8 @@ from hardware.sysfs import Root
 log = logging.getLogger("edge_agent.agent")
 
 LINK_STOP_SECONDS = 2.0
+LEAVE_SECONDS = 15.0
+"""Beyond the stop that was asked for, until everything is closed; told to the service manager."""
 MQTT_OVERHEAD_BYTES = 1024
 """A packet is larger than its message by its header, topic and properties."""
 
@@ -139,6 +143,7 @@ class Agent:
         self._workers = Workers(
             self._inbox.put, store, options.threads, options.policy.room_bytes(machine.budget_bytes)
         )
+        self._supervisor = supervisor.here()
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())
         self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
@@ -176,7 +181,9 @@ class Agent:
         if self._watch is not None:
             self._watch.start(lambda known: self._plan_with(CatalogueChanged(known.served), known.served))
         try:
+            self._supervisor.ready()
             while self._exit_status is None:
+                self._supervisor.feed(self._parts(), system_now().monotonic)
                 event = self._next_event()
                 self._handle(event)
                 standing = Standing.of(self._core, self._planner, self._owner)
@@ -206,6 +213,14 @@ class Agent:
 
     # -- events in ------------------------------------------------------------------------------------------------
 
+    def _parts(self) -> tuple[Part, ...]:
+        """Return what the watchdog goes by; this loop itself, which feeds it, is the fourth."""
+        return (
+            Part("network", self._link.turned_at, NETWORK_PATIENCE_SECONDS),
+            Part("worker", self._workers.owes_since, WORKER_PATIENCE_SECONDS),
+            Part("store", self._spooling.owes_since, STORE_PATIENCE_SECONDS),
+        )
+
     def _on_signal(self, *_: object) -> None:
         self._inbox.put(StopRequested(self._options.stop_seconds))
 
@@ -224,7 +239,7 @@ class Agent:
     def _next_event(self) -> Event | OwnerAsked | ReloadRequested:
         idle = self._planner.decided and not self._planner.offers()
         look_at, owner_at = self._lookout.due(idle=idle), self._owner.look_at
-        moments = (self._core.next_deadline(), look_at, owner_at, self._reporting.due_at)
+        moments = (self._core.next_deadline(), look_at, owner_at, self._reporting.due_at, self._supervisor.due)
         until = min(moment for moment in moments if moment is not None)
         event = self._inbox.get(max(0.0, until - system_now().monotonic))
         now = system_now()
@@ -242,8 +257,12 @@ class Agent:
             case ReloadRequested() if self._has_terminal and not terminal_is_there():
                 self._on_signal()  # whoever started it closed the window
             case ReloadRequested():
+                self._supervisor.reloading()
                 self._tell(self._owner.reload(system_now()))
+                self._supervisor.ready()
             case _:
+                if isinstance(event, StopRequested):
+                    self._supervisor.stopping(event.within_seconds + LEAVE_SECONDS)
                 self._tell([event])
 
     def _tell(self, events: Sequence[Event]) -> None:
@@ -314,8 +333,10 @@ class Agent:
     # -- status ---------------------------------------------------------------------------------------------------
 
     def _write_status(self) -> None:
+        status = self._status()
+        self._supervisor.status(in_a_line(status))
         try:
-            write_status(self._options.state_dir, self._status())
+            write_status(self._options.state_dir, status)
         except OSError as error:
             note = Note(logging.WARNING, f"Could not write the status: {error}", "status-not-written")
             self._journal.write(note, system_now().monotonic)

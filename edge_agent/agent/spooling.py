@@ -30,6 +30,9 @@ class Spooling:
         max_bytes: of all answers together.
         sink: gets an event when something does not work; called on the thread.
         stamp: gives the present time as part of a file name.
+
+    Attributes:
+        owes_since: the monotonic second at which the command that the disk works on was begun; None if there is none.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Spooling:
         self._spool: Spool | None = None
         self._since = time.monotonic()  # from here on, time counts for the age of what is on disk
         self._counts = False
+        self.owes_since: float | None = None
 
     def load(self) -> SpoolLoaded:
         """Read what an earlier process left; to be called before the first command.
@@ -99,6 +103,7 @@ class Spooling:
 
     def _run(self) -> None:
         while (command := self._commands.get()) is not None:
+            self.owes_since = time.monotonic()
             try:
                 reason = self._try(command)
             except Exception as error:  # noqa: BLE001 - a result in memory alone is better than an agent that is gone
@@ -107,6 +112,7 @@ class Spooling:
                 self._close()
                 keys = ((command.job, command.epoch),) if isinstance(command, SpoolResult) else ()
                 self._sink(SpoolFailed(keys, reason))
+            self.owes_since = None
         self._close()
 
     def _try(self, command: SpoolResult | ForgetSpooled) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,15 @@ def read_status(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found
+
+
+def in_a_line(status: Mapping[str, Any]) -> str:
+    """Return for a service manager what the agent does: `systemctl status` shows it."""
+    if status["mode"] != "work":
+        return "resting; `edge-agent why` says why"
+    offers = ", ".join(status["offers"])
+    doing = f"serving {offers}" if offers else "serving nothing"
+    return "; ".join([doing, *(obstacle["text"] for obstacle in status["obstacles"])])
 
 
 def obstacles(planner: Planner, connected: bool, heard: bool) -> list[dict[str, str]]:  # noqa: FBT001 two facts of one place

@@ -64,6 +64,11 @@ class Workers:
         """What holds the serving worker, as far as it has said."""
         return self._worker.containment
 
+    @property
+    def owes_since(self) -> float | None:
+        """The monotonic second since which the end of the serving worker is due; None if it is not."""
+        return self._worker.owes_since
+
     def do(self, command: WorkerCommand) -> None:
         """Do what the core wants."""
         match command:

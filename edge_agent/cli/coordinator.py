@@ -146,6 +146,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         log.info(
             "Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id}
         )
+        coordinator.supervisor.ready(f"serving at {base_url}")
         write_ready_file(ready, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:

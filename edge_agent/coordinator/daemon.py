@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from edge_agent import supervisor
 from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
@@ -49,6 +50,7 @@ from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
+from edge_agent.coordinator.vigil import STOP_SECONDS, keep_fed
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
@@ -103,6 +105,7 @@ class Coordinator:
         self.network = options.network
         self.public_key: PublicKey = key.public
         self.receipt_log = ReceiptLog(store, key, options.network, system_now)
+        self.supervisor = supervisor.here()
         self._journal = Journal(log)
         self.failure: EdgeAgentError | None = None
         self._options = options
@@ -158,13 +161,14 @@ class Coordinator:
         self._link = Link(self._options.link, subscriptions, inbox.put, will=lambda: None, rng=rng, log=log)
         self._sending = Sending(self._link)
         self._link.start()
-        sweeps = asyncio.create_task(self._keep_house().run())
+        chores = asyncio.gather(self._keep_house().run(), keep_fed(self.supervisor, self._link, self._writer))
         http = asyncio.ensure_future(serve_http(self._stop))
         http.add_done_callback(lambda _: self._stop.set())
         try:
             await self._stop.wait()
         finally:
-            sweeps.cancel()
+            self.supervisor.stopping(STOP_SECONDS)
+            chores.cancel()
             patience = self._loop.call_later(0.0 if self.failure else ANSWER_SECONDS, self._clients.turn_away)
             await asyncio.wait([http])
             patience.cancel()

@@ -194,6 +194,9 @@ class Writer:
             the process must end, because what it has in memory is no longer what is stored.
         max_commits: more that wait make it `full`: nothing that was accepted is ever left out, but no more should be.
         max_bytes: the same for the tensors in them.
+
+    Attributes:
+        owes_since: the monotonic second at which the group that is being written was begun; None if there is none.
     """
 
     def __init__(
@@ -215,6 +218,7 @@ class Writer:
         # Each of these is written by one thread alone, and only grows.
         self._put_commits = self._put_bytes = 0
         self._done_commits = self._done_bytes = 0
+        self.owes_since: float | None = None
 
     def start(self) -> None:
         """Begin."""
@@ -241,6 +245,7 @@ class Writer:
         with closing(self._store.engine.connect()) as connection:
             durable = log = None
             while (group := self._next_group()) is not None:
+                self.owes_since = time.monotonic()
                 wanted = any(commit.durable for commit in group)
                 try:
                     if wanted is not durable:
@@ -263,6 +268,7 @@ class Writer:
                     return
                 self._done_commits += len(group)
                 self._done_bytes += sum(commit_bytes(commit) for commit in group)
+                self.owes_since = None
                 self._committed(group)
 
     def _next_group(self) -> list[Commit] | None:

@@ -86,6 +86,11 @@ class Worker:
         """What holds for the worker; None if there is none, or it has not said so yet."""
         return self._process.containment if self._process is not None and self._process.alive else None
 
+    @property
+    def owes_since(self) -> float | None:
+        """The monotonic second since which the end of the worker is due; None if it is not."""
+        return self._process.owes_since if self._process is not None else None
+
     def start(self, memory_limit_bytes: int | None = None) -> None:
         """Start a worker. `WorkerStarted` follows when it is ready; commands may be given before.
 

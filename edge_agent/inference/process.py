@@ -115,6 +115,7 @@ class WorkerProcess:
         self.containment: Containment | None = None
         self._ready = False
         self._verdict: Verdict | None = None
+        self._killed_at: float | None = None
         self._stopping = False
         self._ended = False
         self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -138,6 +139,7 @@ class WorkerProcess:
         Raises:
             WorkerError: "worker-start": the process could not be made.
         """
+        self._started_at = time.monotonic()
         self._thread.start()
         self._is_started.wait()
         if self._failure is not None:
@@ -152,6 +154,13 @@ class WorkerProcess:
     def alive(self) -> bool:
         """Whether it takes commands: not ended, not killed, not stopping."""
         return self._popen is not None and self._verdict is None and not (self._stopping or self._ended)
+
+    @property
+    def owes_since(self) -> float | None:
+        """The monotonic second since which its end is due: it was killed, or nobody listens to it any more."""
+        if self._ended or self._popen is None:
+            return None
+        return self._killed_at if self._thread.is_alive() else self._started_at
 
     def load(self, header: Mapping[str, object], digest: bytes, fd: int) -> None:
         """Send a command to load, taking over `fd`. Raises as `send` does."""
@@ -230,6 +239,7 @@ class WorkerProcess:
             if self._ended or self._verdict is not None:
                 return
             self._verdict = verdict
+            self._killed_at = time.monotonic()
         if self._popen is not None:
             self._popen.kill()
         # If a child of the worker holds its end open, this is what wakes our threads.

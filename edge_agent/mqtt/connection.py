@@ -159,6 +159,7 @@ class Connection:
         watched: tuple[int, int] | None = None
         readable = False
         while True:
+            self._owner.turned()
             with self._drive:
                 self._guarded_step(readable)
                 end = self._end

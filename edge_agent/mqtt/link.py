@@ -47,6 +47,8 @@ class Link:
 
     Attributes:
         dropped: how many events and messages the sink refused or could not be given.
+        turned_at: the monotonic second until which the link's thread was last seen to work, or will rest; None before
+            the start and after the end. It grows every few seconds, with and without a broker, while the thread lives.
 
     Raises:
         SettingsError: a TLS file cannot be used.
@@ -65,6 +67,7 @@ class Link:
         self.dropped = 0
         self.wake_fd = -1
         self.deadline: float | None = None
+        self.turned_at: float | None = None
         self._options = options
         self._subscriptions = tuple(subscriptions)
         self._sink = sink
@@ -101,6 +104,7 @@ class Link:
         with self._lock:
             if self._thread is not None:
                 raise UsageError("this link was started before; make a new one")
+            self.turned_at = time.monotonic()
             self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._thread = threading.Thread(target=self._run, name="edge-agent-link", daemon=True)
             self._thread.start()
@@ -173,6 +177,10 @@ class Link:
             if self.wake_fd >= 0:
                 os.eventfd_write(self.wake_fd, 1)
 
+    def turned(self) -> None:
+        """Take note that the link's thread works."""
+        self.turned_at = time.monotonic()
+
     def up(self, connection: Connection) -> None:
         """Announce a connection that can be used."""
         self._connections += 1
@@ -234,7 +242,11 @@ class Link:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._stop.wait(self._connect_once())
+                self.turned()
+                wait = self._connect_once()
+                self.turned_at = time.monotonic() + wait
+                self._stop.wait(wait)
+            self.turned_at = None
         finally:
             with self._lock:
                 os.close(self.wake_fd)

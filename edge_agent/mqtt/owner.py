@@ -20,6 +20,9 @@ class Owner(typing.Protocol):
     def wake(self) -> None:
         """Make the link's thread look again."""
 
+    def turned(self) -> None:
+        """Take note that the link's thread works."""
+
     def up(self, connection: Connection) -> None:
         """Take note that the connection can be used."""
 
