@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from edge_agent import supervisor
 from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
@@ -50,7 +49,7 @@ from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
-from edge_agent.coordinator.vigil import STOP_SECONDS, keep_fed
+from edge_agent.coordinator.vigil import STOP_SECONDS, keep_fed, supervisor
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+from edge_agent import supervisor
 from edge_agent.clock import system_now
 from edge_agent.coordinator.writer import Writer
 from edge_agent.mqtt import Link
 from edge_agent.supervisor import Supervisor
 from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, Part
+
+__all__ = ["STOP_SECONDS", "keep_fed", "supervisor"]
 
 STOP_SECONDS = 30.0
 """Until clients are answered, what is queued is written and all is closed; told to the service manager."""
