@@ -49,7 +49,7 @@ from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
-from edge_agent.coordinator.vigil import STOP_SECONDS, keep_fed, supervisor
+from edge_agent.coordinator.vigil import STOP_SECONDS, look_after, supervisor
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
@@ -160,7 +160,7 @@ class Coordinator:
         self._link = Link(self._options.link, subscriptions, inbox.put, will=lambda: None, rng=rng, log=log)
         self._sending = Sending(self._link)
         self._link.start()
-        chores = asyncio.gather(self._keep_house().run(), keep_fed(self.supervisor, self._link, self._writer))
+        chores = asyncio.create_task(look_after(self._keep_house().run(), self.supervisor, self._link, self._writer))
         http = asyncio.ensure_future(serve_http(self._stop))
         http.add_done_callback(lambda _: self._stop.set())
         try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from edge_agent import supervisor
 from edge_agent.clock import system_now
@@ -11,10 +13,15 @@ from edge_agent.mqtt import Link
 from edge_agent.supervisor import Supervisor
 from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, Part
 
-__all__ = ["STOP_SECONDS", "keep_fed", "supervisor"]
+__all__ = ["STOP_SECONDS", "look_after", "supervisor"]
 
 STOP_SECONDS = 30.0
 """Until clients are answered, what is queued is written and all is closed; told to the service manager."""
+
+
+async def look_after(house: Coroutine[Any, Any, None], supervisor: Supervisor, link: Link, writer: Writer) -> None:
+    """Keep house and feed the watchdog, until cancelled."""
+    await asyncio.gather(house, keep_fed(supervisor, link, writer))
 
 
 async def keep_fed(supervisor: Supervisor, link: Link, writer: Writer) -> None:

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Makes the folder of a bare Debian 12 with systemd, and puts the packages that the machines need later into its cache,
+# so that installing them there asks no network: make_image.sh FOLDER [ARCHITECTURE]
+set -euo pipefail
+target=$1 architecture=${2:-$(dpkg --print-architecture)}
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+[ ! -e "$target/etc/debian_version" ] || { echo "$target is there already"; exit 0; }
+if [ "$architecture" = "$(dpkg --print-architecture)" ]; then
+    # What the standard system has of it. python3-venv is not among that: installing it is one of the commands measured.
+    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,python3,iproute2,procps,ca-certificates \
+        bookworm "$target" "$mirror"
+    chroot "$target" apt-get update -qq
+    chroot "$target" apt-get install -qq -y --download-only python3-venv adduser
+else
+    debootstrap --foreign --arch="$architecture" --variant=minbase --include=python3,python3-venv,ca-certificates \
+        bookworm "$target" "$mirror"
+    cp "$(command -v "qemu-${QEMU_NAME:-aarch64}-static")" "$target/usr/bin/"
+    chroot "$target" "/usr/bin/qemu-${QEMU_NAME:-aarch64}-static" /bin/bash /debootstrap/debootstrap --second-stage
+fi
