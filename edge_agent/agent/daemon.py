@@ -56,6 +56,7 @@ from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import in_a_line, standing, write_status
+from edge_agent.agent.unsealing import Unsealing
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
 from edge_agent.errors import EdgeAgentError
@@ -141,7 +142,11 @@ class Agent:
         self._exit_status: int | None = None
         self._lookout = Lookout(system_now().monotonic)
         self._workers = Workers(
-            self._inbox.put, store, options.threads, options.policy.room_bytes(machine.budget_bytes)
+            self._inbox.put,
+            store,
+            options.threads,
+            options.policy.room_bytes(machine.budget_bytes),
+            Unsealing(options.secret_halves, options.network, self._presence.agent_id),
         )
         self._supervisor = supervisor.here()
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())

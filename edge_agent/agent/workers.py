@@ -14,7 +14,8 @@ from edge_agent.agent.events import (
     StopWorker,
     UnloadModel,
 )
-from edge_agent.errors import EdgeAgentError
+from edge_agent.agent.unsealing import Unsealing
+from edge_agent.errors import EdgeAgentError, PeerError, UsageError
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied, WorkerEvent
@@ -39,14 +40,23 @@ class Workers:
         store: where the models are.
         threads: for one inference.
         memory_limit_bytes: what the serving worker's models may take together.
+        unsealing: opens sealed inputs for the worker, and seals what it answers.
     """
 
-    def __init__(self, put: Callable[[WorkerEvent], None], store: Store, threads: int, memory_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        put: Callable[[WorkerEvent], None],
+        store: Store,
+        threads: int,
+        memory_limit_bytes: int,
+        unsealing: Unsealing,
+    ) -> None:
         self._put = put
+        self._unsealing = unsealing
         self._store = store
         self._threads = threads
         self._worker = Worker(
-            put,
+            lambda event: put(unsealing.closed(event)),
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
             readable=store.readable,
@@ -103,7 +113,12 @@ class Workers:
 
     def _run(self, command: RunModel) -> None:
         try:
-            self._worker.run(command.token, command.variant, command.inputs, command.outputs, command.max_output_bytes)
+            run = self._unsealing.opened(command)
+        except (PeerError, UsageError) as error:
+            self._put(RunFailed(command.token, error.error_code, error.message, "requester"))
+            return
+        try:
+            self._worker.run(run.token, run.variant, run.inputs, run.outputs, run.max_output_bytes)
         except EdgeAgentError as error:
             self._put(RunFailed(command.token, error.error_code, error.message, "agent"))
 

@@ -41,7 +41,7 @@ from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import MAX_AGENTS, Registry
-from edge_agent.coordinator.requests import check_inputs, deadline_seconds, ordered, request_digest
+from edge_agent.coordinator.requests import arranged, deadline_seconds, request_digest
 from edge_agent.coordinator.rows import StoredJob, outcome_of
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.sending import Sending
@@ -338,8 +338,7 @@ class Coordinator:
     ) -> Accepted:
         """Take a job on; see `service.Service`."""
         entry = self.catalogue.family(family)
-        check_inputs(entry, inputs, outputs)
-        arranged = ordered(entry, inputs)
+        taken = arranged(entry, inputs, outputs, options.placement)
         seconds = deadline_seconds(options, self._options.job_deadline_seconds, self._options.max_job_deadline_seconds)
         if self._writer.full:
             raise ResourceError("the database is behind with what waits to be written", code="queue-full")
@@ -355,11 +354,11 @@ class Coordinator:
                 job_id=job_id,
                 salt=secrets.token_bytes(32),
                 family=family,
-                inputs=arranged,
+                inputs=taken,
                 outputs=outputs,
                 variant=variant,
                 idempotency_key=key,
-                request_digest=request_digest(family, variant, arranged, outputs),
+                request_digest=request_digest(family, variant, taken, outputs),
                 durable=durable,
                 deadline_seconds=seconds,
                 client=options.client or "",

@@ -153,6 +153,7 @@ class Presence:
         except ResourceError as error:
             told = Note(logging.WARNING, f"Let an agent wait: {error.message}", "no-room", (("agent_id", agent_id),))
             return [self._statements.control(agent_id, "no-room", now), told]
+        agent.birth = bytes(payload)
         commands: list[Command] = [Commit((save,))] if new else []
         if new or agent.presence is not before:
             word = "online" if birth.state == "online" else "stopped cleanly"

@@ -36,6 +36,7 @@ class Agent:
         session: the newest session number that it announced; older messages about presence are history.
         ended_session: the newest session that is known to have ended: its birth, repeated, brings nobody back.
         sequence: of the newest offers inside that session.
+        birth: its newest one, as it signed it: whoever seals to it need not believe us what its key is.
         sealing_key: what inputs for it are sealed to, 32 bytes, as its birth says.
         labels: what its owner calls it; unknown after our own restart until its birth.
         in_flight: jobs that it holds a lease for, oldest first, with the monotonic second after which each is late.
@@ -58,6 +59,7 @@ class Agent:
     sequence: int = 0
     software: str = ""
     offers: dict[str, Offer] = field(default_factory=dict)
+    birth: bytes = b""
     sealing_key: bytes | None = None
     labels: frozenset[str] | None = None
     in_flight: dict[bytes, float] = field(default_factory=dict)
@@ -260,6 +262,8 @@ class Registry:
 
     def _placed(self, agent: Agent, placement: Placement, offer: Offer | None) -> bool:
         if placement.labels and agent.labels is not None and not agent.labels.issuperset(placement.labels):
+            return False
+        if placement.agents and agent.id not in placement.agents:
             return False
         if placement.owner is not None and self.owners.get(agent.id) != placement.owner:
             return False

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Family, Port
-from edge_agent.wire.job_options import JobOptions
+from edge_agent.wire.job_options import JobOptions, Placement
+from edge_agent.wire.sealing import is_sealed, why_not_sealed_inputs
 from edge_agent.wire.tensors import Tensor, TensorSpec
 
 
@@ -65,6 +66,27 @@ def ordered(family: Family, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Put checked inputs into the family's own order, so that equal requests have equal bytes."""
     by_name = {tensor.spec.name: tensor for tensor in inputs}
     return tuple(by_name[port.name] for port in family.inputs)
+
+
+def arranged(
+    family: Family, inputs: Sequence[Tensor], outputs: Sequence[str], placement: Placement
+) -> tuple[Tensor, ...]:
+    """Check the tensors of a request and put them into order; of sealed ones, all that can be seen.
+
+    Raises:
+        InputError: as `check_inputs`; or a sealed job has other inputs than the sealed one, or names no agent.
+    """
+    if not is_sealed(tensor.spec for tensor in inputs):
+        check_inputs(family, inputs, outputs)
+        return ordered(family, inputs)
+    problem = why_not_sealed_inputs([tensor.spec for tensor in inputs])
+    if problem is None and outputs:
+        problem = "the outputs that a sealed job wants stand in what is sealed"
+    if problem is None and len(placement.agents) != 1:
+        problem = "a sealed job names the agent that it is sealed to, with the parameter agent"
+    if problem is not None:
+        raise InputError(problem, hint="docs/http.md says how jobs are sealed; `edge-agent submit --seal` does it.")
+    return tuple(inputs)
 
 
 def request_digest(family: str, variant: bytes | None, inputs: Sequence[Tensor], outputs: Sequence[str]) -> bytes:

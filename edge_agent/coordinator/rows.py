@@ -56,15 +56,15 @@ def placement_to_text(placement: Placement) -> str | None:
     """Write a placement for a column; None for anywhere."""
     if placement == ANYWHERE:
         return None
-    return json.dumps([list(placement.labels), placement.owner, placement.klass])
+    return json.dumps([list(placement.labels), placement.owner, placement.klass, list(placement.agents)])
 
 
 def placement_from_text(text: str | None) -> Placement:
     """Read what `placement_to_text` wrote."""
     if text is None:
         return ANYWHERE
-    labels, owner, klass = json.loads(text)
-    return Placement(tuple(labels), owner, klass)
+    labels, owner, klass, *agents = json.loads(text)
+    return Placement(tuple(labels), owner, klass, tuple(agents[0]) if agents else ())
 
 
 def pack_tensors(tensors: Iterable[Tensor]) -> bytes:

@@ -19,6 +19,7 @@ from edge_agent.wire.envelope import Opened, attach, open_envelope
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Failure, Result, TensorDigest
 from edge_agent.wire.receipts import make_receipt
+from edge_agent.wire.sealing import is_sealed, why_not_sealed_outputs
 from edge_agent.wire.tensors import Tensor
 
 _SEAL = object()
@@ -184,6 +185,11 @@ def input_digests(job: Job) -> tuple[TensorDigest, ...]:
 
 
 def _check_outputs(outputs: Sequence[TensorDigest], job: Job, family: Family) -> None:
+    if is_sealed(tensor.spec for tensor in job.inputs):  # all that we can see of it
+        problem = why_not_sealed_outputs([output.spec for output in outputs])
+        if problem:
+            raise RefusedError(f"the answer is none to a sealed job: {problem}", code="wrong-output")
+        return
     wanted = job.outputs or tuple(port.name for port in family.outputs)
     given = tuple(output.name for output in outputs)
     if given != wanted:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard
 from edge_agent.errors import InputError
 from edge_agent.spelling import closest
 from edge_agent.wire.messages import LABEL_PATTERN, MAX_LABELS
+from edge_agent.wire.topics import AGENT_ID_PATTERN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,12 +32,14 @@ NAMES: Final = (
     "owner",
     "class",
     "client",
+    "agent",
 )
 """The parameters that are options of a job; others are for other servers and are passed over."""
 
 SHORTEST_NAME = min(len(name) for name in NAMES)
 _NAME = re.compile(r"[ -~]{1,64}")
 _LABEL = re.compile(LABEL_PATTERN)
+_AGENT = re.compile(AGENT_ID_PATTERN)
 _CLASS = re.compile(r"[0-9a-f]{32}")
 
 
@@ -48,11 +51,13 @@ class Placement:
         labels: all of which the agent must have, sorted.
         owner: whom the operator named as the agent's owner.
         klass: id of the class in which the agent must compute: `VariantClass.id`.
+        agents: ids of agents, one of which must do it.
     """
 
     labels: tuple[str, ...] = ()
     owner: str | None = None
     klass: str | None = None
+    agents: tuple[str, ...] = ()
 
 
 ANYWHERE: Final = Placement()
@@ -104,6 +109,10 @@ class JobOptions:
         klass = self.placement.klass
         if klass is not None and not (_is_text(klass) and _CLASS.fullmatch(klass)):
             raise _wrong("class", "the id of a class, 32 hexadecimal digits, as answers and the list of agents show it")
+        if not all(_is_text(agent) and _AGENT.fullmatch(agent) for agent in self.placement.agents):
+            raise _wrong(
+                "agent", "the id of an agent, 32 letters and digits, as answers and the list of agents show it"
+            )
 
     def parameters(self) -> dict[str, str | int | float]:
         """Return what is not left to the coordinator, as parameters of a request."""
@@ -116,6 +125,7 @@ class JobOptions:
             "owner": self.placement.owner,
             "class": self.placement.klass,
             "client": self.client,
+            "agent": self.placement.agents[0] if self.placement.agents else None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -137,12 +147,15 @@ def options_from(parameters: Mapping[str, Any]) -> JobOptions:
     labels = parameters.get("labels", "")
     if not _is_text(labels):
         raise _wrong("labels", "a text: labels with commas between them")
+    agent = parameters.get("agent")
     return JobOptions(
         deadline_seconds=parameters.get("deadline_seconds"),
         priority=parameters.get("priority", 0),
         idempotency_key=parameters.get("idempotency_key"),
         max_attempts=parameters.get("max_attempts"),
-        placement=Placement(labels_from(labels), parameters.get("owner"), parameters.get("class")),
+        placement=Placement(
+            labels_from(labels), parameters.get("owner"), parameters.get("class"), () if agent is None else (agent,)
+        ),
         client=parameters.get("client"),
     )
 

@@ -25,6 +25,7 @@ STATUS_OF_CODE = {
     "unknown-job": 404,
     "unknown-version": 404,
     "not-logged": 404,
+    "not-enrolled": 404,
     "timeout": 408,
     "idempotency-conflict": 409,
     "too-large": 413,

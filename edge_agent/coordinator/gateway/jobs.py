@@ -97,6 +97,17 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
     async def agents() -> Response:
         return json_answer([_agent_view(view) for view in await service.agents()])
 
+    @app.get("/api/v1/agents/{agent_id}/birth")
+    async def birth(agent_id: str) -> Response:
+        found = next((view.live for view in await service.agents() if view.stored.id == agent_id), None)
+        if found is None or not found.birth:
+            raise RefusedError(
+                f"the agent {agent_id[:64]!r} has not been here since the coordinator started",
+                code="not-enrolled",
+                hint="GET /api/v1/agents lists those that are known.",
+            )
+        return Response(found.birth, media_type="application/cose")
+
 
 def no_json_form(error: InputError) -> JobFailedError:
     """Make the error for a result that JSON cannot hold."""

@@ -55,6 +55,7 @@ RULES: tuple[Rule, ...] = (
     _rule("GET", r"/api/v1/log/bundle", Need.ANY),
     _rule("GET", r"/api/v1/coordinator", Need.ANY),
     _rule("GET", r"/api/v1/agents", Scope.READ),
+    _rule("GET", rf"/api/v1/agents/{_ID}/birth", Need.ANY),  # whoever seals to an agent needs its key
     _rule("GET", r"/metrics", Scope.READ),
 )
 

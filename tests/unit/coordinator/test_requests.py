@@ -9,9 +9,10 @@ from fakes import digits, scan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.coordinator.requests import check_inputs, mismatch, ordered, request_digest
+from edge_agent.coordinator.requests import arranged, check_inputs, mismatch, ordered, request_digest
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Port
+from edge_agent.wire.job_options import Placement
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 FAMILY = digits()
@@ -112,3 +113,19 @@ def test_a_shape_fits_exactly_if_one_value_for_each_symbol_makes_it_equal(
     filled = [symbols.get(size, -1) if isinstance(size, str) else size for size in wanted]
     consistent = len(given_shape) == len(wanted) and filled == given_shape
     assert (problem is None) == consistent
+
+
+def test_sealed_inputs_are_checked_for_what_can_be_seen() -> None:
+    """One tensor of bytes, no outputs in the clear, exactly one agent: and then they are left as they are."""
+    sealed = Tensor(TensorSpec("#sealed", DataType.UINT8, (3,)), b"abc")
+    placed = Placement(agents=("a" * 32,))
+    assert arranged(FAMILY, (sealed,), (), placed) == (sealed,)
+    wrong = Tensor(TensorSpec("#sealed", DataType.INT8, (3,)), b"abc")
+    for inputs, outputs, placement in (
+        ((sealed,), (), Placement()),
+        ((sealed,), ("label",), placed),
+        ((sealed, sealed), (), placed),
+        ((wrong,), (), placed),
+    ):
+        with pytest.raises(InputError, match="seal"):
+            arranged(FAMILY, inputs, outputs, placement)

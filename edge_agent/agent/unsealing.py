@@ -1,0 +1,64 @@
+"""Between the agent and its worker: sealed inputs are opened on the way there, outputs sealed on the way back.
+
+What the core holds, signs and spools is sealed; the worker, which computes, sees it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edge_agent.agent.events import RunModel
+from edge_agent.errors import EdgeAgentError, MalformedError, RefusedError
+from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.wire.hpke import SecretHalf
+from edge_agent.wire.sealing import Unsealed, is_sealed, open_question, seal_answer, why_not_sealed_inputs
+
+
+class Unsealing:
+    """Opens and seals for one agent. What a run is sealed to is forgotten when it ends.
+
+    `opened` is called by the agent's own thread, `closed` by the one that reads the worker's pipe.
+
+    Args:
+        keys: our secret halves, the best first; none where this agent takes no sealed jobs.
+        network: where we work.
+        agent_id: who we are.
+    """
+
+    def __init__(self, keys: Sequence[SecretHalf], network: str, agent_id: str) -> None:
+        self._keys = keys
+        self._network = network
+        self._agent_id = agent_id
+        self._runs: dict[int, Unsealed] = {}
+
+    def opened(self, run: RunModel) -> RunModel:
+        """Return a run with its inputs in the clear; one that is not sealed as it is.
+
+        Raises:
+            RefusedError: it is sealed to somebody else, or was altered.
+            MalformedError: what was sealed is no question.
+        """
+        if not is_sealed(tensor.spec for tensor in run.inputs):
+            return run
+        if problem := why_not_sealed_inputs([tensor.spec for tensor in run.inputs]):
+            raise MalformedError(f"The inputs are not those of a sealed job: {problem}.")
+        if not self._keys:
+            raise RefusedError("this agent takes no sealed jobs", code="wrong-input")
+        unsealed = open_question(run.inputs[0], self._keys, network=self._network, agent_id=self._agent_id)
+        self._runs[run.token] = unsealed
+        return replace(run, inputs=unsealed.question.inputs, outputs=unsealed.question.outputs)
+
+    def closed(self, event: WorkerEvent) -> WorkerEvent:
+        """Return what the worker said with the outputs of a sealed run sealed."""
+        if isinstance(event, WorkerDied):  # its runs come back under new tokens
+            self._runs.clear()
+        if not isinstance(event, RunDone | RunFailed):
+            return event
+        unsealed = self._runs.pop(event.token, None)
+        if unsealed is None or isinstance(event, RunFailed):
+            return event
+        try:
+            return replace(event, outputs=seal_answer(unsealed, event.outputs))
+        except EdgeAgentError as error:
+            return RunFailed(event.token, error.error_code, error.message, "requester")

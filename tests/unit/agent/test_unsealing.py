@@ -1,0 +1,92 @@
+"""Between agent and worker: what is sealed is opened on the way there, and sealed on the way back."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from fakes import NETWORK, answer_to, scan
+
+from edge_agent.agent.events import RunModel
+from edge_agent.agent.unsealing import Unsealing
+from edge_agent.errors import PeerError
+from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.wire.hpke import PublicHalf, SecretHalf
+from edge_agent.wire.sealing import SEALED, Question, open_answer, seal_question
+from edge_agent.wire.tensors import Tensor
+
+AGENT = "a" * 32
+OURS = SecretHalf(X25519PrivateKey.from_private_bytes(b"\1" * 32))
+THEIRS = SecretHalf(X25519PrivateKey.from_private_bytes(b"\2" * 32))
+SALT = bytes(32)
+IMAGE = scan(3)
+
+
+def run(token: int, *inputs: Tensor) -> RunModel:
+    """Return a run as the core wants it."""
+    return RunModel(token, bytes(32), inputs, (), 1 << 20)
+
+
+def sealed(reply: PublicHalf = THEIRS.public) -> Tensor:
+    """Return sealed inputs."""
+    question = Question("digits", (IMAGE,), ("label",), SALT, (reply,))
+    return seal_question(question, OURS.public, network=NETWORK, agent_id=AGENT)
+
+
+@pytest.fixture
+def between() -> Unsealing:
+    """Return what an agent with a sealing key has."""
+    return Unsealing((OURS,), NETWORK, AGENT)
+
+
+def test_a_plain_run_is_left_as_it_is(between: Unsealing) -> None:
+    """Both ways."""
+    plain, done = run(1, IMAGE), RunDone(1, answer_to(IMAGE), 5)
+    assert between.opened(plain) is plain
+    assert between.closed(done) is done
+
+
+def test_a_sealed_run_is_opened_and_its_answer_sealed(between: Unsealing) -> None:
+    """The worker sees the inputs and the wanted outputs; what comes back can be read by the asker alone."""
+    asked = sealed()
+    opened = between.opened(run(7, asked))
+    assert (opened.inputs, opened.outputs, opened.token) == ((IMAGE,), ("label",), 7)
+    done = between.closed(RunDone(7, answer_to(IMAGE), 5))
+    assert isinstance(done, RunDone)
+    answer = open_answer(done.outputs, (THEIRS,), asked=asked, salt=SALT, network=NETWORK, agent_id=AGENT)
+    assert answer == answer_to(IMAGE)
+    again = RunDone(7, answer_to(IMAGE), 5)
+    assert between.closed(again) is again
+
+
+@pytest.mark.parametrize(
+    "inputs", [(IMAGE, sealed()), (Tensor(sealed().spec, bytes(len(sealed().data))),)], ids=["two", "zeros"]
+)
+def test_what_cannot_be_opened_is_refused(between: Unsealing, inputs: tuple[Tensor, ...]) -> None:
+    """And not run."""
+    assert inputs[-1].spec.name == SEALED
+    with pytest.raises(PeerError):
+        between.opened(run(1, *inputs))
+
+
+def test_an_agent_without_a_key_takes_no_sealed_jobs() -> None:
+    """It says so."""
+    with pytest.raises(PeerError, match="takes no sealed jobs"):
+        Unsealing((), NETWORK, AGENT).opened(run(1, sealed()))
+
+
+def test_an_answer_that_nobody_could_read_is_a_failure_of_the_asker(between: Unsealing) -> None:
+    """A key for the reply that is none."""
+    between.opened(run(1, sealed(PublicHalf(1, bytes(32)))))
+    failed = between.closed(RunDone(1, answer_to(IMAGE), 5))
+    assert isinstance(failed, RunFailed)
+    assert (failed.token, failed.blame, failed.code) == (1, "requester", "wrong-input")
+
+
+@pytest.mark.parametrize(
+    "end", [RunFailed(1, "model-run", "no", "model"), WorkerDied(9, "worker-died", "", ())], ids=["failed", "died"]
+)
+def test_what_ended_is_forgotten(between: Unsealing, end: WorkerEvent) -> None:
+    """Nothing piles up, whatever happens to the runs."""
+    between.opened(run(1, sealed()))
+    assert between.closed(end) is end
+    assert between._runs == {}
