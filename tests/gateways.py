@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,16 +13,17 @@ import httpx
 from fakes import COORDINATOR_KEY, NETWORK, TOPICS, FakeAgent, ManualClock, answer_to, digits, scan
 
 from edge_agent.clock import system_now
+from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.gateway.connections import Connection
 from edge_agent.coordinator.gateway.server import listen, serve
 from edge_agent.coordinator.jobs import JobState
-from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.observation import Observation
+from edge_agent.coordinator.operations import Operations
 from edge_agent.coordinator.registry import Agent, Presence, Registry
 from edge_agent.coordinator.requests import check_inputs
-from edge_agent.coordinator.rows import StoredAgent, StoredJob
+from edge_agent.coordinator.rows import StoredAgent, StoredAttempt, StoredJob
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
@@ -45,6 +46,33 @@ REQUEST = {
 Compute = Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]
 
 
+STORED = (
+    StoredAgent("someone", b"", True, 1, "edge-agent/1", 5, owner="ada"),
+    StoredAgent("other", None, True, 0, "", None),
+)
+
+
+class PlayedOperations(Operations):
+    """What the operator may see, without a database.
+
+    Attributes:
+        tried: attempts of whatever job.
+    """
+
+    def __init__(self, core: Core, stored: Sequence[StoredAgent]) -> None:
+        super().__init__(core, None, system_now)  # type: ignore[arg-type] # nothing below reads it
+        self.stored = stored
+        self.tried: list[StoredAttempt] = []
+
+    async def attempts(self, job_id: bytes) -> list[StoredAttempt]:
+        """Give what the test says."""
+        return self.tried
+
+    async def stored_agents(self) -> Sequence[StoredAgent]:
+        """Give what the test says."""
+        return self.stored
+
+
 class FakeService:
     """Stands in for the coordinator: remembers what it was asked and answers what the test says."""
 
@@ -54,7 +82,9 @@ class FakeService:
         self.network = NETWORK
         self.public_key = COORDINATOR_KEY.public
         registry, statements = Registry(admit_anyone=True), Statements(COORDINATOR_KEY, TOPICS)
-        leasing = Leasing(registry, statements, Rules())
+        core = Core(statements=statements, catalogue=self.catalogue, registry=registry, rules=Rules())
+        leasing = core.leasing
+        self.operations = PlayedOperations(core, STORED)
         self.observed = Observation(system_now, registry, leasing, self.counters, lambda: True)
         self.ready = True
         self.offers = True
@@ -142,8 +172,8 @@ class FakeService:
         live = Agent("someone", here.key.public, presence=Presence.ONLINE, offers={"digits": here.offer()})
         live.labels = frozenset({"region=eu", "kitchen"})
         return [
-            AgentView(StoredAgent("someone", b"", True, 1, "edge-agent/1", 5, owner="ada"), live),
-            AgentView(StoredAgent("other", None, True, 0, "", None), None),
+            AgentView(STORED[0], live),
+            AgentView(STORED[1], None),
         ]
 
 

@@ -39,6 +39,7 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.observation import Observation
+from edge_agent.coordinator.operations import Operations
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import MAX_AGENTS, Registry
 from edge_agent.coordinator.requests import arranged, deadline_seconds, request_digest
@@ -120,6 +121,7 @@ class Coordinator:
         core = self._core
         counters = self._journal.counters
         self.observed = Observation(system_now, core.registry, core.leasing, counters, lambda: core.connected)
+        self.operations = Operations(core, store, system_now)
         self._boot = boot_number()
         self._clients = Clients()
         self._timer: asyncio.TimerHandle | None = None

@@ -6,7 +6,9 @@ which the rest is called `other`; agents are counted, and single ones shown up t
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -14,7 +16,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from edge_agent import __version__
-from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, SubmitRefused
+from edge_agent.coordinator.events import (
+    Command,
+    Commit,
+    EndAttempt,
+    EndJob,
+    InsertAttempt,
+    InsertJob,
+    Record,
+    SaveAgent,
+    Submit,
+    SubmitRefused,
+)
+from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.registry import Presence, Registry
 from edge_agent.coordinator.window import Window
 
@@ -30,6 +44,8 @@ MAX_LABELS: Final = 64
 """So many different names a label may have."""
 MAX_AGENTS_SHOWN: Final = 256
 """So many agents have time series of their own; more are counted only."""
+MAX_GLANCES: Final = 60
+"""So many of the latest jobs are kept for people, and as many of the latest that failed."""
 MAX_WATCHED_JOBS: Final = 100_000
 """Of so many live jobs it is remembered when they came; more are counted, but not timed."""
 
@@ -56,6 +72,27 @@ class Labels:
         return name
 
 
+@dataclass(slots=True)
+class Glance:
+    """A job in one line, for people.
+
+    Attributes:
+        seconds: from its submission to its end, once it has one.
+    """
+
+    id: bytes
+    family: str
+    client: str
+    submitted_ms: int
+    at: float
+    state: str = JobState.QUEUED.value
+    attempts: int = 0
+    agent_id: str | None = None
+    seconds: float | None = None
+    run_us: int | None = None
+    error: str | None = None
+
+
 class Observation:
     """Counts and times what passes by.
 
@@ -69,7 +106,9 @@ class Observation:
     Attributes:
         metrics: what Prometheus is shown.
         window: the last minutes, for people.
-        changes: grows with everything that happens to jobs.
+        latest: the latest jobs, oldest first.
+        failed: the latest that failed or were cancelled, oldest first.
+        newcomers: grows with each agent that is saved.
         http_calls: by route, method and status; the gateway counts.
         http_seconds: by route.
     """
@@ -84,8 +123,10 @@ class Observation:
     ) -> None:
         self.metrics = CollectorRegistry()
         self.window = Window()
-        self.changes = 0
-        self._clock = clock
+        self.latest: dict[bytes, Glance] = {}
+        self.failed: deque[Glance] = deque(maxlen=MAX_GLANCES)
+        self.newcomers = 0
+        self.clock = clock
         self._submitted_at: dict[bytes, tuple[float, str]] = {}
         self._family, self._code = Labels(), Labels()
         self._submitted = self._counter("jobs_submitted", "Jobs taken on.", "family")
@@ -120,26 +161,40 @@ class Observation:
             case SubmitRefused():
                 self._refused.labels(self._code(command.code)).inc()
 
-    def _saw_record(self, record: object) -> None:
-        self.changes += 1
+    def _saw_record(self, record: Record) -> None:
         match record:
             case InsertJob(submit=submit):
-                family = self._family(submit.family)
-                self._submitted.labels(family).inc()
-                if len(self._submitted_at) < MAX_WATCHED_JOBS:
-                    self._submitted_at[submit.job_id] = (self._clock().monotonic, family)
+                self._saw_job(submit, record.submitted_ms)
             case InsertAttempt():
-                at, family = self._submitted_at.get(record.job_id, (None, OTHER))
-                self._leased.labels(family).inc()
-                if at is not None and record.epoch == 1:
-                    self._wait.labels(family).observe(self._clock().monotonic - at)
+                self._saw_lease(record)
             case EndAttempt():
                 self._lost.labels(self._code(record.outcome)).inc()
+                if record.state is not None and (glance := self.latest.get(record.job_id)) is not None:
+                    glance.state = record.state.value
             case EndJob():
                 self._saw_end(record)
+            case SaveAgent():
+                self.newcomers += 1
+
+    def _saw_job(self, submit: Submit, submitted_ms: int) -> None:
+        family, now = self._family(submit.family), self.clock().monotonic
+        self._submitted.labels(family).inc()
+        if len(self._submitted_at) < MAX_WATCHED_JOBS:
+            self._submitted_at[submit.job_id] = (now, family)
+        self.latest[submit.job_id] = Glance(submit.job_id, submit.family, submit.client, submitted_ms, now)
+        if len(self.latest) > MAX_GLANCES:
+            del self.latest[next(iter(self.latest))]
+
+    def _saw_lease(self, record: InsertAttempt) -> None:
+        at, family = self._submitted_at.get(record.job_id, (None, OTHER))
+        self._leased.labels(family).inc()
+        if at is not None and record.epoch == 1:
+            self._wait.labels(family).observe(self.clock().monotonic - at)
+        if (glance := self.latest.get(record.job_id)) is not None:
+            glance.state, glance.agent_id, glance.attempts = record.state.value, record.agent_id, record.epoch
 
     def _saw_end(self, record: EndJob) -> None:
-        outcome, now = record.outcome, self._clock().monotonic
+        outcome, now = record.outcome, self.clock().monotonic
         at, family = self._submitted_at.pop(outcome.job_id, (None, OTHER))
         self._ended.labels(family, outcome.state.value).inc()
         seconds = None if at is None else now - at
@@ -148,6 +203,16 @@ class Observation:
         if outcome.run_us is not None:
             self._run.labels(family).observe(outcome.run_us / 1e6)
         self.window.add(now, outcome.state.value, seconds if outcome.receipt is not None else None)
+        glance = self.latest.get(outcome.job_id)
+        if glance is None and outcome.error is not None:
+            glance = Glance(outcome.job_id, family, "", record.ended_ms, now)
+        if glance is not None:
+            glance.state, glance.attempts, glance.run_us = outcome.state.value, record.epoch, outcome.run_us
+            glance.agent_id = outcome.agent_id or glance.agent_id
+            glance.seconds = seconds
+            if outcome.error is not None:
+                glance.error = outcome.error.code
+                self.failed.append(glance)
 
 
 class _State(Collector):

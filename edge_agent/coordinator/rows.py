@@ -52,6 +52,18 @@ class StoredAgent:
     owner: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StoredAttempt:
+    """An attempt as the database has it; times are Unix milliseconds."""
+
+    epoch: int
+    agent_id: str
+    variant: bytes
+    leased_ms: int
+    ended_ms: int | None
+    outcome: str | None
+
+
 def placement_to_text(placement: Placement) -> str | None:
     """Write a placement for a column; None for anywhere."""
     if placement == ANYWHERE:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.observation import Observation
+from edge_agent.coordinator.operations import Operations
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.registry import Agent
 from edge_agent.coordinator.rows import StoredAgent, StoredJob
@@ -41,6 +42,7 @@ class Service(Protocol):
     public_key: PublicKey
     receipt_log: ReceiptLog
     observed: Observation
+    operations: Operations
 
     @property
     def counters(self) -> Mapping[str, int]:

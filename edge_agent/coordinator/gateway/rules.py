@@ -39,6 +39,8 @@ RULES: tuple[Rule, ...] = (
     # Whoever watches over the coordinator needs no key for that, and whoever audits the log needs only hashes.
     _rule("GET", r"/v2/health/(live|ready)", Need.PUBLIC),
     _rule("GET", r"/api/v1/log(/inclusion|/consistency)?", Need.PUBLIC),
+    # The dashboard asks for an operator's key itself, by a login, and checks its session's cookie in each call.
+    _rule("GET POST DELETE", r"/|/dashboard(/.*)?", Need.PUBLIC),
     _rule("GET", r"/v2/?", Need.ANY),
     _rule("GET", r"/openapi\.json", Need.ANY),
     _rule("GET", rf"/v2/models/{_ID}(/versions/{_ID})?(/ready)?", Need.ANY),

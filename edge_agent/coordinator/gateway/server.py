@@ -95,6 +95,7 @@ async def serve(  # noqa: PLR0913 each is a part of a server
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    app.state.feed.close()  # whoever watches would otherwise be waited for
     server.should_exit = True
     await serving
 

@@ -13,6 +13,7 @@ import receipt_logs
 import sqlalchemy as sa
 import wire_samples
 from fakes import CoordinatorScript, FakeAgent, ManualClock, jobs_for, of_type
+from gateways import FakeService
 
 from edge_agent.coordinator import log_table, receipt_log
 from edge_agent.coordinator.events import Commit
@@ -291,10 +292,11 @@ def test_nothing_is_signed_for_who_asks_for_more_than_there_is(store: Store, mon
 # -- over HTTP --------------------------------------------------------------------------------------------------------
 
 
-class Service:
-    """As much of a coordinator as these routes ask for."""
+class Service(FakeService):
+    """A coordinator with a log and jobs."""
 
     def __init__(self, store: Store, clock: ManualClock) -> None:
+        super().__init__()
         self._store = store
         self.receipt_log = ReceiptLog(store, KEY, wire_samples.NETWORK, lambda: clock.now)
 
@@ -307,7 +309,7 @@ def get(store: Store, *paths: str) -> list[httpx.Response]:
     """Ask a gateway."""
 
     async def call() -> list[httpx.Response]:
-        app = make_app(Service(store, ManualClock()), max_request_bytes=1000, wait_seconds=1.0)  # type: ignore[arg-type]
+        app = make_app(Service(store, ManualClock()), max_request_bytes=1000, wait_seconds=1.0)
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
             return [await client.get(path) for path in paths]

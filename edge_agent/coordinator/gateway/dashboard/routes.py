@@ -1,0 +1,265 @@
+"""The dashboard's addresses: files, login, the live stream, and what is looked up. Each answer forbids what it can.
+
+Nothing here trusts a cookie alone: a call that changes something must come from a page of this very address
+(`Sec-Fetch-Site`, `Origin`) and carry a header that no form of another site can set.
+"""
+
+from __future__ import annotations
+
+import binascii
+import time
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response, StreamingResponse
+
+from edge_agent.coordinator.access import Access, Scope
+from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.dashboard.feed import Feed
+from edge_agent.coordinator.gateway.dashboard.logins import SESSION_SECONDS, Logins
+from edge_agent.coordinator.gateway.dashboard.views import fits_of, job_page, models_page, stored_line
+from edge_agent.coordinator.rows import StoredJob
+from edge_agent.coordinator.service import Service
+from edge_agent.coordinator.timeline import way_of
+from edge_agent.errors import EdgeAgentError, InputError, PeerError, RefusedError
+from edge_agent.wire.receipts import verify_receipt
+
+COOKIE: Final = "edge_agent_session"
+HEADER: Final = "x-edge-agent-dashboard"
+MAX_LOGIN_BYTES: Final = 2048
+MAX_LISTED: Final = 200
+KINDS: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+SAFE: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def _read() -> dict[str, tuple[bytes, str]]:
+    """Read the files once; there are few, and no path of a caller ever reaches the disk."""
+    folder = files("edge_agent.coordinator.gateway.dashboard") / "static"
+    found = {}
+    for file in folder.iterdir():
+        kind = KINDS.get(file.name.rpartition(".")[2])
+        if kind is not None:
+            found[file.name] = (file.read_bytes(), kind)
+    return found
+
+
+_STATIC: Final = _read()
+
+
+def page(name: str, status: int = 200) -> Response:
+    """Answer with one of our files."""
+    body, kind = _STATIC[name]
+    return Response(body, status, {**SAFE, "Cache-Control": "no-cache"}, media_type=kind)
+
+
+class Door:
+    """Lets operators in: everybody where no key is asked for, else whoever has a session."""
+
+    def __init__(self, access: Access) -> None:
+        self.access = access
+        self.logins = Logins(self._may_operate, time.monotonic)
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs to log in."""
+        return not self.access.required
+
+    def _may_operate(self, token: str) -> bool:
+        try:
+            return self.access.caller(token).may(Scope.OPERATOR)
+        except EdgeAgentError:
+            return False
+
+    def admits(self, request: Request) -> bool:
+        """Whether this call is an operator's."""
+        return self.open or self.logins.holds(request.cookies.get(COOKIE))
+
+    def check(self, request: Request) -> None:
+        """Let an operator's call through.
+
+        Raises:
+            HTTPException: 401 without a session, 403 for a change that another site's page may have asked for.
+        """
+        if not self.admits(request):
+            raise HTTPException(401, "there is no session, or it is over: log in at /dashboard/login")
+        if request.method != "GET":
+            self.check_page(request)
+            if request.headers.get(HEADER) != "1":
+                raise HTTPException(403, f"a change needs the header {HEADER}")
+
+    def check_page(self, request: Request) -> None:
+        """Refuse what a page of another site sends.
+
+        Raises:
+            HTTPException: 403.
+        """
+        site = request.headers.get("sec-fetch-site", "same-origin")
+        origin = request.headers.get("origin")
+        host = request.headers.get("host", "")
+        if site not in {"same-origin", "none"} or origin not in {None, f"http://{host}", f"https://{host}"}:
+            raise HTTPException(403, "pages of other sites may not do that here")
+
+
+def add_dashboard(app: FastAPI, service: Service) -> Feed:
+    """Add everything under `/dashboard`; return the stream, which must be closed at the end."""
+    door, feed = Door(app.state.access), Feed(service)
+    app.state.door = door
+
+    @app.get("/", include_in_schema=False)
+    @app.get("/dashboard", include_in_schema=False)
+    async def start() -> Response:
+        return RedirectResponse("/dashboard/", 307)
+
+    @app.get("/dashboard/", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        return page("index.html") if door.admits(request) else RedirectResponse("/dashboard/login", 303)
+
+    @app.get("/dashboard/static/{name}", include_in_schema=False)
+    async def file(name: str) -> Response:
+        if name not in _STATIC:
+            raise RefusedError(f"there is no file {name[:64]!r}", code="unknown-job")
+        return page(name)
+
+    @app.get("/dashboard/events", include_in_schema=False)
+    async def events(request: Request) -> Response:
+        door.check(request)
+        headers = {**SAFE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(feed.stream(), headers=headers, media_type="text/event-stream")
+
+    _add_login(app, door)
+    _add_lookups(app, service, door)
+    return feed
+
+
+def _add_login(app: FastAPI, door: Door) -> None:
+    """Add how an operator gets in and out."""
+
+    @app.get("/dashboard/login", include_in_schema=False)
+    async def login_page(request: Request) -> Response:
+        return RedirectResponse("/dashboard/", 303) if door.admits(request) else page("login.html")
+
+    @app.post("/dashboard/login", include_in_schema=False)
+    async def log_in(request: Request) -> Response:
+        door.check_page(request)
+        address = request.client.host if request.client is not None else ""
+        try:
+            cookie = door.logins.log_in(await _key_in(request), address)
+        except PermissionError:
+            return page("login-later.html", 429)
+        if cookie is None:
+            return page("login-failed.html", 401)
+        answer = RedirectResponse("/dashboard/", 303)
+        answer.set_cookie(
+            COOKIE,
+            cookie,
+            max_age=int(SESSION_SECONDS),
+            path="/dashboard",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return answer
+
+    @app.post("/dashboard/logout", include_in_schema=False)
+    async def log_out(request: Request) -> Response:
+        door.check(request)
+        door.logins.log_out(request.cookies.get(COOKIE))
+        answer = json_answer({"login": not door.open})
+        answer.delete_cookie(COOKIE, path="/dashboard")
+        return answer
+
+
+def _add_lookups(app: FastAPI, service: Service, door: Door) -> None:
+    """Add what a page asks for when somebody looks at it."""
+
+    @app.get("/dashboard/api/session", include_in_schema=False)
+    async def session(request: Request) -> Response:
+        door.check(request)
+        return _answer({"login": not door.open, "coordinator_id": service.public_key.id})
+
+    @app.get("/dashboard/api/jobs", include_in_schema=False)
+    async def jobs(request: Request, client: str | None = None) -> Response:
+        door.check(request)
+        return _answer([stored_line(job) for job in await service.jobs(MAX_LISTED, client)])
+
+    @app.get("/dashboard/api/jobs/{job_id}", include_in_schema=False)
+    async def job(request: Request, job_id: str) -> Response:
+        door.check(request)
+        found = await _stored(service, job_id)
+        attempts = await service.operations.attempts(found.id)
+        receipt = None
+        if found.receipt is not None:
+            try:
+                receipt = verify_receipt(found.receipt, service.public_key)
+            except PeerError:  # signed with a key that was replaced: its way is shown without the machine's part
+                receipt = None
+        way = way_of(found, attempts, receipt, service.operations.clock().wall_ms)
+        return _answer(job_page(found, way, _variant_name(service, found)))
+
+    @app.get("/dashboard/api/jobs/{job_id}/receipt", include_in_schema=False)
+    async def receipt(request: Request, job_id: str) -> Response:
+        door.check(request)
+        found = await _stored(service, job_id)
+        if found.receipt is None:
+            raise RefusedError("only a job that succeeded has a receipt", code="unknown-job")
+        name = f'attachment; filename="{found.id.hex()}.receipt"'
+        return Response(found.receipt, headers={**SAFE, "Content-Disposition": name}, media_type="application/cose")
+
+    @app.get("/dashboard/api/agents/{agent_id}/fits", include_in_schema=False)
+    async def fits(request: Request, agent_id: str) -> Response:
+        door.check(request)
+        return _answer(fits_of(service.operations.registry.agents.get(agent_id)))
+
+    @app.get("/dashboard/api/models", include_in_schema=False)
+    async def models(request: Request) -> Response:
+        door.check(request)
+        return _answer(models_page(service.catalogue, service.operations.registry.agents.values()))
+
+
+async def _key_in(request: Request) -> str:
+    """Return the key in a form of at most `MAX_LOGIN_BYTES`."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_LOGIN_BYTES:
+            raise InputError("a login is no longer than an API key")
+    return parse_qs(body.decode("ascii", "replace")).get("key", [""])[0].strip()
+
+
+def _answer(body: Any) -> Response:  # noqa: ANN401 JSON is any
+    return json_answer(body, headers={**SAFE, "Cache-Control": "no-store"})
+
+
+async def _stored(service: Service, job_id: str) -> StoredJob:
+    try:
+        raw = binascii.unhexlify(job_id)
+    except (binascii.Error, ValueError):
+        raw = b""
+    found = await service.job(raw) if len(raw) == 16 else None
+    if found is None:
+        raise RefusedError(f"there is no job {job_id[:64]!r}", code="unknown-job")
+    return found
+
+
+def _variant_name(service: Service, job: StoredJob) -> str | None:
+    try:
+        variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
+    except EdgeAgentError:  # it left the catalogue
+        return None
+    return variant.name if variant else None

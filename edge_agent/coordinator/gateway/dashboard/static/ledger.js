@@ -1,0 +1,7 @@
+import { empty, h } from "./dom.js";
+
+export function build(section) {
+  section.append(h("h1", { id: "ledger-title" }, "Ledger"), h("div", { class: "card" }, empty("Nothing is here yet")));
+}
+
+export function update() {}
