@@ -60,7 +60,7 @@ class PlayedOperations(Operations):
     """
 
     def __init__(self, core: Core, stored: Sequence[StoredAgent]) -> None:
-        super().__init__(core, None, system_now)  # type: ignore[arg-type] # nothing below reads it
+        super().__init__(core, None, system_now, lambda _: None)  # type: ignore[arg-type] # nothing below reads it
         self.stored = stored
         self.tried: list[StoredAttempt] = []
 

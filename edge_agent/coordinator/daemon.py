@@ -19,7 +19,6 @@ from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import (
-    AgentsChanged,
     BrokerConnected,
     BrokerDisconnected,
     CancelJob,
@@ -121,7 +120,7 @@ class Coordinator:
         core = self._core
         counters = self._journal.counters
         self.observed = Observation(system_now, core.registry, core.leasing, counters, lambda: core.connected)
-        self.operations = Operations(core, store, system_now)
+        self.operations = Operations(core, store, system_now, self._apply)
         self._boot = boot_number()
         self._clients = Clients()
         self._timer: asyncio.TimerHandle | None = None
@@ -191,11 +190,6 @@ class Coordinator:
             log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": jobs})
 
     def _keep_house(self) -> Housekeeping:
-        def found(event: AgentsChanged) -> None:
-            registry = self._core.registry
-            if (event.approved, event.owners) != (registry.approved, registry.owners):
-                self._apply(event)
-
         def failed(error: Exception) -> None:
             note = Note(logging.ERROR, f"Could not look after the database: {error}", "sweep-failed")
             self._journal.write(note, system_now().monotonic)
@@ -205,7 +199,7 @@ class Coordinator:
             clock=system_now,
             boot=self._boot,
             retention_seconds=self._options.retention_seconds,
-            found=found,
+            found=self.operations.found,
             forgot=self._core.requests.forget,
             failed=failed,
         )

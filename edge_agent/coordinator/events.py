@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.coordinator.jobs import JobError, JobState
+from edge_agent.coordinator.orders import Orders
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.job_options import ANYWHERE, Placement
@@ -83,10 +84,11 @@ class CancelJob:
 
 @dataclass(frozen=True, slots=True)
 class AgentsChanged:
-    """The operator's list of admitted agents, by id, as the database has it now, and whose they are."""
+    """The operator's list of admitted agents, by id, as the database has it now, whose they are, and other orders."""
 
     approved: frozenset[str]
     owners: Mapping[str, str] = field(default_factory=dict)
+    orders: Orders = field(default_factory=Orders)
 
 
 @dataclass(frozen=True, slots=True)

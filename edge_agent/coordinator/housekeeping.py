@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import AgentsChanged
+from edge_agent.coordinator.operations import admission
 from edge_agent.coordinator.store import Store
 
 ADMISSION_POLL_SECONDS = 1.0
@@ -50,7 +51,7 @@ class Housekeeping:
         next_retention = 0.0
         while True:
             try:
-                self._found(await asyncio.to_thread(self._admitted))
+                self._found(await asyncio.to_thread(admission, self._store))
                 monotonic = self._clock().monotonic
                 if monotonic >= next_retention:
                     next_retention = monotonic + RETENTION_SWEEP_SECONDS
@@ -58,11 +59,6 @@ class Housekeeping:
             except Exception as error:  # noqa: BLE001 what it looks after must not end silently
                 self._failed(error)
             await asyncio.sleep(ADMISSION_POLL_SECONDS)
-
-    def _admitted(self) -> AgentsChanged:
-        agents = self._store.agents()
-        approved = frozenset(agent.id for agent in agents if agent.approved)
-        return AgentsChanged(approved, {agent.id: agent.owner for agent in agents if agent.owner is not None})
 
     def _forget(self) -> list[str]:
         now = self._clock()

@@ -37,7 +37,7 @@ class Matching:
 
     def look_around(self, now: Now) -> View:
         """Look at every agent."""
-        seen: list[object] = [self._registry.approved, self._registry.owners]
+        seen: list[object] = [self._registry.approved, self._registry.owners, self._registry.orders]
         room = 0
         paused: list[float] = []
         for agent in self._registry.agents.values():

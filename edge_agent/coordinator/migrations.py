@@ -43,6 +43,11 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
             PRIMARY KEY (name, day)
         )""",
     ),
+    4: (
+        """CREATE TABLE agent_orders (
+            agent_id VARCHAR NOT NULL, drained BOOLEAN NOT NULL, labels VARCHAR, PRIMARY KEY (agent_id)
+        )""",
+    ),
 }
 """What leads from each version to the next."""
 

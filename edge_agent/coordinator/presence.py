@@ -100,6 +100,7 @@ class Presence:
         let_in = event.approved - self._registry.approved
         self._registry.approved = event.approved
         self._registry.owners = event.owners
+        self._registry.orders = event.orders
         asked = sorted(let_in) if self.connected else []
         commands: list[Command] = [self._statements.control(agent_id, "rebirth", now) for agent_id in asked]
         for agent in self._registry.agents.values():

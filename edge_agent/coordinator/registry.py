@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from edge_agent.coordinator.credit import Credit
+from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.speed import Speed
 from edge_agent.errors import RefusedError, ResourceError
 from edge_agent.wire.job_options import Placement
@@ -103,12 +104,14 @@ class Registry:
     Attributes:
         approved: the agents that the operator named.
         owners: whose they are, as far as the operator said so.
+        orders: what else the operator ordered of single agents.
     """
 
     def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
         self.agents: dict[str, Agent] = {}
         self.approved: frozenset[str] = frozenset()
         self.owners: Mapping[str, str] = {}
+        self.orders = Orders()
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
 
@@ -250,6 +253,7 @@ class Registry:
             and agent.presence is Presence.ONLINE
             and not agent.skewed
             and self.admitted(agent.id)
+            and agent.id not in self.orders.drained
         ]
 
     def eligible(self, family: str, variant: bytes | None, placement: Placement) -> list[Agent]:
@@ -261,7 +265,8 @@ class Registry:
         return (variant is None or offer.variant == variant) and self._placed(agent, placement, offer)
 
     def _placed(self, agent: Agent, placement: Placement, offer: Offer | None) -> bool:
-        if placement.labels and agent.labels is not None and not agent.labels.issuperset(placement.labels):
+        own = self.orders.labels.get(agent.id, frozenset())
+        if placement.labels and agent.labels is not None and not (agent.labels | own).issuperset(placement.labels):
             return False
         if placement.agents and agent.id not in placement.agents:
             return False
@@ -283,4 +288,5 @@ class Registry:
             if family in agent.offers
             else agent.last_offered.get(family, float("-inf")) >= since and self._placed(agent, placement, None)
             for agent in self.agents.values()
+            if agent.id not in self.orders.drained
         )

@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -92,6 +92,14 @@ results = Table(
     Column("outputs", LargeBinary, nullable=False),
     Column("receipt", LargeBinary, nullable=False),
     Column("klass", String),  # id of the class of machines that computed it
+)
+
+agent_orders = Table(
+    "agent_orders",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("drained", Boolean, nullable=False, default=False),  # the operator lets it finish, and gives it nothing new
+    Column("labels", String),  # the operator's, JSON; absent: none
 )
 
 log_nodes = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edge_agent.clock import Now
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.idempotency import MAX_KNOWN
+from edge_agent.coordinator.orders import read_orders
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.keys import PublicKey
 
@@ -27,6 +28,7 @@ def take_over(core: Core, store: Store, now: Now, *, boot: int, lease_seconds: f
             core.registry.restore(agent.id, key, agent.session, served.get(agent.id, set()), now.monotonic)
     core.registry.approved = frozenset(agent.id for agent in agents if agent.approved)
     core.registry.owners = {agent.id: agent.owner for agent in agents if agent.owner is not None}
+    core.registry.orders = store.read(read_orders)
     core.leasing.accepted.update(store.accepted())
     jobs = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=lease_seconds, boot=boot)
     for job in jobs:

@@ -19,6 +19,7 @@ from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_rou
 from edge_agent.coordinator.gateway.log_routes import add_log_routes
 from edge_agent.coordinator.gateway.metrics import add_metrics
 from edge_agent.coordinator.gateway.openai import add_openai_routes, openai_answer
+from edge_agent.coordinator.gateway.operating import add_operating_routes
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError
 
@@ -84,6 +85,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     add_job_routes(app, service, intake)
     add_overview_routes(app, service)
     add_log_routes(app, service)
+    add_operating_routes(app, service)
     add_metrics(app, service.observed)
     app.state.feed = add_dashboard(app, service)
     return app

@@ -13,6 +13,8 @@ from edge_agent.coordinator.gateway.answers import JOB_HEADER, json_answer, rece
 from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.submission import submit
+from edge_agent.coordinator.orders import Orders
+from edge_agent.coordinator.registry import Agent
 from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.service import AgentView, Service
 from edge_agent.errors import DeniedError, InputError, JobFailedError, RefusedError
@@ -95,7 +97,7 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/v1/agents")
     async def agents() -> Response:
-        return json_answer([_agent_view(view) for view in await service.agents()])
+        return json_answer([_agent_view(view, service.operations.registry.orders) for view in await service.agents()])
 
     @app.get("/api/v1/agents/{agent_id}/birth")
     async def birth(agent_id: str) -> Response:
@@ -163,7 +165,20 @@ def _job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:
     return view
 
 
-def _agent_view(view: AgentView) -> dict[str, Any]:
+def _fares(live: Agent | None) -> dict[str, Any]:
+    """Say what an agent is and how it fares, as it told."""
+    machine, status = (live.machine, live.status) if live is not None else (None, None)
+    return {
+        "board": machine.board if machine else None,
+        "isa": machine.isa if machine else None,
+        "mode": status.mode if status else None,
+        "reasons": [reason.code for reason in status.reasons] if status else [],
+        "celsius": status.celsius if status else None,
+        "cpu_percent": status.cpu_percent if status else None,
+    }
+
+
+def _agent_view(view: AgentView, orders: Orders) -> dict[str, Any]:
     """Describe an agent for a person or a script."""
     stored, live = view.stored, view.live
     return {
@@ -171,12 +186,16 @@ def _agent_view(view: AgentView) -> dict[str, Any]:
         "approved": stored.approved,
         "owner": stored.owner,
         "sealing_key": live.sealing_key.hex() if live and live.sealing_key else None,
-        "labels": sorted(live.labels or ()) if live else [],
+        "labels": sorted(
+            ((live.labels or frozenset()) if live else frozenset()) | orders.labels.get(stored.id, frozenset())
+        ),
+        "drained": stored.id in orders.drained,
         "presence": live.presence.value if live else "gone",
         "offers": list(live.offers) if live else [],
         "classes": {family: offer.klass.id for family, offer in live.offers.items()} if live else {},
         "loaded": [family for family, offer in live.offers.items() if offer.loaded] if live else [],
         "in_flight": len(live.in_flight) if live else 0,
+        **_fares(live),
         "clock_skew_ms": live.clock_skew_ms if live else None,
         "software": stored.software,
         "seen_ms": stored.seen_ms,

@@ -56,8 +56,10 @@ RULES: tuple[Rule, ...] = (
     _rule("DELETE", rf"/api/v1/jobs/{_ID}", Need.ANY),
     _rule("GET", r"/api/v1/log/bundle", Need.ANY),
     _rule("GET", r"/api/v1/coordinator", Need.ANY),
-    _rule("GET", r"/api/v1/agents", Scope.READ),
     _rule("GET", rf"/api/v1/agents/{_ID}/birth", Need.ANY),  # whoever seals to an agent needs its key
+    _rule("GET", r"/api/v1/(agents|overview|models)", Scope.READ),
+    _rule("GET", rf"/api/v1/jobs/{_ID}/way", Scope.READ),
+    _rule("POST", rf"/api/v1/agents/{_ID}/{_ID}", Scope.OPERATOR),
     _rule("GET", r"/metrics", Scope.READ),
 )
 

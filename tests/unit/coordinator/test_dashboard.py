@@ -24,7 +24,7 @@ from edge_agent.coordinator.gateway.dashboard.logins import (
     TRY_AGAIN_SECONDS,
     Logins,
 )
-from edge_agent.coordinator.gateway.dashboard.views import difference
+from edge_agent.coordinator.gateway.pages import difference
 from edge_agent.coordinator.registry import Agent, Presence
 from edge_agent.errors import RefusedError
 

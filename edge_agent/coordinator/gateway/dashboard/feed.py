@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from edge_agent.coordinator.gateway.dashboard.views import agent_row, difference, latest_jobs, overview
+from edge_agent.coordinator.gateway.pages import agent_row, difference, latest_jobs, overview
 from edge_agent.coordinator.registry import Presence
 from edge_agent.coordinator.rows import StoredAgent
 from edge_agent.coordinator.service import Service
@@ -129,7 +129,7 @@ class Feed:
 
     def _look_now(self) -> dict[str, Any]:
         service, live = self._service, self._service.operations.registry.agents
-        stored = self._stored
+        stored, orders = self._stored, service.operations.registry.orders
         if len(stored) > MAX_AGENTS:
             stored = sorted(stored, key=lambda agent: not _online(live.get(agent.id)))[:MAX_AGENTS]
         summary = overview(
@@ -138,7 +138,7 @@ class Feed:
         summary["agents_left_out"] = len(self._stored) - len(stored)
         return {
             "overview": summary,
-            "agents": {agent.id: agent_row(agent, live.get(agent.id)) for agent in stored},
+            "agents": {agent.id: agent_row(agent, live.get(agent.id), orders) for agent in stored},
             "jobs": latest_jobs(service.observed),
         }
 

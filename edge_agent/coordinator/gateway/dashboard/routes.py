@@ -6,7 +6,6 @@ Nothing here trusts a cookie alone: a call that changes something must come from
 
 from __future__ import annotations
 
-import binascii
 import time
 from importlib.resources import files
 from typing import Any, Final
@@ -20,12 +19,10 @@ from edge_agent.coordinator.access import Access, Scope
 from edge_agent.coordinator.gateway.answers import json_answer
 from edge_agent.coordinator.gateway.dashboard.feed import Feed
 from edge_agent.coordinator.gateway.dashboard.logins import SESSION_SECONDS, Logins
-from edge_agent.coordinator.gateway.dashboard.views import fits_of, job_page, models_page, stored_line
-from edge_agent.coordinator.rows import StoredJob
+from edge_agent.coordinator.gateway.operating import act_on, stored_job, way_page
+from edge_agent.coordinator.gateway.pages import fits_of, models_page, stored_line
 from edge_agent.coordinator.service import Service
-from edge_agent.coordinator.timeline import way_of
-from edge_agent.errors import EdgeAgentError, InputError, PeerError, RefusedError
-from edge_agent.wire.receipts import verify_receipt
+from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 
 COOKIE: Final = "edge_agent_session"
 HEADER: Final = "x-edge-agent-dashboard"
@@ -143,7 +140,7 @@ def add_dashboard(app: FastAPI, service: Service) -> Feed:
         return StreamingResponse(feed.stream(), headers=headers, media_type="text/event-stream")
 
     _add_login(app, door)
-    _add_lookups(app, service, door)
+    _add_lookups(app, service, door, feed)
     return feed
 
 
@@ -185,7 +182,7 @@ def _add_login(app: FastAPI, door: Door) -> None:
         return answer
 
 
-def _add_lookups(app: FastAPI, service: Service, door: Door) -> None:
+def _add_lookups(app: FastAPI, service: Service, door: Door, feed: Feed) -> None:
     """Add what a page asks for when somebody looks at it."""
 
     @app.get("/dashboard/api/session", include_in_schema=False)
@@ -201,21 +198,28 @@ def _add_lookups(app: FastAPI, service: Service, door: Door) -> None:
     @app.get("/dashboard/api/jobs/{job_id}", include_in_schema=False)
     async def job(request: Request, job_id: str) -> Response:
         door.check(request)
-        found = await _stored(service, job_id)
-        attempts = await service.operations.attempts(found.id)
-        receipt = None
-        if found.receipt is not None:
-            try:
-                receipt = verify_receipt(found.receipt, service.public_key)
-            except PeerError:  # signed with a key that was replaced: its way is shown without the machine's part
-                receipt = None
-        way = way_of(found, attempts, receipt, service.operations.clock().wall_ms)
-        return _answer(job_page(found, way, _variant_name(service, found)))
+        page = await way_page(service, await stored_job(service, job_id))
+        return _answer({**page, "receipt": page["receipt"] and f"/dashboard/api/jobs/{page['id']}/receipt"})
+
+    @app.delete("/dashboard/api/jobs/{job_id}", include_in_schema=False)
+    async def cancel(request: Request, job_id: str) -> Response:
+        door.check(request)
+        found = await stored_job(service, job_id)
+        service.cancel(found.id)
+        await service.outcome(found.id, 5.0)
+        return _answer(stored_line(await stored_job(service, job_id)))
+
+    @app.post("/dashboard/api/agents/{agent_id}/{action}", include_in_schema=False)
+    async def act(request: Request, agent_id: str, action: str) -> Response:
+        door.check(request)
+        done = await act_on(service, request, agent_id, action)
+        feed.refresh()
+        return _answer(done)
 
     @app.get("/dashboard/api/jobs/{job_id}/receipt", include_in_schema=False)
     async def receipt(request: Request, job_id: str) -> Response:
         door.check(request)
-        found = await _stored(service, job_id)
+        found = await stored_job(service, job_id)
         if found.receipt is None:
             raise RefusedError("only a job that succeeded has a receipt", code="unknown-job")
         name = f'attachment; filename="{found.id.hex()}.receipt"'
@@ -244,22 +248,3 @@ async def _key_in(request: Request) -> str:
 
 def _answer(body: Any) -> Response:  # noqa: ANN401 JSON is any
     return json_answer(body, headers={**SAFE, "Cache-Control": "no-store"})
-
-
-async def _stored(service: Service, job_id: str) -> StoredJob:
-    try:
-        raw = binascii.unhexlify(job_id)
-    except (binascii.Error, ValueError):
-        raw = b""
-    found = await service.job(raw) if len(raw) == 16 else None
-    if found is None:
-        raise RefusedError(f"there is no job {job_id[:64]!r}", code="unknown-job")
-    return found
-
-
-def _variant_name(service: Service, job: StoredJob) -> str | None:
-    try:
-        variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
-    except EdgeAgentError:  # it left the catalogue
-        return None
-    return variant.name if variant else None

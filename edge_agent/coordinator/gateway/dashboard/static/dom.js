@@ -78,7 +78,8 @@ export const shortId = (id) => (id ? id.slice(0, 8) : "–");
 
 export function nameOf(agent, id) {
   if (!agent) return shortId(id);
-  return agent.labels?.length ? agent.labels[0] : shortId(agent.id);
+  const label = agent.operator_labels?.[0] ?? agent.labels?.[0];
+  return label ?? shortId(agent.id);
 }
 
 export function pill(element, kind, text) {

@@ -57,7 +57,7 @@ function fits(agent, words, which) {
   if (which === "rest" && label !== "rests" && label !== "drained") return false;
   if (which === "waiting" && order !== 0) return false;
   if (which === "away" && agent.presence === "online") return false;
-  const text = [agent.id, agent.owner, agent.board, label, ...(agent.labels ?? []), ...(agent.offers ?? []).map((o) => o.family)].join(" ").toLowerCase();
+  const text = [agent.id, agent.owner, agent.board, label, ...(agent.labels ?? []), ...(agent.operator_labels ?? []), ...(agent.offers ?? []).map((o) => o.family)].join(" ").toLowerCase();
   return words.every((word) => text.includes(word));
 }
 
@@ -135,7 +135,7 @@ export async function details(state, id) {
     h("dl", { class: "facts" },
       ...fact("State", h("span", {}, badge, because ? ` ${because}` : "")),
       ...fact("Board", agent.board), ...fact("Processor", agent.isa ? `${agent.isa}, ${agent.cpus} CPUs, ${number(agent.memory_mib / 1024, 1)} GiB memory` : null),
-      ...fact("Owner", agent.owner), ...fact("Labels", agent.labels?.join(", ")), ...fact("Trust", agent.trust),
+      ...fact("Owner", agent.owner), ...fact("Labels", [...(agent.operator_labels ?? []), ...(agent.labels ?? [])].join(", ")), ...fact("Trust", agent.trust),
       ...fact("Software", agent.software), ...fact("Session since", agent.born_ms ? `${ago(agent.born_ms)}` : null)),
     fitsTable, actionsFor(agent, () => details(state, id)));
   openSheet(nameOf(agent), agent.id, content);

@@ -1,4 +1,4 @@
-"""What the browser is told of agents, jobs and models: plain JSON values, made of what the coordinator knows. Pure."""
+"""What people and their programs are told of agents, jobs and models: plain JSON values. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from edge_agent.coordinator.observation import Glance, Observation
 from edge_agent.coordinator.operations import LiveJobs
+from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.registry import Agent, Presence
 from edge_agent.coordinator.rows import StoredAgent, StoredJob
 from edge_agent.coordinator.timeline import Way
@@ -18,7 +19,7 @@ SHOWN_FAILED = 12
 MAX_FITS_SHOWN = 50
 
 
-def agent_row(stored: StoredAgent, live: Agent | None) -> dict[str, Any]:
+def agent_row(stored: StoredAgent, live: Agent | None, orders: Orders) -> dict[str, Any]:
     """Return one machine; only fields that change make a message, so each stands for itself."""
     row: dict[str, Any] = {
         "id": stored.id,
@@ -30,6 +31,8 @@ def agent_row(stored: StoredAgent, live: Agent | None) -> dict[str, Any]:
         "offers": [],
         "in_flight": 0,
         "seen_ms": stored.seen_ms,
+        "drained": stored.id in orders.drained,
+        "operator_labels": sorted(orders.labels.get(stored.id, ())),
     }
     if live is None:
         return row
@@ -125,7 +128,7 @@ def job_page(job: StoredJob, way: Way, variant_name: str | None) -> dict[str, An
         "variant": variant_name,
         "class": job.klass,
         "run_us": job.run_us,
-        "receipt": f"/dashboard/api/jobs/{job.id.hex()}/receipt" if job.receipt is not None else None,
+        "receipt": f"/api/v1/jobs/{job.id.hex()}/receipt" if job.receipt is not None else None,
         "clock_moved_ms": round(way.moved_ms, 1),
         "stages": [
             {

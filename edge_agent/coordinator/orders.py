@@ -1,0 +1,50 @@
+"""What the operator ordered of single agents: nothing new for this one, these labels for that one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from edge_agent.coordinator.schema import agent_orders
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """All orders that hold.
+
+    Attributes:
+        drained: agents that finish what they hold and get nothing new.
+        labels: what the operator calls agents, beside what their owners do; by id.
+    """
+
+    drained: frozenset[str] = frozenset()
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+
+def read_orders(connection: Connection) -> Orders:
+    """Read them."""
+    rows = connection.execute(sa.select(agent_orders)).all()
+    drained = frozenset(row.agent_id for row in rows if row.drained)
+    return Orders(drained, {row.agent_id: frozenset(json.loads(row.labels)) for row in rows if row.labels})
+
+
+def write_drained(connection: Connection, agent_id: str, *, drained: bool) -> None:
+    """Give an agent nothing new from now on, or again."""
+    _write(connection, agent_id, {"drained": drained})
+
+
+def write_labels(connection: Connection, agent_id: str, labels: frozenset[str]) -> None:
+    """Call an agent so, and no longer as before."""
+    _write(connection, agent_id, {"labels": json.dumps(sorted(labels)) if labels else None})
+
+
+def _write(connection: Connection, agent_id: str, values: dict[str, object]) -> None:
+    changed = connection.execute(
+        sa.update(agent_orders).where(agent_orders.c.agent_id == agent_id).values(values)
+    ).rowcount
+    if not changed:
+        connection.execute(sa.insert(agent_orders).values(agent_id=agent_id, **{"drained": False, **values}))
