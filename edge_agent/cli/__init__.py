@@ -35,6 +35,8 @@ COMMANDS: tuple[str, ...] = (
     "broker",
     "submit",
     "jobs",
+    "agents",
+    "top",
     "verify",
     "log",
     "receipt",

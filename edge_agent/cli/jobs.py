@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.parsing import new_command
 from edge_agent.cli.reaching import add_coordinator, client_of
+from edge_agent.cli.watching import add_watch, show
 from edge_agent.errors import UsageError
 
 if TYPE_CHECKING:
     import argparse
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.client import Client
 
 ACTIONS = ("list", "show", "cancel")
+STATES = ("queued", "leased", "hedged", "held", "succeeded", "failed", "cancelled")
+MOST_LOOKED_AT = 1000
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -30,6 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent jobs",
             "edge-agent jobs show 5f0c1e6fd3c04a0f8d5d8d8e7c6b5a49 --receipt scan.receipt",
+            "edge-agent jobs --state failed --family digits --watch",
             "edge-agent jobs cancel 5f0c1e6fd3c04a0f8d5d8d8e7c6b5a49",
         ),
     )
@@ -38,8 +43,12 @@ def add_parser(subparsers: Subparsers) -> None:
     add_coordinator(parser)
     parser.add_argument("--client", metavar="NAME", help="with list: only the jobs of this client")
     parser.add_argument("--limit", metavar="N", type=int, default=50, help="with list: at most so many; default: 50")
+    parser.add_argument("--state", choices=STATES, help="with list: only the jobs in this state")
+    parser.add_argument("--family", metavar="FAMILY", help="with list: only the jobs of this family")
+    parser.add_argument("--agent", metavar="ID", help="with list: only those that this machine did")
     parser.add_argument("--receipt", metavar="FILE", help="with show: write the signed receipt here, with its proof")
-    parser.add_argument("--json", action="store_true", help="with list: print JSON")
+    parser.add_argument("--json", action="store_true", help="with list: print JSON; with --watch one array a line")
+    add_watch(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
     with client_of(args) as client:
         match args.action:
             case "list":
-                jobs = client.jobs(args.limit, args.client)
-                print(json.dumps(jobs) if args.json else _table(jobs))
+                return show(lambda: _listed(client, args), args.watch, clear=not args.json)
             case "cancel":
                 job = client.cancel(args.job_id)
                 print(f"The job {args.job_id} {_stands(job)}.")
@@ -61,6 +69,15 @@ def run(args: argparse.Namespace) -> int:
                     _write_receipt(args.receipt, fetch_receipt(client, args.job_id))
                 print(json.dumps(job, indent=1))
     return 0
+
+
+def _listed(client: Client, args: argparse.Namespace) -> str:
+    """Return the jobs that fit; where only some do, they are looked for among the latest `MOST_LOOKED_AT`."""
+    wanted = {"state": args.state, "model": args.family, "agent_id": args.agent}
+    chosen = {name: value for name, value in wanted.items() if value is not None}
+    found = client.jobs(MOST_LOOKED_AT if chosen else args.limit, args.client)
+    jobs = [job for job in found if all(job.get(name) == value for name, value in chosen.items())][: args.limit]
+    return json.dumps(jobs) if args.json else _table(jobs)
 
 
 def _check(args: argparse.Namespace) -> None:

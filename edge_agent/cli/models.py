@@ -14,7 +14,7 @@ from edge_agent.cli.parsing import Parser, add_settings, new_command
 if TYPE_CHECKING:
     from edge_agent.cli.parsing import Subparsers
 
-MODULES = ("show", "pick", "onnx", "files", "refresh")
+MODULES = ("show", "served", "pick", "onnx", "files", "refresh")
 """Each is `edge_agent.cli.models_NAME`, with `add_verbs(verbs)` and `run(args)`."""
 
 

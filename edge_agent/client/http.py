@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -175,6 +176,21 @@ class Client:
     def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""
         return self._run(self._steps.list("GET", "/api/v1/agents"))
+
+    # -- for operators --------------------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """Return how the network stands: live jobs, and the last five minutes."""
+        return self._run(self._steps.object("GET", "/api/v1/overview"))
+
+    def served_models(self) -> list[dict[str, Any]]:
+        """Return each family with who serves which variant, predicted and measured."""
+        return self._run(self._steps.list("GET", "/api/v1/models"))
+
+    def operate(self, agent_id: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Have something done with an agent: `approve`, `revoke`, `drain`, `undrain` or `label`."""
+        content = json.dumps(body).encode()
+        return self._run(self._steps.object("POST", f"/api/v1/agents/{agent_id}/{action}", content))
 
     # -- driving --------------------------------------------------------------------------------------------------
 

@@ -209,9 +209,9 @@ class Procedures:
                 raise self._way.no_coordinator(error) from error
         return self._asked
 
-    def object(self, method: str, path: str) -> Steps[dict[str, Any]]:
+    def object(self, method: str, path: str, content: bytes | None = None) -> Steps[dict[str, Any]]:
         """Ask for an object of JSON."""
-        return (yield from self._json(dict, method, path))
+        return (yield from self._json(dict, method, path, content))
 
     def list(self, method: str, path: str) -> Steps[list[Any]]:
         """Ask for a list of JSON."""
@@ -229,8 +229,9 @@ class Procedures:
         send = Send(method, path, content, headers or {})
         return (yield from self._way.call(send, self._way.clock() + self._deadline))
 
-    def _json(self, kind: type[J], method: str, path: str) -> Steps[J]:
-        reply = yield from self._call(method, path)
+    def _json(self, kind: type[J], method: str, path: str, content: bytes | None = None) -> Steps[J]:
+        headers = {"Content-Type": "application/json"} if content is not None else None
+        reply = yield from self._call(method, path, content, headers)
         try:
             found = json.loads(reply.body)
         except (ValueError, RecursionError) as error:

@@ -35,12 +35,14 @@ HELPERS = {
     "models_onnx",
     "models_pick",
     "models_refresh",
+    "models_served",
     "models_show",
     "owner",
     "parsing",
     "parts",
     "passphrases",
     "reaching",
+    "watching",
     "table",
 }
 
