@@ -57,6 +57,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "network.name",
         "broker.url",
         "coordinator.http",
+        "gateway.grpc",
         "coordinator.state_dir",
         "catalogue.url",
         "catalogue.root_file",
@@ -147,7 +148,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
             "Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id}
         )
         coordinator.supervisor.ready(f"serving at {base_url}")
-        write_ready_file(ready, {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()})
+        about = {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()}
+        write_ready_file(ready, about if front.grpc_port is None else about | {"grpc_port": front.grpc_port})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()

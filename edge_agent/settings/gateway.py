@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from edge_agent.settings.fields import Section
+from edge_agent.settings.fields import Flag, Section, http_address
 from edge_agent.settings.passwords import read_password
 
 
@@ -20,9 +20,18 @@ def _origin(text: str) -> str:
     return text
 
 
-class Gateway(Section):
-    """Who may use the HTTP interface, and how it is encrypted."""
+def _address(text: str | None) -> str | None:
+    return None if text is None else http_address(text)
 
+
+class Gateway(Section):
+    """Who may use the HTTP interface, and how it is encrypted; and gRPC beside it."""
+
+    grpc: Annotated[str | None, AfterValidator(_address), Flag("--grpc", "HOST:PORT")] = Field(
+        default=None,
+        description="`HOST:PORT` of the Open Inference Protocol over gRPC; port 0 takes a free one. Needs the extra "
+        "`grpc`.",
+    )
     auth: Literal["auto", "required", "off"] = Field(
         default="auto",
         description="Whether callers need an API key: `auto` asks for one unless `coordinator.http` is on loopback. "

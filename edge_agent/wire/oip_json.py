@@ -30,7 +30,7 @@ _REQUEST_KEYS = ("id", "parameters", "inputs", "outputs")
 _RESPONSE_KEYS = ("model_name", "model_version", "id", "parameters", "outputs")
 _TENSOR_KEYS = ("name", "shape", "datatype", "parameters", "data")
 _OUTPUT_KEYS = ("name", "parameters")
-_NOT_HERE = ("shared_memory_region", "classification")
+NOT_HERE = ("shared_memory_region", "classification")
 """Extensions of other servers that change what is asked for, so that they cannot be passed over."""
 
 
@@ -330,7 +330,7 @@ def _parameters(body: dict[str, Any], where: str) -> dict[str, Any]:
     for name, item in value.items():
         if not isinstance(item, str | int | float):
             raise InputError(f"{where}: the parameter {name[:40]!r} must be a string, a number or true or false.")
-    for name in _NOT_HERE:
+    for name in NOT_HERE:
         if name in value:
             raise InputError(f"{where}: {name!r} is an extension of other servers that is not spoken here.")
     return value

@@ -32,6 +32,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     max_request_bytes: int,
     wait_seconds: float,
     max_intake_bytes: int = MAX_INTAKE_BYTES,
+    intake: Intake | None = None,
     access: Access | None = None,
     origins: Sequence[str] = (),
     own_names_only: bool = False,
@@ -43,6 +44,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
         max_request_bytes: longer bodies are refused while they arrive.
         wait_seconds: how long a synchronous call waits for its result that names no deadline.
         max_intake_bytes: of all bodies that are being read at once.
+        intake: the memory for these bodies, if it is shared with other interfaces.
         access: knows the API keys; everybody may do everything without it.
         origins: web pages of these may call.
         own_names_only: see `Guard`.
@@ -78,7 +80,8 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
         )
         return tell(request, problem)
 
-    intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
+    if intake is None:
+        intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
     add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
     add_repository_routes(app, service, intake)
     add_openai_routes(app, service, intake, wait_seconds=wait_seconds)

@@ -6,18 +6,24 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
 
 from edge_agent.clock import system_now
 from edge_agent.coordinator.access import Access
 from edge_agent.coordinator.gateway.app import make_app
+from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.keeping import Keeper
 from edge_agent.coordinator.gateway.server import connections_of, serve
 from edge_agent.coordinator.gateway.tls import Certificate
 from edge_agent.coordinator.service import Service
 from edge_agent.coordinator.store import Store
+from edge_agent.errors import SettingsError
 from edge_agent.settings import Settings, is_loopback, parse_host_port
+
+if TYPE_CHECKING:
+    from edge_agent.coordinator.gateway.grpc_server import GrpcServer
 
 log = logging.getLogger("edge_agent.coordinator")
 
@@ -37,7 +43,13 @@ class Front:
     def __init__(self, settings: Settings, store: Store) -> None:
         gateway = settings.gateway
         self._settings = settings
-        self._local = is_loopback(parse_host_port(settings.coordinator.http)[0])
+        addresses = [settings.coordinator.http] + ([gateway.grpc] if gateway.grpc is not None else [])
+        self._local = all(is_loopback(parse_host_port(address)[0]) for address in addresses)
+        self._service: Service | None = None
+        self._intake = Intake(
+            max_request_bytes=settings.coordinator.max_request_bytes, max_bytes=settings.coordinator.max_queued_bytes
+        )
+        self.grpc_port: int | None = None
         self._certificate = None
         if gateway.tls_cert_file is not None and gateway.tls_key_file is not None:
             self._certificate = Certificate(gateway.tls_cert_file, gateway.tls_key_file)
@@ -49,11 +61,12 @@ class Front:
     def app(self, service: Service) -> FastAPI:
         """Return the application in front of a coordinator."""
         own, gateway = self._settings.coordinator, self._settings.gateway
+        self._service = service
         return make_app(
             service,
             max_request_bytes=own.max_request_bytes,
+            intake=self._intake,
             wait_seconds=own.job_deadline_seconds,
-            max_intake_bytes=own.max_queued_bytes,
             access=self.access,
             origins=gateway.cors_origins,
             own_names_only=gateway.auth == "auto" and self._local,
@@ -62,15 +75,37 @@ class Front:
     async def serve(
         self, app: FastAPI, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[str], None]
     ) -> None:
-        """Serve until `stop` is set; see `server.serve`."""
+        """Serve until `stop` is set; see `server.serve`. `grpc_port` is known when it is ready."""
         if self.access.required and self._certificate is None and not self._local:
             text = "API keys travel unencrypted: set gateway.tls_cert_file, or put a proxy with TLS in front"
             log.warning(text, extra={"action": "plain-http"})
         connection = connections_of(self._settings.coordinator.max_connections)
         tls = self._certificate.context if self._certificate is not None else None
+        rpc = self._grpc_server()
+        if rpc is not None:
+            await rpc.start()
+            self.grpc_port = rpc.port
         upkeep = asyncio.create_task(self._keeper.run())
         try:
             await serve(app, listener, stop, on_ready, connection=connection, tls=tls)
         finally:
             upkeep.cancel()
             await asyncio.wait([upkeep])
+            if rpc is not None:
+                await rpc.stop()
+
+    def _grpc_server(self) -> GrpcServer | None:
+        own, gateway = self._settings.coordinator, self._settings.gateway
+        if gateway.grpc is None or self._service is None:
+            return None
+        try:
+            from edge_agent.coordinator.gateway.grpc_server import GrpcGateway, GrpcServer  # noqa: PLC0415 an extra
+        except ImportError as error:
+            raise SettingsError(
+                f"gateway.grpc is set, but {error.name} is not installed", hint="pip install 'edge-agent[grpc]'"
+            ) from error
+        calls = GrpcGateway(self._service, self.access, self._intake, wait_seconds=own.job_deadline_seconds)
+        files = None
+        if gateway.tls_cert_file is not None and gateway.tls_key_file is not None:
+            files = (gateway.tls_cert_file, gateway.tls_key_file)
+        return GrpcServer(gateway.grpc, calls, max_request_bytes=own.max_request_bytes, tls=files)

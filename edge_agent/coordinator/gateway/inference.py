@@ -65,8 +65,8 @@ def add_inference_routes(app: FastAPI, service: Service, intake: Intake, *, wait
                 "name": entry.name,
                 "versions": [variant.name for variant in entry.variants],
                 "platform": PLATFORM,
-                "inputs": [_port(port) for port in entry.inputs],
-                "outputs": [_port(port) for port in entry.outputs],
+                "inputs": [port_view(port) for port in entry.inputs],
+                "outputs": [port_view(port) for port in entry.outputs],
             }
         )
 
@@ -95,10 +95,8 @@ def add_repository_routes(app: FastAPI, service: Service, intake: Intake) -> Non
     async def index(request: Request) -> Response:
         async with intake.body(request) as body:
             only_ready = _only_ready(body)
-        listed = [
-            _listed(service, entry, variant) for entry in service.catalogue.families for variant in entry.variants
-        ]
-        return json_answer([line for line in listed if line["state"] == "READY" or not only_ready])
+        lines = [listed(service, entry, variant) for entry in service.catalogue.families for variant in entry.variants]
+        return json_answer([line for line in lines if line["state"] == "READY" or not only_ready])
 
     @app.post("/v2/repository/models/{family}/load")
     @app.post("/v2/repository/models/{family}/unload")
@@ -144,7 +142,8 @@ def _only_ready(body: bytearray) -> bool:
     return wanted
 
 
-def _listed(service: Service, entry: Family, variant: Variant) -> dict[str, str]:
+def listed(service: Service, entry: Family, variant: Variant) -> dict[str, str]:
+    """Return the line of a variant in the index."""
     if service.offered(entry.name, variant.digest_bytes):
         state, reason = "READY", ""
     elif not entry.servable:
@@ -154,7 +153,8 @@ def _listed(service: Service, entry: Family, variant: Variant) -> dict[str, str]
     return {"name": entry.name, "version": variant.name, "state": state, "reason": reason}
 
 
-def _port(port: Port) -> dict[str, Any]:
+def port_view(port: Port) -> dict[str, Any]:
+    """Describe an input or output; extents that the caller chooses are -1."""
     return {
         "name": port.name,
         "datatype": port.datatype,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -45,7 +45,7 @@ class Intake:
         expected = int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
         if expected > self.max_request_bytes:
             raise self.too_long()
-        self._refuse_unless_room(expected)
+        self.refuse_unless_room(expected)
         # One buffer, not a list of pieces: a body that comes byte by byte would be a list of forty times its size.
         body = bytearray()
         try:
@@ -70,7 +70,7 @@ class Intake:
                     part = unpacker.feed(chunk, room) if unpacker else chunk
                     if len(part) > room or came > self.max_request_bytes:
                         raise self.too_long()
-                    self._refuse_unless_room(len(part))
+                    self.refuse_unless_room(len(part))
                     self.held_bytes += len(part)
                     body += part
         except TimeoutError:
@@ -84,7 +84,26 @@ class Intake:
         if unpacker is not None:
             unpacker.end()
 
-    def _refuse_unless_room(self, more: int) -> None:
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count a request that came in another way than as a body of HTTP, until the block ends.
+
+        Raises:
+            ResourceError: `queue-full`.
+        """
+        self.refuse_unless_room(size)
+        self.held_bytes += size
+        try:
+            yield
+        finally:
+            self.held_bytes -= size
+
+    def refuse_unless_room(self, more: int) -> None:
+        """Return if there is room for so many bytes more.
+
+        Raises:
+            ResourceError: `queue-full`.
+        """
         # What is only announced takes no room: else a few who announce much and send nothing would lock out all others.
         if self.held_bytes and self.held_bytes + more > self._max_bytes:
             raise ResourceError(

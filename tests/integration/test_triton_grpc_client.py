@@ -1,0 +1,306 @@
+"""The unmodified `tritonclient[grpc]` against a served gateway: what it sends is understood, what it gets it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import digits, scan
+from gateways import JOB, VARIANT, FakeService, echo, echoed
+from needs import module
+from signing import SigningService
+
+from edge_agent.clock import system_now
+from edge_agent.coordinator.access import Access, KeyRecord, Scope
+from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.gateway.intake import Intake
+from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.key_table import new_token
+from edge_agent.errors import ResourceError
+from edge_agent.wire.tensors import DataType
+
+module("tritonclient.grpc")
+
+import tritonclient.grpc as triton  # noqa: E402 - skipped where it cannot be imported
+import tritonclient.grpc.aio as triton_aio  # noqa: E402 - as above
+from tritonclient.grpc import service_pb2  # noqa: E402 - its messages, for contents that it does not send itself
+from tritonclient.utils import InferenceServerException  # noqa: E402
+
+from edge_agent.coordinator.gateway.grpc_server import GrpcGateway, GrpcServer  # noqa: E402
+
+NUMBERS: dict[str, Any] = {
+    "BOOL": np.array([True, False, True]),
+    "UINT8": np.array([0, 255], np.uint8),
+    "UINT16": np.array([0, 2**16 - 1], np.uint16),
+    "UINT32": np.array([0, 2**32 - 1], np.uint32),
+    "UINT64": np.array([0, 2**64 - 1], np.uint64),
+    "INT8": np.array([-128, 127], np.int8),
+    "INT16": np.array([-(2**15), 2**15 - 1], np.int16),
+    "INT32": np.array([-(2**31), 2**31 - 1], np.int32),
+    "INT64": np.array([-(2**63), 2**63 - 1], np.int64),
+    "FP16": np.array([0.1, -65504], np.float16),
+    "FP32": np.array([0.1, np.nan, np.inf], np.float32),
+    "FP64": np.array([0.1, -1.7e308]),
+    "BYTES": np.array([b"", "größe".encode(), b"a\xff"], np.object_),
+}
+TYPED = {"BOOL": "bool", "INT32": "int", "INT64": "int64", "UINT32": "uint", "UINT64": "uint64"}
+TYPED |= {"FP32": "fp32", "FP64": "fp64", "BYTES": "bytes", "INT8": "int", "UINT16": "uint"}
+
+
+@contextmanager
+def served(service: FakeService, access: Access | None = None, max_request_bytes: int = 1024 * 1024) -> Iterator[str]:
+    """Serve gRPC on a free port, in a thread of its own; give its address."""
+    ready: list[str] = []
+    up, stop = threading.Event(), threading.Event()
+
+    async def run() -> None:
+        intake = Intake(max_request_bytes=max_request_bytes, max_bytes=4 * max_request_bytes)
+        gateway = GrpcGateway(service, access or Access.open(), intake, wait_seconds=5.0)
+        server = GrpcServer("127.0.0.1:0", gateway, max_request_bytes=max_request_bytes, tls=None)
+        await server.start()
+        ready.append(f"127.0.0.1:{server.port}")
+        up.set()
+        await asyncio.to_thread(stop.wait)
+        await server.stop()
+        assert intake.held_bytes == 0
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    try:
+        assert up.wait(30)
+        yield ready[0]
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def service() -> FakeService:
+    """Return a service that accepts and succeeds."""
+    return FakeService()
+
+
+@pytest.fixture
+def client(service: FakeService) -> Iterator[Any]:
+    """Return a client of a gateway in front of it."""
+    with served(service) as address, triton.InferenceServerClient(address) as made:
+        yield made
+
+
+def image() -> Any:  # noqa: ANN401 tritonclient has no types
+    """Return a scan as the client's input."""
+    tensor = scan(3)
+    made = triton.InferInput("image", list(tensor.spec.shape), "FP32")
+    made.set_data_from_numpy(np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape))
+    return made
+
+
+def test_health_and_metadata(client: Any, service: FakeService) -> None:  # noqa: ANN401 tritonclient has no types
+    """Live, ready, a model and each version ready, its ports, the index, and what the server can."""
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("digits")
+    assert client.is_model_ready("digits", VARIANT.name)
+    assert not client.is_model_ready("digits", digits().variants[0].name)
+    assert client.get_server_metadata().name == "edge-agent"
+    metadata = client.get_model_metadata("digits", as_json=True)
+    assert metadata["inputs"] == [{"name": "image", "datatype": "FP32", "shape": ["-1", "1", "8", "8"]}]
+    assert metadata["versions"] == [variant.name for variant in digits().variants]
+    index = client.get_model_repository_index().models
+    assert {(line.version, line.state) for line in index} == {
+        (v.name, "READY" if v == VARIANT else "UNAVAILABLE") for v in digits().variants
+    }
+    service.ready = False
+    assert not client.is_server_ready()
+
+
+def test_inference(client: Any, service: FakeService) -> None:  # noqa: ANN401 as above
+    """With wanted outputs, an id, options as parameters; what came back says of itself what HTTP says."""
+    wanted = [triton.InferRequestedOutput("label")]
+    result = client.infer(
+        "digits",
+        [image()],
+        model_version=VARIANT.name,
+        outputs=wanted,
+        request_id="mine",
+        priority=2,
+        parameters={"deadline_seconds": 2, "labels": "kitchen"},
+        headers={"idempotency-key": "k"},
+    )
+    assert result.as_numpy("label").tolist() == [3]
+    response = result.get_response()
+    assert (response.id, response.model_name, response.model_version) == ("mine", "digits", VARIANT.name)
+    assert response.parameters["job_id"].string_param == JOB.hex()
+    assert response.parameters["run_us"].int64_param == 250
+    assert response.parameters["verification"].string_param == "signed"
+    (submitted,) = service.submitted
+    assert (submitted["inputs"], submitted["outputs"]) == ((scan(3),), ("label",))
+    options = submitted["options"]
+    assert (options.deadline_seconds, options.placement.labels, options.idempotency_key) == (2, ("kitchen",), "k")
+    assert options.client == "127.0.0.1"
+
+
+def test_asynchronous_inference(client: Any, service: FakeService) -> None:  # noqa: ANN401 as above
+    """Several calls under way at once, by callbacks."""
+    ended: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+    for _ in range(8):
+        client.async_infer("digits", [image()], callback=lambda result, error: ended.put((result, error)))
+    for _ in range(8):
+        result, error = ended.get(timeout=30)
+        assert error is None
+        assert result.as_numpy("label").tolist() == [3]
+    assert len(service.submitted) == 8
+
+
+def test_a_stream_of_requests(client: Any, service: FakeService) -> None:  # noqa: ANN401 as above
+    """Each is answered, one that is wrong with an error; the stream goes on."""
+    ended: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+    client.start_stream(callback=lambda result, error: ended.put((result, error)))
+    for number in range(40):
+        client.async_stream_infer("digits" if number != 7 else "digit", [image()], request_id=str(number))
+    seen, errors = set(), []
+    for _ in range(40):
+        result, error = ended.get(timeout=30)
+        if error is not None:
+            errors.append(str(error))
+        else:
+            seen.add(result.get_response().id)
+    client.stop_stream()
+    assert seen == {str(number) for number in range(40)} - {"7"}
+    assert len(errors) == 1
+    assert "unknown-family" in errors[0]
+
+
+@pytest.mark.parametrize("datatype", NUMBERS)
+def test_every_datatype_comes_back_as_it_went(client: Any, service: FakeService, datatype: str) -> None:  # noqa: ANN401
+    """As raw contents, as the client sends all of them; and as contents of their own types, as others do."""
+    service.serve(echo(DataType(datatype)), echoed)
+    array = NUMBERS[datatype]
+    given = triton.InferInput("x", list(array.shape), datatype)
+    given.set_data_from_numpy(array)
+    np.testing.assert_array_equal(client.infer(f"echo-{datatype.lower()}", [given]).as_numpy("y"), array)
+    if datatype not in TYPED:
+        return
+    request = service_pb2.ModelInferRequest(model_name=f"echo-{datatype.lower()}")
+    tensor = request.inputs.add(name="x", datatype=datatype, shape=array.shape)
+    getattr(tensor.contents, f"{TYPED[datatype]}_contents").extend(array.tolist())
+    response = client._client_stub.ModelInfer(request)
+    assert service.submitted[0]["inputs"] == service.submitted[1]["inputs"]
+    assert len(response.raw_output_contents) == 1
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compression(client: Any, service: FakeService, compression: str) -> None:  # noqa: ANN401 as above
+    """Requests that come packed."""
+    service.serve(echo(DataType.INT32), echoed)
+    given = triton.InferInput("x", [5000], "INT32")
+    given.set_data_from_numpy(np.arange(5000, dtype=np.int32))
+    found = client.infer("echo-int32", [given], compression_algorithm=compression)
+    assert found.as_numpy("y").tolist() == list(range(5000))
+
+
+def test_a_packed_bomb_is_refused(service: FakeService) -> None:
+    """It is measured unpacked; the server lives on."""
+    service.serve(echo(DataType.INT32), echoed)
+    given = triton.InferInput("x", [1_000_000], "INT32")
+    given.set_data_from_numpy(np.zeros(1_000_000, np.int32))
+    with served(service, max_request_bytes=100_000) as address, triton.InferenceServerClient(address) as client:
+        for compression in ("gzip", None):
+            with pytest.raises(InferenceServerException) as refused:
+                client.infer("echo-int32", [given], compression_algorithm=compression)
+            assert "RESOURCE_EXHAUSTED" in refused.value.status()
+        assert client.is_server_live()
+    assert service.submitted == []
+
+
+def test_the_asyncio_client(service: FakeService) -> None:
+    """Calls and streams."""
+
+    async def script(address: str) -> None:
+        async with triton_aio.InferenceServerClient(address) as client:
+            asked = [client.infer("digits", [image()]) for _ in range(4)]
+            assert [r.as_numpy("label").tolist() for r in await asyncio.gather(*asked)] == [[3]] * 4
+
+            async def requests() -> Any:  # noqa: ANN401 as above
+                for _ in range(3):
+                    yield {"model_name": "digits", "inputs": [image()]}
+
+            answers = [answer async for answer in client.stream_infer(requests())]
+            assert [(result.as_numpy("label").tolist(), error) for result, error in answers] == [([3], None)] * 3
+
+    with served(service) as address:
+        asyncio.run(script(address))
+
+
+def test_errors_are_statuses_with_our_codes(client: Any, service: FakeService) -> None:  # noqa: ANN401 as above
+    """And with our words."""
+    wrong = triton.InferInput("image", [1, 2], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 2), np.float32))
+    for status, code, ask in (
+        ("NOT_FOUND", "unknown-family", lambda: client.infer("digit", [image()])),
+        ("NOT_FOUND", "unknown-family", lambda: client.is_model_ready("none")),
+        ("NOT_FOUND", "unknown-version", lambda: client.get_model_metadata("digits", "fp8")),
+        ("NOT_FOUND", "unknown-version", lambda: client.infer("digits", [image()], model_version="fp8")),
+        ("INVALID_ARGUMENT", "bad-input", lambda: client.infer("digits", [wrong])),
+        ("INVALID_ARGUMENT", "bad-input", lambda: client.infer("digits", [image()], parameters={"deadline": 1})),
+        ("UNIMPLEMENTED", "not-supported", lambda: client.load_model("digits")),
+        ("UNIMPLEMENTED", "", lambda: client.get_inference_statistics("digits")),
+    ):
+        with pytest.raises(InferenceServerException) as caught:
+            ask()
+        assert caught.value.status() == f"StatusCode.{status}"
+        assert code in caught.value.message()
+    assert service.submitted == []
+    service.refuses = ResourceError("full", code="queue-full")
+    with pytest.raises(InferenceServerException, match="queue-full"):
+        client.infer("digits", [image()])
+    service.refuses = None
+    service.waits = Outcome(JOB, JobState.FAILED, error=JobError("model-run", "it broke", Blame.MODEL))
+    with pytest.raises(InferenceServerException, match="it broke"):
+        client.infer("digits", [image()])
+    service.waits = None
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("digits", [image()])
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+
+
+def test_keys_and_scopes(service: FakeService) -> None:
+    """As over HTTP, in the metadata; nothing is submitted without."""
+    key_id, token, digest = new_token()
+    access = Access(required=True, clock=system_now)
+    scopes = frozenset({Scope.INFER})
+    access.adopt([KeyRecord(key_id, "reports", digest, scopes, 0, requests_per_minute=100, jobs_per_day=1)])
+    headers = {"authorization": f"Bearer {token}"}
+    with served(service, access) as address, triton.InferenceServerClient(address) as client:
+        assert client.is_server_live()
+        for ask in (
+            lambda: client.infer("digits", [image()]),
+            client.get_server_metadata,
+            lambda: client.infer("digits", [image()], headers={"authorization": "Bearer ea_x"}),
+        ):
+            with pytest.raises(InferenceServerException) as caught:
+                ask()
+            assert caught.value.status() == "StatusCode.UNAUTHENTICATED"
+        with pytest.raises(InferenceServerException) as caught:
+            client.load_model("digits", headers=headers)
+        assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
+        assert service.submitted == []
+        assert client.infer("digits", [image()], headers=headers).as_numpy("label").tolist() == [3]
+        assert service.submitted[0]["options"].client == "reports"
+        with pytest.raises(InferenceServerException, match="quota-exhausted"):
+            client.infer("digits", [image()], headers=headers)
+    assert len(service.submitted) == 1
+
+
+def test_the_receipt_comes_with_the_answer_if_it_is_asked_for() -> None:
+    """As over HTTP."""
+    with served(SigningService()) as address, triton.InferenceServerClient(address) as client:
+        result = client.infer("digits", [image()], parameters={"receipt_inline": True})
+        assert len(result.get_response().parameters["receipt_cose"].string_param) > 400
