@@ -9,6 +9,21 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+RETRYABLE = frozenset(
+    {
+        "queue-full",
+        "too-many-calls",
+        "no-agent",
+        "loading",
+        "stopping",
+        "deadline",
+        "job-failed",
+        "timeout",
+        "unreachable",
+    }
+)
+"""Codes with which the same call makes sense again, later; `docs/errors.md` lists them."""
+
 
 class EdgeAgentError(Exception):
     """Anything this project raises on purpose.
@@ -40,6 +55,11 @@ class EdgeAgentError(Exception):
         self.hint = hint if hint is not None else type(self).default_hint
         self.error_code = code or type(self).code
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call makes sense again, later: after `retry_after_seconds`, where that is known."""
+        return self.error_code in RETRYABLE
 
 
 # -- our own configuration and use ------------------------------------------------------------------------------
@@ -240,7 +260,7 @@ class JobFailedError(EdgeAgentError):
     """A job ended without a result; the message says why and who is to blame."""
 
     code = "job-failed"
-    codes = ("deadline", "cancelled", "no-agent", "attempts-exhausted", "poison")
+    codes = ("deadline", "cancelled", "no-agent", "loading", "attempts-exhausted", "poison")
     exit_status = 1
     default_hint = "Read the reason; jobs that failed for want of an agent can simply be sent again."
 

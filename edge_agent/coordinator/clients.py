@@ -98,12 +98,13 @@ def _stopping() -> TransportError:
 
 
 def _error(refused: SubmitRefused) -> EdgeAgentError:
+    seconds = refused.retry_after_seconds
     match refused.code:
         case "queue-full":
             hint = "Send it again in a second; nothing of it is kept."
-            return ResourceError(refused.message, hint=hint, code="queue-full")
-        case "no-agent":
-            return JobFailedError(refused.message, code="no-agent")
+            return ResourceError(refused.message, hint=hint, code="queue-full", retry_after_seconds=seconds)
+        case "no-agent" | "loading":
+            return JobFailedError(refused.message, code=refused.code, retry_after_seconds=seconds)
         case "too-large":
             return TooLargeError(refused.message, hint="Send a smaller input, or ask the operator to raise the limit.")
         case _:

@@ -218,8 +218,15 @@ class Core:
         since = now.monotonic - self._rules.offer_grace_seconds
         if not self.registry.may_serve(job.family, job.variant, job.placement, since):
             such = "" if job.variant is None and job.placement == ANYWHERE else " as it is asked for"
-            return SubmitRefused(job.id, "no-agent", f"no machine offers {job.family}{such} at the moment", 2.0)
+            return self._nobody(job, f"no machine offers {job.family}{such}", now)
         return None
+
+    def _nobody(self, job: Job, text: str, now: Now) -> SubmitRefused:
+        seconds = self.registry.expected_seconds(job.placement, now.monotonic)
+        if seconds is None:
+            return SubmitRefused(job.id, "no-agent", f"{text} at the moment", 2.0)
+        soon = f"; machines that have just come load and measure models, which takes about {seconds:.0f} s more"
+        return SubmitRefused(job.id, "loading", f"{text} yet{soon}", seconds)
 
     def _on_cancel(self, event: CancelJob, now: Now) -> list[Command]:
         job = self.leasing.jobs.get(event.job_id)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from edge_agent.coordinator.credit import Credit
 from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.speed import Speed
+from edge_agent.coordinator.warming import Warming
 from edge_agent.errors import RefusedError, ResourceError
 from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import PublicKey
@@ -50,6 +51,8 @@ class Agent:
         status: how it fares, as it says; its fits are the last that it told.
         status_at: monotonic seconds at which that came.
         born_ms: Unix milliseconds of its present session's birth, by its clock.
+        born_at: monotonic seconds at which that was heard.
+        heard: whether it has said what it offers since then.
     """
 
     id: str
@@ -74,6 +77,8 @@ class Agent:
     status: Status | None = None
     status_at: float = float("-inf")
     born_ms: int | None = None
+    born_at: float = float("-inf")
+    heard: bool = False
 
     def withdraw(self, monotonic: float) -> None:
         """Offer nothing from this moment on."""
@@ -112,6 +117,7 @@ class Registry:
         self.approved: frozenset[str] = frozenset()
         self.owners: Mapping[str, str] = {}
         self.orders = Orders()
+        self.warming = Warming()
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
 
@@ -156,7 +162,7 @@ class Registry:
             agent.session, agent.sequence = birth.session, 0
             agent.credit = Credit()
             agent.status = None
-            agent.born_ms = birth.issued_ms
+            agent.born_ms, agent.born_at, agent.heard = birth.issued_ms, monotonic, False
             agent.withdraw(monotonic)
         agent.software = birth.software
         agent.sealing_key = birth.sealing_key
@@ -222,6 +228,9 @@ class Registry:
             raise RefusedError("offers of an older session or sequence", code="stale-session")
         if agent.presence is not Presence.ONLINE:
             raise RefusedError(f"offers of an agent that is {agent.presence}", code="stale-session")
+        if not agent.heard and offers.offers:
+            self.warming.observe(monotonic - agent.born_at)
+        agent.heard = True
         agent.sequence = offers.sequence
         agent.withdraw(monotonic)
         agent.offers = {offer.family: offer for offer in offers.offers}
@@ -243,6 +252,21 @@ class Registry:
             status = status.model_copy(update={"fits": agent.status.fits})
         agent.status, agent.status_at = status, monotonic
         return True
+
+    def expected_seconds(self, placement: Placement, monotonic: float) -> float | None:
+        """Return when the first of the machines that came online and still prepare may offer something; None if none.
+
+        An agent says nothing of what it loads and measures before it offers; until then it may be any family.
+        """
+        preparing = [
+            monotonic - agent.born_at
+            for agent in self.agents.values()
+            if agent.presence is Presence.ONLINE
+            and not agent.heard
+            and self.admitted(agent.id)
+            and self._placed(agent, placement, None)
+        ]
+        return self.warming.left(preparing)
 
     def offering(self, family: str) -> list[Agent]:
         """Return the online, admitted agents that offer a family now and whose results would count."""

@@ -35,6 +35,7 @@ STATUS_OF_CODE = {
     "quota-exhausted": 429,
     "not-supported": 501,
     "no-agent": 503,
+    "loading": 503,
     "stopping": 503,
     "deadline": 504,
 }
@@ -50,12 +51,13 @@ STATUS_OF_BLAME = {
 }
 """Of a job that ended without a result."""
 
-RETRY_CODES = frozenset({"queue-full", "too-many-calls", "no-agent", "stopping", "deadline", "job-failed", "timeout"})
 RETRY_AFTER_SECONDS = {"queue-full": 1, "no-agent": 2, "stopping": 1}
 
 JOB_HEADER = "Edge-Agent-Job"
 RECEIPT_HEADER = "Edge-Agent-Receipt"
 VERIFICATION_HEADER = "Edge-Agent-Verification"
+RETRY_HEADER = "Edge-Agent-Retry"
+"""Of an error: whether the same call makes sense again, for who does not look into the body."""
 SIGNED = "signed"
 """The result is signed by the agent and countersigned: nobody else has computed it again."""
 
@@ -91,7 +93,8 @@ def json_answer(body: Any, status: int = 200, headers: Mapping[str, str] | None 
 
 def problem_answer(problem: Problem) -> Response:
     """Answer as the Open Inference Protocol says: `error`; the rest is for those who look closer."""
-    return json_answer({"error": problem.message, **problem.details()}, problem.status, problem.headers)
+    headers = {**problem.headers, RETRY_HEADER: "true" if problem.retry else "false"}
+    return json_answer({"error": problem.message, **problem.details()}, problem.status, headers)
 
 
 def problem_of(error: EdgeAgentError) -> Problem:
@@ -102,7 +105,7 @@ def problem_of(error: EdgeAgentError) -> Problem:
     if code == "unauthorized":
         headers["WWW-Authenticate"] = 'Bearer realm="edge-agent"'
     return Problem(
-        STATUS_OF_CODE.get(code, 500), code, error.message, retry=code in RETRY_CODES, hint=error.hint, headers=headers
+        STATUS_OF_CODE.get(code, 500), code, error.message, retry=error.retryable, hint=error.hint, headers=headers
     )
 
 
