@@ -34,6 +34,7 @@ COMMANDS: tuple[str, ...] = (
     "coordinator",
     "broker",
     "submit",
+    "batch",
     "jobs",
     "agents",
     "top",

@@ -21,7 +21,11 @@ def add_coordinator(parser: Parser) -> None:
     )
 
 
-def client_of(args: argparse.Namespace, on_retry: Callable[[EdgeAgentError], None] = lambda _: None) -> Client:
+def client_of(
+    args: argparse.Namespace,
+    on_retry: Callable[[EdgeAgentError], None] = lambda _: None,
+    coordinator_key: str | None = None,
+) -> Client:
     """Return a client of the coordinator that the command names, with the key that the settings name.
 
     Raises:
@@ -33,4 +37,6 @@ def client_of(args: argparse.Namespace, on_retry: Callable[[EdgeAgentError], Non
 
     own = load(getattr(args, "config", None), os.environ, {}).settings.client
     where = args.coordinator or own.coordinator
-    return Client(where, on_retry=on_retry, api_key=own.read_api_key(), ca_file=own.ca_file)
+    return Client(
+        where, on_retry=on_retry, api_key=own.read_api_key(), ca_file=own.ca_file, coordinator_key=coordinator_key
+    )

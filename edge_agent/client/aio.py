@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from edge_agent.client import credentials
-from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, checked_address
+from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, KEPT_CONNECTIONS, checked_address
 from edge_agent.client.procedures import NO_OPTIONS, Procedures, Result, Wish, jobs_path
 from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
@@ -45,6 +45,7 @@ class AsyncClient:
         self._http = httpx.AsyncClient(
             base_url=base,
             timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
             trust_env=False,
             headers=credentials.headers(api_key),
             verify=credentials.trust(base, ca_file),

@@ -23,6 +23,8 @@ from edge_agent.wire.keys import PublicKey
 
 CALL_SECONDS = 90.0
 CONNECT_SECONDS = 5.0
+KEPT_CONNECTIONS = 256
+"""For as many calls at once; the coordinator closes those that are idle."""
 
 T = TypeVar("T")
 
@@ -63,6 +65,7 @@ class Client:
         self._http = httpx.Client(
             base_url=base,
             timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
             trust_env=False,
             headers=credentials.headers(api_key),
             verify=credentials.trust(base, ca_file),

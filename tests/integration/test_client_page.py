@@ -12,7 +12,7 @@ from signing import SigningService
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "client.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
-SAID = ["[3]", "Proven: the agent", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"]
+SAID = ["[3]", "Proven: the agent", "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]", "5 of 5"]
 
 
 @pytest.mark.parametrize("number", range(len(SAID)))
