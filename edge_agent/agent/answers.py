@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from edge_agent.agent.attempts import Held
@@ -10,7 +11,7 @@ from edge_agent.agent.unsettled import Key
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.inference.events import RunDone
-from edge_agent.wire.envelope import attach, open_envelope, seal
+from edge_agent.wire.envelope import attach, open_envelope, seal, seal_together
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Failure, Result, TensorDigest, VariantClass
 from edge_agent.wire.topics import Topics
@@ -32,10 +33,15 @@ class Answers:
         self._key = key
         self._network = topics.network
 
-    def result(self, held: Held, klass: VariantClass, done: RunDone, now: Now) -> bytes:
+    def results(self, done: Sequence[tuple[Held, VariantClass, RunDone]], now: Now) -> list[bytes]:
+        """Say what came out of runs, all signed together: a message of each."""
+        said = [(self._result(held, klass, run, now), [t.data for t in run.outputs]) for held, klass, run in done]
+        return seal_together(self._key, said)
+
+    def _result(self, held: Held, klass: VariantClass, done: RunDone, now: Now) -> Result:
         """Say what came out, of exactly these inputs: their salted digests are made anew from the bytes that ran."""
         job = held.job
-        result = Result(
+        return Result(
             network=self._network,
             issued_ms=now.wall_ms,
             job=job.job,
@@ -50,7 +56,6 @@ class Answers:
             finished_ms=now.wall_ms,
             run_us=done.run_us,
         )
-        return seal(self._key, result, [tensor.data for tensor in done.outputs])
 
     def failure(  # noqa: PLR0913 the fields of the statement
         self,

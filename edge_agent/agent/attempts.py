@@ -60,6 +60,7 @@ class _Run:
     variant: bytes
     seconds: float
     until: float
+    lanes: int
 
 
 class Attempts:
@@ -148,14 +149,23 @@ class Attempts:
 
     # -- the worker's queue ---------------------------------------------------------------------------------------
 
-    def start_next(self, now: Now) -> Held | None:
-        """Move the oldest waiting attempt to running, with a whole lease of time from now."""
+    def next_variant(self) -> bytes | None:
+        """Return the variant of the oldest waiting attempt, if one waits."""
+        return self._held[self._waiting[0]].job.variant if self._waiting else None
+
+    def start_next(self, now: Now, lanes: int = 1) -> Held | None:
+        """Move the oldest waiting attempt to running, with a whole lease of time from now.
+
+        Args:
+            now: the moment.
+            lanes: how many runs of its variant the worker computes side by side.
+        """
         if not self._waiting:
             return None
         held = self._held[self._waiting.popleft()]
         held.stage = Stage.RUNNING
         seconds = max(MIN_RUN_SECONDS, held.job.lease_ms / 1000)
-        self._running[held.token] = _Run(held.key, held.job.variant, seconds, now.monotonic + seconds)
+        self._running[held.token] = _Run(held.key, held.job.variant, seconds, now.monotonic + seconds, lanes)
         return held
 
     def running(self, token: int) -> Held | None:
@@ -193,9 +203,20 @@ class Attempts:
         """Take note that the worker no longer has this run; the next one has its time from now."""
         if token not in self._running:
             return
+        computing = {id(run) for run in self._computing()}
         del self._running[token]
-        if (following := next(iter(self._running.values()), None)) is not None:
-            following.until = now.monotonic + following.seconds
+        for run in self._computing():
+            if id(run) not in computing:
+                run.until = now.monotonic + run.seconds
+
+    def _computing(self) -> list[_Run]:
+        """Return what the worker computes, oldest first."""
+        runs = list(self._running.values())
+        return runs[: runs[0].lanes] if runs else []
+
+    def computing_tokens(self) -> list[int]:
+        """Return the tokens of the runs that the worker computes; those behind them have not begun."""
+        return self.running_tokens()[: len(self._computing())]
 
     def overdue_run(self, now: Now) -> float | None:
         """Say that the run that the worker computes, dropped or not, takes longer than its lease; once a lease.
@@ -203,11 +224,11 @@ class Attempts:
         Returns:
             The seconds that it was given, or None if all is well.
         """
-        run = next(iter(self._running.values()), None)
-        if run is None or run.until > now.monotonic:
-            return None
-        run.until = now.monotonic + run.seconds
-        return run.seconds
+        for run in self._computing():
+            if run.until <= now.monotonic:
+                run.until = now.monotonic + run.seconds
+                return run.seconds
+        return None
 
     # -- leases and what is due -----------------------------------------------------------------------------------
 
@@ -222,7 +243,7 @@ class Attempts:
     def next_deadline(self, *, connected: bool = True) -> float | None:
         """Return the monotonic second at which something here is due, if any."""
         due = [held.renew_at for held in self._held.values()]
-        due += [run.until for run in list(self._running.values())[:1]]
+        due += [run.until for run in self._computing()]
         if (answer := self.unsettled.next_deadline(connected=connected)) is not None:
             due.append(answer)
         return min(due, default=None)

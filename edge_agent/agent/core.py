@@ -8,7 +8,7 @@ monotonic clock: the wall clock is only written into statements, for people.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from edge_agent.agent.answers import Answers
@@ -62,7 +62,7 @@ from edge_agent.wire.messages import Control, Hello, Settled
 __all__ = ["PIPELINE_RUNS", "PRESENT_AGAIN_SECONDS", "Core", "Rules"]
 
 PIPELINE_RUNS = 2
-"""Runs handed to the worker at once: one computes, the next is there already."""
+"""Runs handed to the worker at once: one computes, the next is there already; more where it computes several."""
 
 CONTROL_MAX_BYTES = 64 * 1024
 
@@ -97,9 +97,9 @@ class Core:
         self.coordinator_session: int | None = None
         self.stopping = False
         self._presence = presence
-        self._answers = Answers(presence.key, presence.topics)
+        answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
-        self._delivery = Delivery(self.attempts, self._answers, self._topics.results(presence.agent_id), rules)
+        self._delivery = Delivery(self.attempts, answers, self._topics.results(presence.agent_id), rules)
         self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
         self.resting = Resting(self.attempts, self._delivery, planner)
         self._coordinator_key = coordinator_key
@@ -113,47 +113,16 @@ class Core:
 
     # -- what the daemon calls ------------------------------------------------------------------------------------
 
-    def handle(self, event: Event, now: Now) -> list[Command]:  # noqa: C901, PLR0912 one branch an event
+    def handle(self, event: Event, now: Now) -> list[Command]:
         """Apply one event and say what is to be done, in order."""
-        match event:
-            case MessageReceived() | JobTurnedAway():
-                commands = self._on_message(event, now)
-            case RunDone():
-                commands = self._on_run_done(event, now)
-            case RunFailed():
-                commands = self._on_run_failed(event, now)
-            case WorkerDied():
-                commands = self._on_worker_died(event, now)
-            case LinkUp():
-                self.session = event.session
-                commands = [*self._delivery.on_link_up(event.max_message_bytes, now), *self._announce(now)]
-            case LinkDown():
-                self.session = None
-                commands = [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
-            case SpoolLoaded():
-                commands = [*self._delivery.on_spool_loaded(event, now), *self._announce(now)]
-            case SpoolFailed():
-                commands = self._delivery.on_spool_failed(event)
-            case StopRequested():
-                commands = self._on_stop(event, now)
-            case RestRequested():
-                commands = [*self.resting.begin(event, now), *self._present(now)]
-            case WorkRequested():
-                ended = self.resting.end(now)
-                commands = [*ended, *self._present(now)] if ended else []
-            case Tick():
-                commands = self._on_tick(now)
-            case PlanRequested():
-                commands = self._planner.begin(now)
-            case CatalogueChanged():
-                commands = self._planner.on_catalogue(event.catalogue, now)
-            case MachineMeasured():
-                self._planner.on_machine(event.facts)
-                commands = []
-            case ConditionsChanged():
-                commands = self._planner.on_conditions(event.budget_bytes, event.conditions, now)
-            case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
-                commands = self._planner.on_worker_event(event, now)
+        return self.handle_together((event,), now)
+
+    def handle_together(self, events: Sequence[Event], now: Now) -> list[Command]:
+        """Apply events that came at one moment: results among them are signed together."""
+        commands: list[Command] = []
+        for event in events:
+            commands += self._apply(event, now)
+        commands += self._delivery.sign(now)
         commands += self._pump(now)
         if not self.stopping:
             commands += self._planner.on_load(self.attempts.active(), now)
@@ -180,6 +149,47 @@ class Core:
         if connected:
             due.append(self._present_at)
         return min((moment for moment in due if moment is not None), default=None)
+
+    def _apply(self, event: Event, now: Now) -> list[Command]:  # noqa: C901, PLR0911, PLR0912 one branch an event
+        match event:
+            case MessageReceived() | JobTurnedAway():
+                return self._on_message(event, now)
+            case RunDone():
+                return self._on_run_done(event, now)
+            case RunFailed():
+                return self._on_run_failed(event, now)
+            case WorkerDied():
+                return self._on_worker_died(event, now)
+            case LinkUp():
+                self.session = event.session
+                return [*self._delivery.on_link_up(event.max_message_bytes, now), *self._announce(now)]
+            case LinkDown():
+                self.session = None
+                return [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
+            case SpoolLoaded():
+                return [*self._delivery.on_spool_loaded(event, now), *self._announce(now)]
+            case SpoolFailed():
+                return self._delivery.on_spool_failed(event)
+            case StopRequested():
+                return self._on_stop(event, now)
+            case RestRequested():
+                return [*self.resting.begin(event, now), *self._present(now)]
+            case WorkRequested():
+                ended = self.resting.end(now)
+                return [*ended, *self._present(now)] if ended else []
+            case Tick():
+                return self._on_tick(now)
+            case PlanRequested():
+                return self._planner.begin(now)
+            case CatalogueChanged():
+                return self._planner.on_catalogue(event.catalogue, now)
+            case MachineMeasured():
+                self._planner.on_machine(event.facts)
+                return []
+            case ConditionsChanged():
+                return self._planner.on_conditions(event.budget_bytes, event.conditions, now)
+            case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
+                return self._planner.on_worker_event(event, now)
 
     # -- messages -------------------------------------------------------------------------------------------------
 
@@ -246,8 +256,11 @@ class Core:
             if self.attempts.waiting():
                 commands += self._planner.wake(now)
             return commands
-        while len(self.attempts.running_tokens()) < PIPELINE_RUNS:
-            held = self.attempts.start_next(now)
+        while (variant := self.attempts.next_variant()) is not None:
+            lanes = self._planner.lanes(variant)
+            if len(self.attempts.running_tokens()) >= PIPELINE_RUNS + lanes - 1:
+                break
+            held = self.attempts.start_next(now, lanes)
             if held is None:
                 break
             job = held.job
@@ -268,8 +281,8 @@ class Core:
         if klass is None:
             return self._delivery.fail(held, "wrong-model", "the variant was withdrawn", "agent", now, retry=True)
         self._planner.on_job_done(job.variant, held.inputs, event.run_us, now)
-        signed = self._answers.result(held, klass, event, now)
-        return self._delivery.result(held, signed, event.run_us / 1e6, now)
+        self._delivery.result(held, event, klass)
+        return []
 
     def _on_run_failed(self, event: RunFailed, now: Now) -> list[Command]:
         held = self.attempts.running(event.token)
@@ -280,16 +293,16 @@ class Core:
         return self._delivery.fail(held, event.code, event.message, event.blame, now, retry=retry)
 
     def _on_worker_died(self, event: WorkerDied, now: Now) -> list[Command]:
-        """Report the attempt that was being computed; those behind it never began and run in the next worker."""
+        """Report the attempts that were being computed; those behind them never began and run in the next worker."""
         commands: list[Command] = []
         computing = self.attempts.computing()
-        tokens = self.attempts.running_tokens()
-        if tokens:
-            first = self.attempts.running(tokens[0])
-            self.attempts.forget_run(tokens[0], now)
-            self.attempts.back_to_waiting(tokens[1:])
-            if first is not None:
-                commands += self._delivery.fail(first, event.code, event.message, "agent", now, retry=True)
+        begun = self.attempts.computing_tokens()
+        lost = [held for token in begun if (held := self.attempts.running(token)) is not None]
+        for token in begun:
+            self.attempts.forget_run(token, now)
+        self.attempts.back_to_waiting(self.attempts.running_tokens())
+        for held in lost:
+            commands += self._delivery.fail(held, event.code, event.message, "agent", now, retry=True)
         return [*commands, *self._planner.on_worker_died(event, computing, now)]
 
     # -- presence -------------------------------------------------------------------------------------------------

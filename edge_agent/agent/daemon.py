@@ -28,6 +28,7 @@ from edge_agent.agent.events import (
     LinkDown,
     LinkUp,
     LoadModel,
+    MessageReceived,
     OwnerAsked,
     PlanRequested,
     Publish,
@@ -59,12 +60,13 @@ from edge_agent.agent.status import in_a_line, standing, write_status
 from edge_agent.agent.unsealing import Unsealing
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
-from edge_agent.errors import EdgeAgentError
+from edge_agent.inference.events import RunDone
 from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.store import Store
 from edge_agent.models.watch import Watch
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Will
+from edge_agent.mqtt.packing import send
 from edge_agent.notes import Journal, Note
 from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, WORKER_PATIENCE_SECONDS, Part
 from edge_agent.wire.keys import PublicKey, SigningKey
@@ -265,6 +267,8 @@ class Agent:
                 self._supervisor.reloading()
                 self._tell(self._owner.reload(system_now()))
                 self._supervisor.ready()
+            case MessageReceived() | RunDone():
+                self._execute(self._core.handle_together([event, *self._inbox.more()], system_now()))
             case _:
                 if isinstance(event, StopRequested):
                     self._supervisor.stopping(event.within_seconds + LEAVE_SECONDS)
@@ -297,13 +301,16 @@ class Agent:
     # -- commands out ---------------------------------------------------------------------------------------------
 
     def _execute(self, commands: Sequence[Command]) -> None:  # noqa: C901 one branch a command
+        messages: list[Publish] = []
         for command in commands:
             match command:
                 case Publish():
-                    self._publish(command)
+                    messages.append(command)
                 case RunModel() | RunCanary() | CancelCanary() | LoadModel() | UnloadModel():
                     self._workers.do(command)
                 case StartWorker() | StopWorker():
+                    self._publish(messages)  # ending a worker may take a while
+                    messages = []
                     self._workers.do(command)
                     self._write_status()
                 case Note():
@@ -317,17 +324,19 @@ class Agent:
                     self._spooling.do(command)
                 case Exit():
                     self._exit_status = command.status
+        self._publish(messages)
 
-    def _publish(self, command: Publish) -> None:
-        try:
-            self._link.publish(command.topic, command.payload, retain=command.retain)
-        except EdgeAgentError as error:
+    def _publish(self, messages: Sequence[Publish]) -> None:
+        for _, error in send(messages, self._publish_packet):
             # Births after a reconnect and redelivery make up for it.
             level = logging.DEBUG if error.error_code == "not-connected" else logging.WARNING
             note = Note(level, f"Not published: {error.message}", "not-published", (("code", error.error_code),))
             self._journal.write(note, system_now().monotonic)
-        if command.topic == self._topics.offers(self._presence.agent_id):
+        if any(message.topic == self._topics.offers(self._presence.agent_id) for message in messages):
             self._write_status()
+
+    def _publish_packet(self, packet: Sequence[Publish], payload: bytes) -> None:
+        self._link.publish(packet[0].topic, payload, retain=packet[0].retain)
 
     def _save_experience(self, document: str) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from edge_agent.agent.answers import Answers, Blame
 from edge_agent.agent.attempts import Attempts, Held
@@ -12,8 +13,15 @@ from edge_agent.agent.rules import Rules
 from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import Answer, Key
 from edge_agent.clock import Now
+from edge_agent.inference.events import RunDone
 from edge_agent.notes import Note
-from edge_agent.wire.messages import MAX_HELD, Settled
+from edge_agent.wire.messages import MAX_HELD, Settled, VariantClass
+
+
+class _Unsigned(NamedTuple):
+    held: Held
+    done: RunDone
+    klass: VariantClass
 
 
 class Delivery:
@@ -37,11 +45,27 @@ class Delivery:
         self._topic = topic
         self._rules = rules
         self._max_answer_bytes = rules.max_message_bytes
+        self._unsigned: list[_Unsigned] = []
 
     # -- answers --------------------------------------------------------------------------------------------------
 
-    def result(self, held: Held, payload: bytes, run_seconds: float, now: Now) -> list[Command]:
-        """Give a signed result, and keep it on disk too if it took long to compute."""
+    def result(self, held: Held, done: RunDone, klass: VariantClass) -> None:
+        """Keep a result until `sign`; its attempt stays without an answer so long."""
+        self._unsigned.append(_Unsigned(held, done, klass))
+
+    def sign(self, now: Now) -> list[Command]:
+        """Sign the results of this moment, together; give them, and keep on disk too what took long to compute."""
+        if not self._unsigned:
+            return []
+        results = [one for one in self._unsigned if self._attempts.get(one.held.key) is one.held]
+        self._unsigned.clear()
+        payloads = self._answers.results([(one.held, one.klass, one.done) for one in results], now)
+        commands: list[Command] = []
+        for one, payload in zip(results, payloads, strict=True):
+            commands += self._give(one.held, payload, one.done.run_us / 1e6, now)
+        return commands
+
+    def _give(self, held: Held, payload: bytes, run_seconds: float, now: Now) -> list[Command]:
         if len(payload) > self._max_answer_bytes:
             return self.fail(held, "too-large", self._too_large(len(payload)), "agent", now, retry=True)
         self.tally.finished(held.job.family, round(run_seconds * 1e6), now.wall_ms)

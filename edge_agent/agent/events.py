@@ -238,10 +238,16 @@ class CancelCanary:
 
 @dataclass(frozen=True, slots=True)
 class LoadModel:
-    """Load a variant in the worker; `threads` is the best number for it, 0 the worker's own."""
+    """Load a variant in the worker.
+
+    Attributes:
+        threads: the best number for it, 0 the worker's own.
+        lanes: how many runs of it are computed side by side.
+    """
 
     variant: Variant
     threads: int = 0
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

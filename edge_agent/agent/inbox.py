@@ -7,9 +7,12 @@ import threading
 
 from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived, OwnerAsked, ReloadRequested
 from edge_agent.errors import PeerError
-from edge_agent.wire.envelope import signed_part
+from edge_agent.inference.events import RunDone
+from edge_agent.wire.envelope import messages_in, signed_part
 from edge_agent.wire.messages import Job
 
+TOGETHER = 63
+"""So many events are handled together with one before them, so that whatever else comes need not wait for long."""
 TURNED_AWAY_SHARE = 0.25
 """Above the bounds, signed parts of jobs may take up this share more, so that their sender is answered."""
 
@@ -37,13 +40,18 @@ class Inbox:
         self._messages = 0
         self._bytes = 0
         self._dropped = 0
+        self._kept: Event | OwnerAsked | ReloadRequested | None = None  # taken, and to be handled by itself
 
     def put(self, event: Event | OwnerAsked | ReloadRequested) -> None:
         """Enqueue what one of our own threads, or a signal handler, says."""
         self._events.put(event)
 
     def put_message(self, topic: str, payload: bytes) -> None:
-        """Enqueue foreign bytes, or as much of them as there is room for."""
+        """Enqueue foreign bytes, or as much of them as there is room for; a packet may carry several messages."""
+        for message in messages_in(payload):
+            self._put_message(topic, message)
+
+    def _put_message(self, topic: str, payload: bytes) -> None:
         if self._admit(len(payload), 1.0):
             self._events.put(MessageReceived(topic, payload))
             return
@@ -60,16 +68,37 @@ class Inbox:
 
     def get(self, timeout_seconds: float | None) -> Event | OwnerAsked | ReloadRequested | None:
         """Take the next event, or None if there is none within this time; None waits for ever."""
+        event, self._kept = self._kept, None
+        if event is not None:
+            return event
         try:
             event = self._events.get(timeout=timeout_seconds)
         except queue.Empty:
             return None
+        self._taken(event)
+        return event
+
+    def more(self) -> list[MessageReceived | RunDone]:
+        """Take messages and results that are there already, up to something else: they are handled together."""
+        found: list[MessageReceived | RunDone] = []
+        while self._kept is None and len(found) < TOGETHER:
+            try:
+                event = self._events.get_nowait()
+            except queue.Empty:
+                break
+            self._taken(event)
+            if isinstance(event, (MessageReceived, RunDone)):
+                found.append(event)
+            else:
+                self._kept = event
+        return found
+
+    def _taken(self, event: Event | OwnerAsked | ReloadRequested) -> None:
         match event:
             case MessageReceived():
                 self._give_back(len(event.payload))
             case JobTurnedAway():
                 self._give_back(len(event.signed))
-        return event
 
     def take_dropped(self) -> int:
         """Return how many messages were dropped since the last call."""

@@ -106,6 +106,10 @@ class Planner:
         """Return the class in which a variant is served here, or None when it is not."""
         return self._offering.class_of(variant) if self._plans_of(variant) else None
 
+    def lanes(self, variant: bytes) -> int:
+        """Return how many runs of a variant are computed side by side, as its canary run found best."""
+        return max((plan.chosen.lanes for plan in self._plans_of(variant) if plan.chosen), default=1)
+
     def _plans_of(self, digest: bytes) -> list[Plan]:
         return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
 
@@ -193,7 +197,8 @@ class Planner:
         note = self._keeper.died(event, now)
         if note is None:
             return []
-        self._forget_loads()
+        for plan in self.plans:
+            plan.loaded = False
         blamed: list[Command] = []
         if suspect and (why := self._deaths.blame(suspect, inputs, event.message, now)):  # once says nothing yet
             for plan in self._plans_of(suspect):
@@ -259,7 +264,8 @@ class Planner:
         commands: list[Command] = []
         if alone:
             commands = self._keeper.sleep()
-            self._forget_loads()
+            for plan in self.plans:
+                plan.loaded = False
             self._paused = True
         limit = room if alone or not held else room - held - IDLE_WORKER_BYTES
         return [*commands, self._measuring.begin(plan, variant, limit, now)]
@@ -284,10 +290,6 @@ class Planner:
         """Start the serving worker, with as much memory as there is now."""
         self._keeper.limit_bytes = self._room_bytes
         return self._keeper.start(now)
-
-    def _forget_loads(self) -> None:
-        for plan in self.plans:
-            plan.loaded = False
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -316,7 +318,7 @@ class Planner:
             waiting = next((plan.chosen for plan in wanted if plan.chosen and not plan.loaded), None)
             if waiting is not None:
                 self._keeper.ask(waiting.variant.digest_bytes, now)
-                return [LoadModel(waiting.variant, waiting.threads)]
+                return [LoadModel(waiting.variant, waiting.threads, waiting.lanes)]
         elif wanted and self.decided and self.worker is WorkerState.OFF:
             return self._start(now)
         commands = self._measure(now)
@@ -367,7 +369,8 @@ class Planner:
         """End the worker, to free its memory while there is nothing to do."""
         commands = self._keeper.sleep()
         if commands:
-            self._forget_loads()
+            for plan in self.plans:
+                plan.loaded = False
             commands.append(Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep"))
         return commands
 
@@ -378,8 +381,6 @@ class Planner:
         self._paused = False
         return [*self._measuring.cancel(), *self._start(now)]
 
-    # -- rest ---------------------------------------------------------------------------------------------------------
-
     def quieten(self) -> list[Command]:
         """Measure and fetch nothing for now; what is served stays."""
         self._measuring.resting = True
@@ -387,7 +388,8 @@ class Planner:
 
     def rest(self, *, at_once: bool) -> list[Command]:
         """End the worker, and start none until `rise`; what was chosen stays chosen."""
-        self._forget_loads()
+        for plan in self.plans:
+            plan.loaded = False
         self._paused = False
         return self._keeper.rest(at_once=at_once)
 

@@ -69,7 +69,15 @@ class Serving:
             return []
         plan.chosen = entry
         self.estimates.begin(entry, plan.family.latency_target_ms)
-        if before is not None and before.variant == entry.variant and before.threads == entry.threads:
+        if (
+            before is not None
+            and before.variant == entry.variant
+            and (before.threads, before.lanes)
+            == (
+                entry.threads,
+                entry.lanes,
+            )
+        ):
             return []  # measured again, and nothing to be done
         commands: list[Command] = []
         if before is not None and before.variant != entry.variant:

@@ -134,7 +134,7 @@ class Workers:
     def _load(self, command: LoadModel) -> None:
         variant = command.variant
         try:
-            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), command.threads)
+            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), command.threads, command.lanes)
         except EdgeAgentError as error:
             self._put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
 

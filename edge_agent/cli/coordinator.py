@@ -98,9 +98,10 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     import os  # noqa: PLC0415 as above
 
     from edge_agent.connection import link_options  # noqa: PLC0415 as above
-    from edge_agent.coordinator.daemon import Coordinator, Options  # noqa: PLC0415 as above
+    from edge_agent.coordinator.daemon import Coordinator  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.front import Front  # noqa: PLC0415 as above
-    from edge_agent.coordinator.gateway.server import listen  # noqa: PLC0415 as above
+    from edge_agent.coordinator.gateway.server import listen, loop_factory  # noqa: PLC0415 as above
+    from edge_agent.coordinator.options import Options  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
     from edge_agent.own_keys import signing_key  # noqa: PLC0415 as above
@@ -163,7 +164,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         return asyncio.ensure_future(front.serve(app, listener, stop, on_ready))
 
     try:
-        asyncio.run(coordinator.run(serve_http))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(coordinator.run(serve_http))
     finally:
         if watching is not None:
             watching.stop()

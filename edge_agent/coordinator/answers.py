@@ -3,25 +3,53 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome
+from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome, Record
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError
 from edge_agent.coordinator.leasing import Leasing, note
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import Draw
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
-from edge_agent.coordinator.verification import match_attempt, open_answer, verify_result
+from edge_agent.coordinator.verification import VerifiedResult, match_attempt, open_answer, verify_result
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Family
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import Opened
 from edge_agent.wire.messages import Failure, Result, VariantClass
+from edge_agent.wire.receipts import make_receipts
 
 LATE_CODES = frozenset({"stale-epoch", "stale-session", "unknown-job"})
 """What honest agents and brokers send, too, after a fault: repeated, retained, or overtaken. Worth no warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A result that has ended its job and has no receipt yet; `records` are of the job's other attempts."""
+
+    verified: VerifiedResult
+    job: Job
+    attempt: Attempt
+    records: tuple[Record, ...]
+
+    def commit(self, receipt: bytes, now: Now) -> Commit:
+        """Return what is stored of it."""
+        statement, job = self.verified.statement, self.job
+        outcome = Outcome(
+            job.id,
+            job.state,
+            outputs=self.verified.outputs,
+            receipt=receipt,
+            agent_id=statement.agent_id,
+            variant=statement.variant,
+            klass=_class_id(statement.klass),
+            run_us=statement.run_us,
+        )
+        end = (*self.records, EndJob(outcome, self.attempt.epoch, now.wall_ms))
+        return Commit(end, durable=not job.synchronous, then=(outcome,))
 
 
 class Answers:
@@ -51,9 +79,10 @@ class Answers:
         self._families = families
         self._rules = rules
         self._draw = draw
+        self._accepted: list[_Accepted] = []
 
     def on_answer(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
-        """Accept a result, take note of a failure, or refuse either.
+        """Accept a result, take note of a failure, or refuse either. What is accepted is told by `finish`.
 
         Raises:
             PeerError: it could not be opened, and nothing has changed.
@@ -91,24 +120,31 @@ class Answers:
             raise RefusedError(f"the family {job.family} is no longer in the catalogue", code="wrong-model")
         max_skew_ms = int(self._rules.max_clock_skew_seconds * 1000)
         verified = verify_result(opened, job, family, received_ms=now.wall_ms, max_skew_ms=max_skew_ms)
-        statement = verified.statement
-        receipt = verified.receipt(self._statements.key, salt=job.salt, accepted_ms=now.wall_ms)
-        self._learn(agent, job, attempt, statement.run_us, now)
+        self._learn(agent, job, attempt, verified.statement.run_us, now)
         cancels, records = self._leasing.succeed(job, attempt, now)
-        outcome = Outcome(
-            job.id,
-            job.state,
-            outputs=verified.outputs,
-            receipt=receipt,
-            agent_id=statement.agent_id,
-            variant=statement.variant,
-            klass=_class_id(statement.klass),
-            run_us=statement.run_us,
-        )
-        settled = self._statements.settled(statement.agent_id, statement, "accepted", None, now)
+        self._accepted.append(_Accepted(verified, job, attempt, tuple(records)))
         # The other attempt is called off first: what its agent still computes is for nothing.
-        end = (*records, EndJob(outcome, attempt.epoch, now.wall_ms))
-        return [*cancels, Commit(end, durable=not job.synchronous, then=(outcome, settled))]
+        return cancels
+
+    def finish(self, now: Now) -> list[Command]:
+        """Countersign what was accepted since the last call, with one signature, and store it; then it is told."""
+        if not self._accepted:
+            return []
+        accepted, self._accepted = self._accepted, []
+        receipts = make_receipts(
+            self._statements.key,
+            [one.verified.countersigned(one.job.salt) for one in accepted],
+            network=self._statements.topics.network,
+            accepted_ms=now.wall_ms,
+        )
+        commits = [one.commit(receipt, now) for one, receipt in zip(accepted, receipts, strict=True)]
+        by_agent: dict[str, list[Result]] = {}
+        for one in accepted:
+            by_agent.setdefault(one.verified.statement.agent_id, []).append(one.verified.statement)
+        settled = [p for agent, results in by_agent.items() for p in self._statements.accepted(agent, results, now)]
+        # Commits are stored in order: behind the last of them, all are.
+        commits[-1] = replace(commits[-1], then=(*commits[-1].then, *settled))
+        return [*commits]
 
     def _learn(self, agent: Agent, job: Job, attempt: Attempt, run_us: int, now: Now) -> None:
         """Refine what is known of the agent's speed and room."""

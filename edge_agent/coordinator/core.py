@@ -8,6 +8,7 @@ broker remembers, orders or repeats.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edge_agent.clock import Now
@@ -102,7 +103,27 @@ class Core:
 
     def handle(self, event: Event, now: Now) -> list[Command]:
         """Apply one event and say what is to be done, in order."""
-        commands = [*self._notice_standstill(now), *self._apply(event, now)]
+        return self.handle_together((event,), now)
+
+    def handle_together(
+        self, events: Sequence[Event], now: Now, defect: Callable[[Event, Exception], None] | None = None
+    ) -> list[Command]:
+        """Apply events that came at one moment: what is signed because of them is signed together.
+
+        Args:
+            events: in order.
+            now: the moment.
+            defect: told of what was raised over one of the events, which then has no commands; else it is raised.
+        """
+        commands = self._notice_standstill(now)
+        for event in events:
+            try:
+                commands += self._apply(event, now)
+            except Exception as error:
+                if defect is None:
+                    raise
+                defect(event, error)
+        commands += self._answers.finish(now)
         if self.connected:  # whatever happened may have made room, or have shown that waiting is in vain
             commands += self.leasing.dispatch(now, self.session)
         else:

@@ -13,7 +13,6 @@ import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
@@ -39,11 +38,11 @@ from edge_agent.coordinator.housekeeping import Housekeeping
 from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.operations import Operations
+from edge_agent.coordinator.options import Options
 from edge_agent.coordinator.receipt_log import ReceiptLog
-from edge_agent.coordinator.registry import MAX_AGENTS, Registry
+from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.requests import arranged, deadline_seconds, request_digest
 from edge_agent.coordinator.rows import StoredJob, outcome_of
-from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.sending import Sending
 from edge_agent.coordinator.service import Accepted, AgentView
 from edge_agent.coordinator.statements import Statements
@@ -53,7 +52,7 @@ from edge_agent.coordinator.vigil import STOP_SECONDS, look_after, supervisor
 from edge_agent.coordinator.writer import Writer
 from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
-from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, LinkOptions, Message, Published, PublishRefused
+from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Published, PublishRefused
 from edge_agent.notes import Journal, Note
 from edge_agent.wire.job_options import ANYWHERE, JobOptions
 from edge_agent.wire.keys import PublicKey, SigningKey
@@ -66,27 +65,6 @@ LINK_STOP_SECONDS = 2.0
 ANSWER_SECONDS = 2.0
 """When we are told to stop, jobs that clients wait for may end so long; then the clients are told to come again."""
 WRITER_STOP_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a coordinator runs with; made from the settings by the command line.
-
-    Attributes:
-        job_deadline_seconds: of jobs that ask for none.
-        max_job_deadline_seconds: the longest that may be asked for.
-        inbox_bytes: of messages that wait to be handled; and of what waits to be written.
-    """
-
-    network: str
-    link: LinkOptions
-    rules: Rules
-    admit_anyone: bool
-    job_deadline_seconds: float
-    retention_seconds: float
-    max_job_deadline_seconds: float = 86_400.0
-    max_agents: int = MAX_AGENTS
-    inbox_bytes: int = 64 * 1024 * 1024
 
 
 class Coordinator:
@@ -123,6 +101,7 @@ class Coordinator:
         self.operations = Operations(core, store, system_now, self._apply)
         self._boot = boot_number()
         self._clients = Clients()
+        self._submitted: list[Submit] = []
         self._timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
 
@@ -152,6 +131,7 @@ class Coordinator:
         inbox = Inbox(
             self._loop,
             self._on_link_event,
+            self._on_messages,
             max_messages=self._options.link.inbox_messages,
             max_bytes=self._options.inbox_bytes,
             dropped=lambda name: self._journal.counters.update([name]),
@@ -206,12 +186,14 @@ class Coordinator:
 
     # -- events in ------------------------------------------------------------------------------------------------
 
+    def _on_messages(self, messages: Sequence[Message]) -> None:
+        if self._writer.full:  # like those that find no place in the inbox: they will come again
+            self._journal.counters["writer-full"] += len(messages)
+        else:
+            self._apply(*(MessageReceived(message.topic, bytes(message.payload)) for message in messages))
+
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
-            case Message() if self._writer.full:  # like one that finds no place in the inbox: it will come again
-                self._journal.counters.update(["writer-full"])
-            case Message():
-                self._apply(MessageReceived(event.topic, bytes(event.payload)))
             case Published():
                 self._sending.acknowledged(event)
             case PublishRefused():
@@ -229,15 +211,29 @@ class Coordinator:
             case _:  # the link itself logs what else happens to it
                 pass
 
-    def _apply(self, event: Event) -> None:
+    def _apply(self, *events: Event) -> None:
         try:
-            self._execute(self._core.handle(event, system_now()))
-        except Exception as error:
-            log.exception("A defect while handling %s", type(event).__name__, extra={"action": "defect"})
-            self._journal.counters["defect"] += 1
-            if not isinstance(event, MessageReceived):  # which must not let a stranger end us
-                self._give_up(EdgeAgentError(f"something went wrong that should not be able to: {error!r}"))
+            self._execute(self._core.handle_together(events, system_now(), self._on_defect))
+        except Exception as error:  # noqa: BLE001 it is logged
+            self._on_defect(None, error)
         self._schedule()
+
+    def _on_defect(self, event: Event | None, error: Exception) -> None:
+        text = f"A defect while handling {type(event).__name__}"
+        log.error(text, extra={"action": "defect"}, exc_info=error)
+        self._journal.counters["defect"] += 1
+        if not isinstance(event, MessageReceived):  # which must not let a stranger end us
+            self._give_up(EdgeAgentError(f"something went wrong that should not be able to: {error!r}"))
+
+    def _submit(self, event: Submit) -> None:
+        """Take a job on with all others that come before the loop turns to something else."""
+        self._submitted.append(event)
+        if len(self._submitted) == 1:
+            self._loop.call_soon(self._apply_submitted)
+
+    def _apply_submitted(self) -> None:
+        events, self._submitted = self._submitted, []
+        self._apply(*events)
 
     def _apply_all(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -263,11 +259,12 @@ class Coordinator:
     # -- commands out ---------------------------------------------------------------------------------------------
 
     def _execute(self, commands: Sequence[Command]) -> None:
+        messages: list[Publish] = []
         for command in commands:
             self.observed.saw(command)
             match command:
                 case Publish():
-                    self._publish(command)
+                    messages.append(command)
                 case Commit():
                     self._writer.write(command)
                 case Note():
@@ -280,16 +277,12 @@ class Coordinator:
                 case Outcome():
                     self._clients.tell(command)
                     self._journal.counters[f"jobs-{command.state}"] += 1
-
-    def _publish(self, command: Publish) -> None:
-        try:
-            self._sending.publish(command)
-        except EdgeAgentError as error:
+        for lost, error in self._sending.send(messages):
             # Births and redelivery make up for it, but a job need not wait for its lease.
             self._journal.counters[f"publish-{error.error_code}"] += 1
             log.debug("Not published: %s", error.message, extra={"action": "publish", "code": error.error_code})
-            if command.attempt is not None:
-                failed = SendFailed(*command.attempt, error.error_code, error.message)
+            if lost.attempt is not None:
+                failed = SendFailed(*lost.attempt, error.error_code, error.message)
                 self._loop.call_soon(self._apply, failed)
 
     def _on_committed(self, group: Sequence[Commit]) -> None:
@@ -345,7 +338,7 @@ class Coordinator:
                 self._core.requests.remember(key, *known)
         job_id = secrets.token_bytes(16)
         accepted = self._clients.expect(job_id)
-        self._apply(
+        self._submit(
             Submit(
                 job_id=job_id,
                 salt=secrets.token_bytes(32),

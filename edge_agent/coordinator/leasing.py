@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish, Record
@@ -24,7 +24,7 @@ from edge_agent.coordinator.retries import (
     waits,
 )
 from edge_agent.coordinator.rules import Rules
-from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.statements import Lease, Statements
 from edge_agent.coordinator.timers import Kind, Timer, Timers
 from edge_agent.notes import Note
 
@@ -137,7 +137,7 @@ class Leasing:
         room = self._look_around(now)
         if room <= 0:
             return []
-        commands: list[Command] = []
+        leased: list[tuple[Lease, Commit]] = []
         turns = self._queue.round(self._passed_over)
         while room > 0 and (found := turns.first()) is not None:
             shape, job_id = found
@@ -152,8 +152,15 @@ class Leasing:
             room -= 1
             self._queue.take(job_id, cost_us)
             job.apply(JobEvent.LEASE)
-            commands += self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session)
-        return commands
+            leased.append(self._lease(job, self._registry.agents[choice.agent_id], now, coordinator_session))
+        return self._send(leased)
+
+    def _send(self, leased: Sequence[tuple[Lease, Commit]]) -> list[Command]:
+        """Sign what was leased in one go."""
+        if not leased:
+            return []
+        messages = self._statements.jobs([lease for lease, _ in leased])
+        return [command for message, (_, commit) in zip(messages, leased, strict=True) for command in (message, commit)]
 
     def _look_around(self, now: Now) -> int:
         """Count what agents have room for; forget who was passed over if anything of them has changed."""
@@ -176,7 +183,7 @@ class Leasing:
         if self.hedges.left and (agent_id := self._matching.choose_second(job, now)) is not None:
             self.hedges.spend()
             job.apply(JobEvent.HEDGE)
-            second = self._lease(job, self._registry.agents[agent_id], now, coordinator_session)
+            second = self._send([self._lease(job, self._registry.agents[agent_id], now, coordinator_session)])
             return [note(logging.INFO, "A job is late and gets a second attempt", "hedged", job, first), *second]
         waited = max(now.monotonic - first.leased_at, LOOK_AGAIN_SECONDS)
         self._timers.set(now.monotonic + waited, Kind.HEDGE, job.id, job.epoch)
@@ -185,7 +192,7 @@ class Leasing:
     def _look_again(self, at: float) -> None:
         self._look_again_at = at if self._look_again_at is None else min(at, self._look_again_at)
 
-    def _lease(self, job: Job, agent: Agent, now: Now, coordinator_session: int) -> list[Command]:
+    def _lease(self, job: Job, agent: Agent, now: Now, coordinator_session: int) -> tuple[Lease, Commit]:
         job.epoch += 1
         offer = agent.offers[job.family]
         ahead = len(agent.in_flight)
@@ -205,7 +212,7 @@ class Leasing:
         self._watch(job.id, attempt)
         if job.synchronous and job.state is JobState.LEASED and late_at < job.deadline:
             self._timers.set(late_at, Kind.HEDGE, job.id, job.epoch)
-        message = self._statements.job(
+        lease = self._statements.lease(
             job,
             attempt,
             now,
@@ -224,7 +231,7 @@ class Leasing:
         )
         # The record may be lost with the process: the job then goes out again under the same epoch, and at most one
         # of the two answers matches the agent that holds it.
-        return [message, Commit((record,), urgent=False)]
+        return lease, Commit((record,), urgent=False)
 
     def renew(self, attempt: Attempt, now: Now) -> None:
         """Let an attempt run for another lease from now."""

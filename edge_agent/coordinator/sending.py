@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from edge_agent.coordinator.events import Publish, SendFailed
+from edge_agent.errors import EdgeAgentError
 from edge_agent.mqtt import Disconnected, Link, Published, PublishRefused
+from edge_agent.mqtt.packing import send
 
 TOO_LARGE_REASON = "Packet too large"
 """How MQTT 5 names it (2.4, reason code 149)."""
@@ -30,38 +32,44 @@ class Sending:
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._on_the_way: dict[int, tuple[Publish, tuple[bytes, int]]] = {}
+        self._on_the_way: dict[int, list[tuple[Publish, tuple[bytes, int]]]] = {}
         self._suspect: bytes | None = None  # the job that was the largest on the way when the connection ended
         self._suspect_bytes = SUSPECT_BYTES
         self._times = 0
 
+    def send(self, messages: Iterable[Publish]) -> Iterator[tuple[Publish, EdgeAgentError]]:
+        """Hand messages to the link, small ones for one topic in one packet; give back what it does not take."""
+        return send(messages, self._publish)
+
     def publish(self, message: Publish) -> None:
-        """Hand a message to the link.
+        """Hand one message to the link.
 
         Raises:
             EdgeAgentError: what `Link.publish` raises; nothing is on the way then.
         """
-        token = self._link.publish(message.topic, message.payload, retain=message.retain)
-        if message.attempt is not None:
-            self._on_the_way[token] = (message, message.attempt)
+        self._publish([message], message.payload)
+
+    def _publish(self, messages: Sequence[Publish], payload: bytes) -> None:
+        token = self._link.publish(messages[0].topic, payload, retain=messages[0].retain)
+        jobs = [(message, message.attempt) for message in messages if message.attempt is not None]
+        if jobs:
+            self._on_the_way[token] = jobs
 
     def acknowledged(self, event: Published) -> None:
         """Take note that the broker has a message."""
-        found = self._on_the_way.pop(event.token, None)
-        if found is not None and len(found[0].payload) >= self._suspect_bytes:
-            self._suspect, self._times, self._suspect_bytes = None, 0, SUSPECT_BYTES
+        for message, _ in self._on_the_way.pop(event.token, ()):
+            if len(message.payload) >= self._suspect_bytes:
+                self._suspect, self._times, self._suspect_bytes = None, 0, SUSPECT_BYTES
 
     def refused(self, event: PublishRefused) -> Iterable[SendFailed]:
-        """Say which job the broker refused, if it was one."""
-        found = self._on_the_way.pop(event.token, None)
-        if found is None:
-            return ()
+        """Say which jobs the broker refused, if any."""
         code = "too-large" if event.reason.startswith(TOO_LARGE_REASON) else "broker-refused"
-        return (SendFailed(*found[1], code, f"the broker refused it: {event.reason}"),)
+        found = self._on_the_way.pop(event.token, ())
+        return [SendFailed(*attempt, code, f"the broker refused it: {event.reason}") for _, attempt in found]
 
     def disconnected(self, event: Disconnected) -> Iterable[SendFailed]:
         """Say which job is to blame when connections end over it again and again; the others are found by births."""
-        lost = [self._on_the_way[token] for token in event.lost if token in self._on_the_way]
+        lost = [job for token in event.lost for job in self._on_the_way.get(token, ())]
         self._on_the_way.clear()
         if event.code not in BROKEN_CODES or not lost:
             return ()

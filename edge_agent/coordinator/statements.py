@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from edge_agent import __version__
@@ -9,13 +11,23 @@ from edge_agent.clock import Now
 from edge_agent.coordinator.events import Publish
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.verification import input_digests
-from edge_agent.wire.envelope import seal
+from edge_agent.wire.envelope import seal, seal_together
 from edge_agent.wire.keys import SigningKey
-from edge_agent.wire.messages import Control, Failure, Hello, Result, Settled, SettledAttempt
+from edge_agent.wire.messages import MAX_SETTLED, Control, Failure, Hello, Result, Settled, SettledAttempt
 from edge_agent.wire.messages import Job as JobStatement
+from edge_agent.wire.tensors import Tensor
 from edge_agent.wire.topics import Topics
 
 PROTOCOL_VERSIONS = (1,)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job for an agent that is not signed yet."""
+
+    topic: str
+    statement: JobStatement
+    inputs: tuple[Tensor, ...]
 
 
 class Statements:
@@ -42,8 +54,8 @@ class Statements:
         )
         return Publish(self.topics.coordinator, seal(self.key, hello), retain=True)
 
-    def job(self, job: Job, attempt: Attempt, now: Now, *, lease_seconds: float, max_output_bytes: int) -> Publish:
-        """Lease an attempt: the statement with the inputs beside it."""
+    def lease(self, job: Job, attempt: Attempt, now: Now, *, lease_seconds: float, max_output_bytes: int) -> Lease:
+        """Lease an attempt: the statement, with the inputs that go beside it."""
         statement = JobStatement(
             network=self.topics.network,
             issued_ms=now.wall_ms,
@@ -59,8 +71,15 @@ class Statements:
             lease_ms=int(lease_seconds * 1000),
             max_output_bytes=max_output_bytes,
         )
-        payload = seal(self.key, statement, [tensor.data for tensor in job.inputs])
-        return Publish(self.topics.jobs(attempt.agent_id), payload, attempt=(job.id, attempt.epoch))
+        return Lease(self.topics.jobs(attempt.agent_id), statement, job.inputs)
+
+    def jobs(self, leases: Sequence[Lease]) -> list[Publish]:
+        """Sign what was leased at one moment, together, as messages of their own."""
+        messages = seal_together(self.key, [(each.statement, [t.data for t in each.inputs]) for each in leases])
+        return [
+            Publish(each.topic, message, attempt=(each.statement.job, each.statement.epoch))
+            for each, message in zip(leases, messages, strict=True)
+        ]
 
     def settled(
         self,
@@ -72,7 +91,16 @@ class Statements:
     ) -> Publish:
         """Tell an agent that it need not send an answer again."""
         attempt = SettledAttempt(job=answer.job, epoch=answer.epoch, outcome=outcome, code=code)
-        settled = Settled(network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=(attempt,))
+        return self._settled(agent_id, (attempt,), now)
+
+    def accepted(self, agent_id: str, answers: Sequence[Result], now: Now) -> list[Publish]:
+        """Tell an agent which of its results were accepted, as many in a message as may be."""
+        attempts = [SettledAttempt(job=a.job, epoch=a.epoch, outcome="accepted", code=None) for a in answers]
+        parts = range(0, len(attempts), MAX_SETTLED)
+        return [self._settled(agent_id, tuple(attempts[at : at + MAX_SETTLED]), now) for at in parts]
+
+    def _settled(self, agent_id: str, attempts: tuple[SettledAttempt, ...], now: Now) -> Publish:
+        settled = Settled(network=self.topics.network, issued_ms=now.wall_ms, agent_id=agent_id, settled=attempts)
         return Publish(self.topics.settled(agent_id), seal(self.key, settled))
 
     def control(self, agent_id: str, command: Literal["rebirth", "not-enrolled", "no-room"], now: Now) -> Publish:

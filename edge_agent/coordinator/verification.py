@@ -16,9 +16,9 @@ from edge_agent.coordinator.requests import mismatch
 from edge_agent.errors import RefusedError
 from edge_agent.models.catalogue import Family
 from edge_agent.wire.envelope import Opened, attach, open_envelope
-from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Failure, Result, TensorDigest
-from edge_agent.wire.receipts import make_receipt
+from edge_agent.wire.receipts import Countersigned
 from edge_agent.wire.sealing import is_sealed, why_not_sealed_outputs
 from edge_agent.wire.tensors import Tensor
 
@@ -101,16 +101,9 @@ class VerifiedResult:
         if self._seal is not _SEAL:
             raise TypeError("a VerifiedResult is made by verify_result alone")
 
-    def receipt(self, coordinator: SigningKey, *, salt: bytes, accepted_ms: int) -> bytes:
-        """Countersign it."""
-        return make_receipt(
-            coordinator,
-            result=self.signed,
-            agent_key=self.key,
-            network=self.statement.network,
-            salt=salt,
-            accepted_ms=accepted_ms,
-        )
+    def countersigned(self, salt: bytes) -> Countersigned:
+        """Return what its receipt is made of."""
+        return Countersigned(self.signed, self.key, salt)
 
 
 def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result | Failure]:

@@ -10,12 +10,13 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from edge_agent.coordinator.bulk import Bulk, Statements
 from edge_agent.coordinator.events import Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, Record, SaveAgent
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.log_table import Appender
@@ -39,7 +40,7 @@ LINGER_SECONDS = 0.02
 then is written once, not three times."""
 
 
-def apply(connection: Connection, record: Record, log: Appender) -> None:
+def apply(connection: Connection | Bulk, record: Record, log: Appender) -> None:
     """Write one record inside the caller's transaction.
 
     Args:
@@ -99,12 +100,12 @@ def apply(connection: Connection, record: Record, log: Appender) -> None:
                 connection.execute(_FORGET_STRANGERS)
 
 
-def _end_attempt(connection: Connection, job_id: bytes, epoch: int, outcome: str, ended_ms: int) -> None:
+def _end_attempt(connection: Connection | Bulk, job_id: bytes, epoch: int, outcome: str, ended_ms: int) -> None:
     ended = {"b_job": job_id, "b_epoch": epoch, "outcome": outcome, "ended_ms": ended_ms}
     connection.execute(_END_ATTEMPT, ended)
 
 
-def _end_job(connection: Connection, record: EndJob, log: Appender) -> None:
+def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender) -> None:
     outcome = record.outcome
     error = outcome.error
     ended = connection.execute(
@@ -169,6 +170,24 @@ _END_ATTEMPT = (
     .where(attempts.c.job_id == sa.bindparam("b_job"), attempts.c.epoch == sa.bindparam("b_epoch"))
     .where(attempts.c.outcome.is_(None))  # a job that ends while it is queued has no running attempt
     .values(outcome=sa.bindparam("outcome"), ended_ms=sa.bindparam("ended_ms"))
+)
+
+
+def apply_all(connection: Connection, records: Iterable[Record], log: Appender) -> None:
+    """Write records as `apply` does one after the other, in fewer statements."""
+    bulk = Bulk(connection, FINAL, _BULK)
+    for record in records:
+        apply(bulk, record, log)
+    bulk.flush()
+
+
+_BULK = Statements(
+    insert_job=_INSERT_JOB,
+    lease_job=_LEASE_JOB,
+    end_job=_END_JOB,
+    insert_attempt=_INSERT_ATTEMPT,
+    end_attempt=_END_ATTEMPT,
+    insert_result=_INSERT_RESULT,
 )
 
 
@@ -260,8 +279,7 @@ class Writer:
                         connection.rollback()
                     if records or wanted:
                         with connection.begin():
-                            for record in records:
-                                apply(connection, record, log)
+                            apply_all(connection, records, log)
                             log.write(connection)
                 except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
                     self._failed(error)

@@ -95,6 +95,7 @@ class CanaryDone:
         cpu_us: CPU time of one run over all threads.
         tried: every number of threads that was tried, with its median time in microseconds.
         runtime: that it ran in.
+        lanes: how many runs side by side do the most here; with more than one, each has one thread.
     """
 
     digest: bytes
@@ -113,6 +114,7 @@ class CanaryDone:
     checked: bool = True
     tried: tuple[tuple[int, int], ...] = ()
     runtime: str = ""
+    lanes: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ __all__ = [
 class Worker:
     """Starts the worker process, gives it commands, and tells the sink what comes of them.
 
-    No call waits for the worker, but for `stop`. Commands are answered in their order, one at a time. A
+    No call waits for the worker, but for `stop`. Commands are answered in their order, one at a time, but for runs of
+    a model with several lanes, which are computed side by side: each is answered when it is done. A
     command to a worker that has died on its own is dropped: the `WorkerDied` that says so is on its way or
     was given before. A worker that was stopped or killed with "stop" says nothing more, and what it still
     held is forgotten.
@@ -108,13 +109,14 @@ class Worker:
         process.start()
         self._process = process
 
-    def load(self, digest: bytes, fd: int, threads: int = 0) -> None:
+    def load(self, digest: bytes, fd: int, threads: int = 0, lanes: int = 1) -> None:
         """Load the model in the file `fd`, which this call takes over. Answer: `ModelLoaded` or `LoadFailed`.
 
         Args:
             digest: names the model.
             fd: the verified file.
             threads: for this model, at most the worker's; 0 for the worker's.
+            lanes: how many runs of it are computed side by side, at most the worker's threads.
 
         Raises:
             WorkerError: no worker was started.
@@ -123,6 +125,8 @@ class Worker:
         header: dict[str, object] = {"do": "load", "digest": digest}
         if threads:
             header["threads"] = threads
+        if lanes > 1:
+            header["lanes"] = lanes
         self._running(fd).load(header, digest, fd)
 
     def unload(self, digest: bytes) -> None:

@@ -51,4 +51,5 @@ def measurement(variant: Variant, done: CanaryDone) -> Measured:
         cpu_us=done.cpu_us,
         threads=done.threads,
         checked=done.checked,
+        lanes=done.lanes,
     )

@@ -314,7 +314,15 @@ def _canary_done(header: Header, why: str, *, checked: bool) -> CanaryDone:
         cpu_us=cpu_us,
         checked=checked,
         tried=tuple((entry[0], entry[1]) for entry in tried),
+        lanes=_lanes_of(header),
     )
+
+
+def _lanes_of(header: Header) -> int:
+    lanes = integer_of(header, "lanes")
+    if not 1 <= lanes <= MAX_THREADS:
+        raise MalformedError("A canary run's lanes are none.")
+    return lanes
 
 
 def _times(entry: Value) -> tuple[int, int, int, int, int]:

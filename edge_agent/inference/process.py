@@ -110,7 +110,7 @@ class WorkerProcess:
         self._sink = sink
         self._log = log
         self._lock = threading.Lock()
-        # In the order of the commands, which is the order of the answers.
+        # In the order of the commands, which is that of the answers, but for runs that are computed side by side.
         self._expected: deque[_Expected] = deque()
         self.containment: Containment | None = None
         self._ready = False
@@ -297,9 +297,17 @@ class WorkerProcess:
             return f"{type(error).__name__} in the agent: {error}"
         return ""
 
-    def _most_bytes(self, _header: frames.Header) -> int:
+    def _most_bytes(self, header: frames.Header) -> int:
+        expected = self._expected_by(header)
+        return expected.most_bytes if expected is not None else 0
+
+    def _expected_by(self, header: frames.Header) -> _Expected | None:
+        """Return what an answer is to: a run that it names, or the oldest command."""
+        token = header.get("token")
         with self._lock:
-            return self._expected[0].most_bytes if self._expected else 0
+            if isinstance(token, int):
+                return next((entry for entry in self._expected if entry.name == token), None)
+            return self._expected[0] if self._expected else None
 
     def _event(self, frame: frames.Frame) -> WorkerEvent:
         header = frame.header
@@ -309,13 +317,12 @@ class WorkerProcess:
             self.containment = containment_of(header)
             runtime, providers = text_of(header, "runtime"), names_of(header, "providers")
             return WorkerStarted(self.pid, runtime, providers, elapsed_ms, self.containment)
-        with self._lock:
-            expected = self._expected[0] if self._expected else None
+        expected = self._expected_by(header)
         event = event_of(frame, expected.judge if expected is not None else None)
         if expected is None or not expected.is_met_by(event):
             raise MalformedError("It answered something that it was not asked.")
         with self._lock:
-            self._expected.popleft()
+            self._expected.remove(expected)
         return event
 
     def _drain(self, stream: IO[bytes]) -> None:

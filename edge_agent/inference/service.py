@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from edge_agent.errors import EdgeAgentError, InputError, MalformedError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import canary, frames, limits
+from edge_agent.inference.beside import Beside
 from edge_agent.inference.containment import NOTHING, Containment
 from edge_agent.inference.events import Blame
 from edge_agent.inference.messages import (
@@ -34,13 +36,20 @@ REUSED_BYTES = 4 * 1024 * 1024
 
 
 class Service:
-    """Carries out commands and answers them on `connection`, with `threads` inside an operator."""
+    """Carries out commands and answers them on `connection`, with `threads` inside an operator.
+
+    One command at a time, but for runs of models that were loaded with several lanes: these are computed side by side,
+    each on a thread, while this one reads the next command. Whatever is no run waits until they are done.
+    """
 
     def __init__(self, connection: socket.socket, threads: int, contained: Containment = NOTHING) -> None:
         self._connection = connection
         self._contained = contained
         self._threads = threads
         self._sessions: dict[bytes, Session] = {}
+        self._lanes: dict[bytes, int] = {}
+        self._beside = Beside(self._run)
+        self._sending = threading.Lock()
         self._commands: dict[str, Callable[[frames.Frame], None]] = {
             "run": self._run,
             "load": self._load,
@@ -61,27 +70,44 @@ class Service:
             MalformedError, TooLargeError: what came is not a frame or not a command.
             OSError: the daemon is gone.
         """
-        reader = frames.FrameReader(
-            self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True, reuses_bytes=REUSED_BYTES
-        )
-        while (frame := reader.read()) is not None:
+        readers = [self._reader()]  # each has a buffer, which holds a frame until it is done with
+        while (frame := readers[-1].read()) is not None:
             try:
-                command = self._commands.get(text_of(frame.header, "do"))
+                name = text_of(frame.header, "do")
+                lanes = self._lanes.get(digest_of(frame.header), 1) if name == "run" else 1
+                if lanes > 1:
+                    readers += self._beside.put(frame, readers.pop(), lanes)
+                    if not readers:
+                        readers.append(self._reader())
+                    continue
+                if name != "run":
+                    self._beside.wait()
+                command = self._commands.get(name)
                 if command is None:
                     raise MalformedError("The command is unknown.")
                 command(frame)
             finally:
                 if frame.fd is not None:
                     os.close(frame.fd)
-            # The tensors of a large job are not kept until the next one comes.
-            del frame
+                # The tensors of a large job are not kept until the next one comes.
+                del frame
+        self._beside.wait()
+
+    def _reader(self) -> frames.FrameReader:
+        return frames.FrameReader(
+            self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True, reuses_bytes=REUSED_BYTES
+        )
 
     def _say(self, header: dict[str, object], parts: Sequence[frames.Buffer] = ()) -> None:
-        frames.send(self._connection, frames.pack(header, parts))
+        buffers = frames.pack(header, parts)
+        with self._sending:
+            frames.send(self._connection, buffers)
 
     def _load(self, frame: frames.Frame) -> None:
         digest = digest_of(frame.header)
         self._sessions.pop(digest, None)
+        lanes = integer_of(frame.header, "lanes") if "lanes" in frame.header else 1
+        self._lanes[digest] = min(max(1, lanes), self._threads)
         try:
             threads = integer_of(frame.header, "threads") if "threads" in frame.header else self._threads
             session = self._sessions[digest] = Session(_fd(frame), min(max(1, threads), self._threads))
@@ -95,6 +121,7 @@ class Service:
 
     def _unload(self, frame: frames.Frame) -> None:
         self._sessions.pop(digest_of(frame.header), None)
+        self._lanes.pop(digest_of(frame.header), None)
         gc.collect()
         limits.trim()
 
@@ -135,7 +162,7 @@ class Service:
             answer: dict[str, object] = {"say": "canary-done", "digest": digest, "load_us": found.load_us}
             answer |= {"times": [list(times) for times in found.times], "not_finite": plain(found.not_finite)}
             answer |= {"load_peak_bytes": found.load_peak_bytes, "steady_bytes": found.steady_bytes}
-            answer |= {"run_peak_bytes": found.run_peak_bytes}
+            answer |= {"run_peak_bytes": found.run_peak_bytes, "lanes": found.lanes}
             specs = [spec_entries([output.spec for output in outputs]) for outputs in found.outputs]
             parts = [output.data for outputs in found.outputs for output in outputs]
             self._say({**answer, "cases": specs}, parts)

@@ -86,6 +86,7 @@ class Success(_Learnt):
     run_peak_bytes: _Count
     threads: _Count
     checked: bool
+    lanes: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class Failure(_Learnt):

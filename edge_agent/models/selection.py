@@ -72,6 +72,8 @@ class Measured:
     """The fastest number of threads; 0 if only the default was tried."""
     checked: bool = True
     """Whether there were golden outputs to hold it against; if not, it is only known to run."""
+    lanes: int = 1
+    """How many runs side by side do the most; with more than one, each has one thread."""
 
     def __post_init__(self) -> None:
         numbers = (self.p50_us, self.peak_bytes, self.p95_us, self.steady_bytes, self.cpu_us, self.threads)

@@ -2,6 +2,10 @@
 
 What a signature covers is the Sig_structure of RFC 9052, section 4.4: the protected header exactly as
 its bytes came, the external data, and the payload. Nothing is encoded again before a check.
+
+What one key says at one moment may be signed at once: then the payload of the Sig_structure is not the one that the
+message carries but the size and the root of a Merkle tree (RFC 9162), a leaf of which it is. The proof of that stands
+in the unprotected header, so that each message can be verified alone; the content type says which of the two it is.
 """
 
 from __future__ import annotations
@@ -11,21 +15,29 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import MalformedError, SignatureRefusedError, TooLargeError
-from edge_agent.wire import strict_cbor
+from edge_agent.wire import merkle, strict_cbor
 from edge_agent.wire.keys import SIGNATURE_BYTES, PublicKey, SigningKey
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 # Header labels, RFC 9052 section 3.1.
 ALGORITHM, CRITICAL, CONTENT_TYPE, KEY_ID = 1, 2, 3, 4
 EDDSA = -8
 SIGN1_TAG = 18
 MAX_HEADER_BYTES = 1024
-# What a COSE_Sign1 of ours adds to its payload (133 bytes at most), rounded up.
-MAX_OVERHEAD_BYTES = 160
+PROOF = "proof"
+"""Label of the proof in the unprotected header: the leaf's number, the tree's size, and the hashes of the path."""
+MAX_TOGETHER = 64
+"""Messages under one signature."""
+_MAX_PATH = 6  # hashes of a proof in a tree of `MAX_TOGETHER` leaves
+# What a COSE_Sign1 of ours adds to its payload (356 bytes at most, 133 without a proof), rounded up.
+MAX_OVERHEAD_BYTES = 384
+_VERIFIED = 256  # signatures that are remembered as good
 
-_TAGGED = bytes((0xC0 | SIGN1_TAG,))
+TAGGED = 0xC0 | SIGN1_TAG
+"""The first byte of a tagged COSE_Sign1."""
+_TAGGED = bytes((TAGGED,))
 _ARRAY_OF_4 = b"\x84"
 _EMPTY_MAP = b"\xa0"
 _SIGNATURE1 = b"\x6aSignature1"
@@ -88,6 +100,43 @@ def sign1(  # noqa: PLR0913 - the parts of a COSE_Sign1, all but two by name
     )
 
 
+def sign_together(
+    key: SigningKey,
+    payloads: Sequence[bytes],
+    *,
+    content_type: str,
+    together_type: str,
+    unprotected: Sequence[Mapping[int | str, Any]] = (),
+) -> list[bytes]:
+    """Sign several payloads with one signature, and return a tagged COSE_Sign1 of each; a single one is signed plainly.
+
+    Args:
+        key: who signs.
+        payloads: at most `MAX_TOGETHER`.
+        content_type: the media type of a payload that is signed alone.
+        together_type: the media type that says that there is a proof.
+        unprotected: for each payload, further header entries that the signature does not cover; or none at all.
+    """
+    more = unprotected or [{}] * len(payloads)
+    if len(payloads) == 1:
+        return [sign1(key, payloads[0], content_type=content_type, unprotected=more[0])]
+    root, paths = merkle.whole_tree([merkle.leaf_hash(payload) for payload in payloads])
+    protected = _protected(key.public.id_bytes, together_type)
+    signature = _byte_string(key.sign(sig_structure(protected, b"", _tree(len(payloads), root))))
+    head = _TAGGED + _ARRAY_OF_4 + _byte_string(protected)
+    return [
+        b"".join(
+            (
+                head,
+                strict_cbor.encode({**entries, PROOF: [index, len(payloads), *path]}),
+                _byte_string(payload),
+                signature,
+            )
+        )
+        for index, (payload, path, entries) in enumerate(zip(payloads, paths, more, strict=True))
+    ]
+
+
 def sign1_end(data: bytes | memoryview) -> int:
     """Return the length of the COSE_Sign1 that `data` starts with, looking only at lengths.
 
@@ -146,8 +195,36 @@ def verify_sign1(message: Sign1, key: PublicKey, *, external_aad: bytes = b"") -
         raise MalformedError("The signed message has critical header entries, and none is understood here.")
     if len(message.signature) != SIGNATURE_BYTES:
         raise SignatureRefusedError(f"An Ed25519 signature has {SIGNATURE_BYTES} bytes.")
-    key.verify(message.signature, sig_structure(message.protected_bytes, external_aad, message.payload))
+    payload = _tree_above(message) if PROOF in message.unprotected else message.payload
+    signed = sig_structure(message.protected_bytes, external_aad, payload)
+    if PROOF in message.unprotected:
+        _verify_once(key, message.signature, signed)
+    else:
+        key.verify(message.signature, signed)
     return message.payload
+
+
+@lru_cache(maxsize=_VERIFIED)
+def _verify_once(key: PublicKey, signature: bytes, signed: bytes) -> None:
+    """Verify the signature of several messages at the first of them; a refusal is remembered by nobody."""
+    key.verify(signature, signed)
+
+
+def _tree_above(message: Sign1) -> bytes:
+    """Return what was signed in place of a payload: the tree in which its proof shows it to be."""
+    proof = message.unprotected[PROOF]
+    if not isinstance(proof, list) or not 2 <= len(proof) <= 2 + _MAX_PATH:
+        raise MalformedError("The proof in the unprotected header is not two numbers and the hashes of a path.")
+    index, size, *path = proof
+    if not all(isinstance(entry, bytes) and len(entry) == merkle.HASH_BYTES for entry in path):
+        raise MalformedError("An entry of the path in the unprotected header is no hash.")
+    if type(index) is not int or type(size) is not int or not 0 <= index < size <= MAX_TOGETHER:
+        raise MalformedError(f"The proof in the unprotected header is not for one of {MAX_TOGETHER} messages at most.")
+    return _tree(size, merkle.root_above(merkle.leaf_hash(message.payload), index, size, path))
+
+
+def _tree(size: int, root: bytes) -> bytes:
+    return strict_cbor.encode([size, root])
 
 
 @lru_cache(maxsize=64)
@@ -171,12 +248,18 @@ def _take_bytes(data: bytes | memoryview, at: int, what: str) -> tuple[bytes, in
 def _header(data: bytes, what: str) -> dict[int | str, Any]:
     if data == _EMPTY_MAP:
         return {}
+    if what[0] == "u":  # salts and proofs are not said twice
+        return _parse_header(data, what)
     return dict(_parsed_header(data, what))
 
 
 @lru_cache(maxsize=256)
 def _parsed_header(data: bytes, what: str) -> dict[int | str, Any]:
-    # A peer's header is the same in each of its messages. At most 256 of at most MAX_HEADER_BYTES are kept.
+    # A peer's protected header is the same in each of its messages. At most 256 of at most MAX_HEADER_BYTES are kept.
+    return _parse_header(data, what)
+
+
+def _parse_header(data: bytes, what: str) -> dict[int | str, Any]:
     value = strict_cbor.decode(data, max_bytes=MAX_HEADER_BYTES, max_depth=3, max_items=64)
     if not isinstance(value, dict):
         raise MalformedError(f"The {what} of the COSE_Sign1 is not a map.")

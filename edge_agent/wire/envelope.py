@@ -2,11 +2,13 @@
 
 On the wire a message is a CBOR sequence (RFC 8742): one tagged COSE_Sign1 whose payload is a statement,
 then one byte string for each tensor that the statement names as attached, in that order, and nothing
-else. The signature covers the tensors through their digests, which `attach` checks.
+else. The signature covers the tensors through their digests, which `attach` checks. A packet of the broker carries one
+message, or several behind each other; what one key says at one moment may have one signature.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,6 +17,7 @@ from pydantic import ValidationError
 from edge_agent.errors import (
     DigestMismatchError,
     MalformedError,
+    PeerError,
     RefusedError,
     SignatureRefusedError,
     TooLargeError,
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONTENT_TYPE = "application/edge-agent+cbor"
+TOGETHER_TYPE = "application/edge-agent-together+cbor"
+"""Of a statement that was signed with others: the proof stands in the unprotected header."""
 _HEADER_LABELS = {cose.ALGORITHM, cose.CONTENT_TYPE, cose.KEY_ID}
+MAX_MESSAGES = 256
+"""In one packet."""
 _ANNOUNCED_KEY_FIELDS = ("public_key", "coordinator_key")
 
 S = TypeVar("S", bound=Statement)
@@ -61,6 +68,35 @@ def seal(key: SigningKey, statement: Statement, tensors: Sequence[bytes | memory
         ValueError: another number of tensors than the statement names.
         TooLargeError: the statement is longer than its kind may be.
     """
+    return seal_together(key, [(statement, tensors)])[0]
+
+
+def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequence[bytes | memoryview]]]) -> list[bytes]:
+    """Sign statements, up to `cose.MAX_TOGETHER` of them with one signature; return a message of each.
+
+    Args:
+        key: who signs.
+        statements: each with its tensors, as `seal` takes them.
+
+    Raises:
+        ValueError, TooLargeError: as `seal`; nothing is signed then.
+    """
+    payloads = [_encoded(statement, tensors) for statement, tensors in statements]
+    signed: list[bytes] = []
+    for at in range(0, len(payloads), cose.MAX_TOGETHER):
+        some = payloads[at : at + cose.MAX_TOGETHER]
+        signed += cose.sign_together(key, some, content_type=CONTENT_TYPE, together_type=TOGETHER_TYPE)
+    messages = []
+    for head, (_, tensors) in zip(signed, statements, strict=True):
+        parts: list[bytes | memoryview] = [head]
+        for tensor in tensors:
+            parts.append(strict_cbor.byte_string_head(len(tensor)))
+            parts.append(tensor)
+        messages.append(b"".join(parts) if tensors else head)
+    return messages
+
+
+def _encoded(statement: Statement, tensors: Sequence[bytes | memoryview]) -> bytes:
     if len(tensors) != len(statement.attached):
         raise ValueError(f"A {statement.kind} with {len(statement.attached)} tensors was given {len(tensors)}.")
     payload = strict_cbor.encode(statement.model_dump())
@@ -69,11 +105,34 @@ def seal(key: SigningKey, statement: Statement, tensors: Sequence[bytes | memory
             f"A {statement.kind} of {len(payload)} bytes is longer than its limit of "
             f"{statement.max_statement_bytes} bytes."
         )
-    parts: list[bytes | memoryview] = [cose.sign1(key, payload, content_type=CONTENT_TYPE)]
-    for tensor in tensors:
-        parts.append(strict_cbor.byte_string_head(len(tensor)))
-        parts.append(tensor)
-    return b"".join(parts)
+    return payload
+
+
+def messages_in(packet: bytes) -> list[bytes]:
+    """Return the messages that a packet carries, in order; nothing about them is verified.
+
+    What does not look like several messages is given back as one, for whoever opens it to refuse.
+    """
+    view = memoryview(packet)
+    starts: list[int] = []
+    at = 0
+    try:
+        while at < len(view):
+            if view[at] == cose.TAGGED:
+                if len(starts) == MAX_MESSAGES:
+                    return [packet]
+                starts.append(at)
+                at += cose.sign1_end(view[at:])
+                continue
+            head = strict_cbor.read_head(view, at)
+            if head.major != strict_cbor.BYTES:
+                return [packet]
+            at = head.content + head.argument
+    except PeerError:
+        return [packet]
+    if len(starts) < 2 or starts[0]:
+        return [packet]
+    return [packet[start:end] for start, end in itertools.pairwise([*starts, len(packet)])]
 
 
 def peek_key_id(data: bytes | memoryview, max_bytes: int) -> str:
@@ -254,14 +313,15 @@ def _split_attachments(view: memoryview, at: int) -> tuple[memoryview, ...]:
 
 
 def _check_headers(message: cose.Sign1) -> None:
-    if message.unprotected:
+    if message.unprotected.keys() - {cose.PROOF}:
         raise MalformedError("The message has header entries that no signature covers.")
     if cose.ALGORITHM in message.protected and message.protected[cose.ALGORITHM] != cose.EDDSA:
         raise SignatureRefusedError("The message names another algorithm than EdDSA.", code="wrong-algorithm")
     if message.protected.keys() != _HEADER_LABELS:
         raise MalformedError("The protected header does not hold exactly the algorithm, content type and key id.")
-    if message.protected[cose.CONTENT_TYPE] != CONTENT_TYPE:
-        raise MalformedError(f"The content type of the message is not {CONTENT_TYPE}.")
+    wanted = TOGETHER_TYPE if cose.PROOF in message.unprotected else CONTENT_TYPE
+    if message.protected[cose.CONTENT_TYPE] != wanted:
+        raise MalformedError(f"The content type of the message is not {wanted}.")
 
 
 def _key_id(message: cose.Sign1) -> bytes:

@@ -194,13 +194,42 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
     Raises:
         RefusedError: `wrong-proof`.
     """
+    if root_above(leaf, index, size, path) != root:
+        raise _wrong("it does not lead to the root that was signed")
+
+
+def root_above(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """Return the root to which `path` leads from the hash of leaf `index` in a tree of `size` leaves.
+
+    Raises:
+        RefusedError: `wrong-proof`: no tree of this size has a path of that length there.
+    """
     if not 0 <= index < size:
         raise _wrong(f"it is for leaf {index} of a tree of {size}")
     found = leaf
     for sibling, is_left in _way_up(index, size - 1, path):
         found = node_hash(sibling, found) if is_left else node_hash(found, sibling)
-    if found != root:
-        raise _wrong("it does not lead to the root that was signed")
+    return found
+
+
+def whole_tree(leaves: Sequence[bytes]) -> tuple[bytes, list[list[bytes]]]:
+    """Return the root of a small tree, and the inclusion proof of each of its leaves.
+
+    Args:
+        leaves: their hashes, at least one.
+    """
+    paths: list[list[bytes]] = [[] for _ in leaves]
+    nodes = [(leaf, [index]) for index, leaf in enumerate(leaves)]
+    while len(nodes) > 1:
+        above = []
+        for (left, lefts), (right, rights) in zip(nodes[::2], nodes[1::2], strict=False):
+            for index in lefts:
+                paths[index].append(right)
+            for index in rights:
+                paths[index].append(left)
+            above.append((node_hash(left, right), lefts + rights))
+        nodes = above + nodes[len(nodes) & ~1 :]  # one without a neighbour goes up as it is
+    return nodes[0][0], paths
 
 
 def check_consistency(old: int, old_root: bytes, new: int, new_root: bytes, path: Sequence[bytes]) -> None:

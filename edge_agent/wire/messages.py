@@ -311,7 +311,7 @@ class Receipt(Statement):
     max_statement_bytes: ClassVar[int] = MAX_RECEIPT_BYTES
 
     kind: Literal["receipt"] = "receipt"
-    result: Annotated[bytes, Field(min_length=1, max_length=MAX_LONG_STATEMENT_BYTES + 256)]
+    result: Annotated[bytes, Field(min_length=1, max_length=MAX_LONG_STATEMENT_BYTES + 384)]
     agent_key: Bytes32
     accepted_ms: Count
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.errors import InputError, MalformedError, RefusedError, SignatureRefusedError
 from edge_agent.wire import cose, merkle, strict_cbor
-from edge_agent.wire.envelope import CONTENT_TYPE, open_envelope
+from edge_agent.wire.envelope import CONTENT_TYPE, TOGETHER_TYPE, open_envelope
 from edge_agent.wire.keys import PublicKey, SigningKey, key_id_text
 from edge_agent.wire.messages import MAX_RECEIPT_BYTES, Receipt, Result, TensorDigest
 from edge_agent.wire.tensors import Tensor, digest
@@ -90,21 +90,65 @@ def make_receipt(  # noqa: PLR0913 - what a receipt consists of, all but one by 
     Raises:
         ValueError: a salt of another length.
     """
-    if salt is not None and len(salt) != SALT_BYTES:
-        raise ValueError(f"A salt has {SALT_BYTES} bytes, not {len(salt)}.")
-    statement = Receipt(
-        network=network,
-        issued_ms=accepted_ms,
-        result=result,
-        agent_key=agent_key.raw,
-        accepted_ms=accepted_ms,
-    )
-    return cose.sign1(
-        coordinator,
-        strict_cbor.encode(statement.model_dump()),
-        content_type=CONTENT_TYPE,
-        unprotected={SALT_LABEL: salt} if salt is not None else None,
-    )
+    one = Countersigned(result=result, agent_key=agent_key, salt=salt)
+    return make_receipts(coordinator, [one], network=network, accepted_ms=accepted_ms)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Countersigned:
+    """A verified result that gets a receipt.
+
+    Attributes:
+        result: the agent's COSE_Sign1, exactly as it came.
+        agent_key: the key that it was verified with.
+        salt: of the job, 32 bytes, or None to leave it out.
+    """
+
+    result: bytes
+    agent_key: PublicKey
+    salt: bytes | None
+
+    def __post_init__(self) -> None:
+        if self.salt is not None and len(self.salt) != SALT_BYTES:
+            raise ValueError(f"A salt has {SALT_BYTES} bytes, not {len(self.salt)}.")
+
+
+def make_receipts(
+    coordinator: SigningKey, results: Sequence[Countersigned], *, network: str, accepted_ms: int
+) -> list[bytes]:
+    """Countersign verified results of one moment, up to `cose.MAX_TOGETHER` of them with one signature.
+
+    Each receipt carries what it takes to verify it alone.
+
+    Args:
+        coordinator: signs.
+        results: in order.
+        network: that all are in.
+        accepted_ms: when they were accepted, Unix milliseconds.
+    """
+    receipts: list[bytes] = []
+    for at in range(0, len(results), cose.MAX_TOGETHER):
+        some = results[at : at + cose.MAX_TOGETHER]
+        payloads = [
+            strict_cbor.encode(
+                Receipt(
+                    network=network,
+                    issued_ms=accepted_ms,
+                    result=one.result,
+                    agent_key=one.agent_key.raw,
+                    accepted_ms=accepted_ms,
+                ).model_dump()
+            )
+            for one in some
+        ]
+        receipts += cose.sign_together(
+            coordinator,
+            payloads,
+            content_type=CONTENT_TYPE,
+            together_type=TOGETHER_TYPE,
+            unprotected=[{SALT_LABEL: one.salt} if one.salt is not None else {} for one in some],
+        )
+    return receipts
 
 
 def without_salt(receipt: bytes) -> bytes:
@@ -165,19 +209,21 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
 
 
 def _bare(message: cose.Sign1) -> bytes:
-    """Return the message with an empty unprotected header, which no signature covers."""
+    """Return the message without a salt: all else in its unprotected header is needed to verify it."""
+    kept = {label: value for label, value in message.unprotected.items() if label != SALT_LABEL}
     parts = [b"\xd2\x84"]
     for content in (message.protected_bytes, message.payload, message.signature):
         parts += [strict_cbor.byte_string_head(len(content)), content]
-    parts.insert(3, b"\xa0")
+    parts.insert(3, strict_cbor.encode(kept))
     return b"".join(parts)
 
 
 def _salt(message: cose.Sign1) -> bytes | None:
-    if not message.unprotected:
+    if not message.unprotected.keys() - {cose.PROOF}:
         return None
     salt = message.unprotected.get(SALT_LABEL)
-    if message.unprotected.keys() != {SALT_LABEL} or not isinstance(salt, bytes) or len(salt) != SALT_BYTES:
+    labels = message.unprotected.keys() - {cose.PROOF}
+    if labels != {SALT_LABEL} or not isinstance(salt, bytes) or len(salt) != SALT_BYTES:
         # With a salt of another length, bytes could be moved between it and the input.
         raise MalformedError(f"The receipt's unprotected header holds something else than {SALT_BYTES} bytes of salt.")
     return salt

@@ -1,4 +1,4 @@
-"""One HTTP connection, as uvicorn speaks it over h11, with the patience that strangers need.
+"""One HTTP connection, as uvicorn speaks it over httptools, with the patience that strangers need.
 
 Whoever connects and says nothing, begins a request and does not go on, or does not read its answer costs a file
 descriptor and memory. Each has a time; when connections become too many, the one that has been idle the longest goes
@@ -12,8 +12,7 @@ import json
 import socket
 import struct
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_CONNECTIONS = 4096
 HEAD_SECONDS = 15.0
@@ -25,11 +24,22 @@ READER_BYTES = 64 * 1024
 """So much of it must have been taken meanwhile."""
 MAX_UNREAD_BYTES = 256 * 1024 * 1024
 """Of all answers that wait to be read."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request's head; so much may also come beside the bytes of a body: the lengths of its chunks, and trailers."""
+FRAMING_PER_BYTE = 16
+"""So many bytes of framing more may come for each byte of a body: a chunk of one byte has five."""
+MAX_PIPELINED = 16
+"""Requests on one connection that wait for the answer to an earlier one."""
 
+NO_HTTP = "Invalid HTTP request received."
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
-class Connection(H11Protocol):
+class UnacceptableError(Exception):
+    """What comes is more than a request may be; the parser ends on it, and the connection with it."""
+
+
+class Connection(HttpToolsProtocol):
     """A connection; uvicorn makes them."""
 
     max_connections = MAX_CONNECTIONS
@@ -42,6 +52,10 @@ class Connection(H11Protocol):
     _idle_since = 0.0
     _unread_since = 0.0
     _unread = 0
+    _in_head = False
+    _in_body = False
+    _framing = 0  # bytes of this request that are not its body
+    _allowed = MAX_HEAD_BYTES
 
     # -- what asyncio says ------------------------------------------------------------------------------------------
 
@@ -62,10 +76,18 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came, and be patient for a while if a request has only begun."""
+        if self._in_head or self._in_body:
+            self._framing += len(data)
         super().data_received(data)
-        begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
-        if not (begun or self._answered_early()):
+        if self.transport.is_closing():
+            return
+        if self._framing > self._allowed and (self._in_head or self._in_body):
+            self.send_400_response("")
+        elif not (self._in_head or self._answered_early()):
             self._forget_sender()
+            if self.idle and self.timeout_keep_alive_task is None:  # empty lines, or the rest of what was refused
+                wait = self.timeout_keep_alive
+                self.timeout_keep_alive_task = self.loop.call_later(wait, self.timeout_keep_alive_handler)
         elif self._sender is None:
             self._sender = self.loop.call_later(self.head_seconds, self._give_up)
 
@@ -87,6 +109,37 @@ class Connection(H11Protocol):
         self._forget_reader()
         super().resume_writing()
 
+    # -- what the parser says ---------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise UnacceptableError
+        self._in_head, self._framing, self._allowed = True, 0, MAX_HEAD_BYTES
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a line of the head; what stands behind a body in chunks is of no use here."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if self.parser.get_http_version() not in {"1.0", "1.1"}:
+            raise UnacceptableError
+        self._in_head, self._in_body = False, True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of a body."""
+        self._allowed += (1 + FRAMING_PER_BYTE) * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self._in_body = False
+        super().on_message_complete()
+
     # -- what uvicorn says ------------------------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
@@ -98,13 +151,14 @@ class Connection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Tell of bytes that are not HTTP in the same form as of everything else, if an answer may still begin."""
-        if self.conn.our_state is not h11.SEND_RESPONSE and self.conn.our_state is not h11.IDLE:
-            self.transport.close()
-            return
-        body = json.dumps({"error": msg, "code": "malformed", "hint": "Send HTTP/1.1.", "retry": False}).encode()
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
-        for event in (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage()):
-            self.transport.write(self.conn.send(event) or b"")
+        del msg
+        if self.idle or not (self.cycle.response_started or self.pipeline):
+            body = json.dumps({"error": NO_HTTP, "code": "malformed", "hint": "Send HTTP/1.1.", "retry": False})
+            head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(f"{head}connection: close\r\n\r\n{body}".encode())
+            if not self.idle:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
         self.transport.close()
 
     # -- patience ---------------------------------------------------------------------------------------------------
@@ -115,7 +169,7 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _answered_early(self) -> bool:
-        return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        return self._in_body and self.cycle.response_complete
 
     def _give_up(self) -> None:
         self._sender = None

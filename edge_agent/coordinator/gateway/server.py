@@ -30,6 +30,15 @@ class _Server(uvicorn.Server):
         yield
 
 
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the coordinator's event loop: uvloop's where it is installed, else asyncio's own (None)."""
+    try:
+        import uvloop  # noqa: PLC0415 it may be missing
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Open the socket; port 0 takes a free one.
 

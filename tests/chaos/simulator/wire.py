@@ -51,6 +51,12 @@ class TokenWire:
         self._sealed[token] = _Sealed(key.public, statement, tuple(memoryview(tensor) for tensor in tensors))
         return token
 
+    def seal_together(
+        self, key: SigningKey, statements: Sequence[tuple[Statement, Sequence[bytes | memoryview]]]
+    ) -> list[bytes]:
+        """Stand in for `envelope.seal_together`."""
+        return [self.seal(key, statement, tensors) for statement, tensors in statements]
+
     def open_envelope(
         self,
         data: bytes | memoryview,
@@ -82,10 +88,14 @@ class TokenWire:
         """Stand in for `envelope.signed_part`: a token is as good as its head."""
         return bytes(data)
 
-    def make_receipt(self, coordinator: SigningKey, **fields: Any) -> bytes:  # noqa: ANN401 as the real one
-        """Stand in for `receipts.make_receipt`: evidence that is kept and compared, not checked offline."""
-        result: bytes = fields["result"]
-        return TOKEN_RECEIPT + result
+    def make_receipts(
+        self,
+        coordinator: SigningKey,
+        results: Sequence[receipts.Countersigned],
+        **fields: Any,  # noqa: ANN401 as the real one
+    ) -> list[bytes]:
+        """Stand in for `receipts.make_receipts`: evidence that is kept and compared, not checked offline."""
+        return [TOKEN_RECEIPT + one.result for one in results]
 
     def _find(self, data: bytes | memoryview) -> _Sealed:
         sealed = self._sealed.get(bytes(data))
@@ -103,7 +113,8 @@ def token_wire() -> Iterator[TokenWire]:
         (envelope.open_envelope, wire.open_envelope),
         (envelope.announced_key, wire.announced_key),
         (envelope.signed_part, wire.signed_part),
-        (receipts.make_receipt, wire.make_receipt),
+        (envelope.seal_together, wire.seal_together),
+        (receipts.make_receipts, wire.make_receipts),
         (receipts.receipt_leaf, merkle.leaf_hash),
     ]
     replaced: list[tuple[Any, str, Any]] = []

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from edge_agent.clock import Now
 from edge_agent.coordinator import daemon
-from edge_agent.coordinator.daemon import Coordinator, Options
+from edge_agent.coordinator.daemon import Coordinator
 from edge_agent.coordinator.events import Event, MessageReceived, Tick
+from edge_agent.coordinator.options import Options
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import EdgeAgentError, StateError, TransportError
@@ -51,10 +52,10 @@ def run(coordinator: Coordinator, script: Callable[[], None]) -> None:
 def break_core(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the core raise whatever it is told."""
 
-    def handle(event: Event, now: Now) -> list[object]:
+    def apply(event: Event, now: Now) -> list[object]:
         raise RuntimeError(f"a defect of ours at {type(event).__name__} {now.wall_ms > 0}")
 
-    monkeypatch.setattr(coordinator._core, "handle", handle)
+    monkeypatch.setattr(coordinator._core, "_apply", apply)
 
 
 def test_defect_over_a_strangers_message_ends_nothing(

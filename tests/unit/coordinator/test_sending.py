@@ -111,6 +111,7 @@ def test_the_inbox_is_bounded_in_bytes_and_keeps_what_the_link_says() -> None:
         inbox = Inbox(
             asyncio.get_running_loop(),
             handled.append,
+            handled.extend,
             max_messages=100,
             max_bytes=100,
             dropped=dropped.append,

@@ -24,7 +24,7 @@ from edge_agent.wire import cose
 from edge_agent.wire.envelope import Opened, seal
 from edge_agent.wire.messages import Job as JobStatement
 from edge_agent.wire.messages import TensorDigest
-from edge_agent.wire.receipts import verify_receipt
+from edge_agent.wire.receipts import make_receipts, verify_receipt
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 FAMILY = digits()
@@ -90,9 +90,10 @@ def test_an_honest_result_is_verified_and_its_receipt_holds(here: Setting) -> No
     payload = here.answer()
     verified = here.verify(payload)
     assert verified.outputs == here.agent.outputs(here.opened)
-    receipt = verify_receipt(
-        verified.receipt(COORDINATOR_KEY, salt=here.job.salt, accepted_ms=here.received_ms), COORDINATOR_KEY.public
+    made = make_receipts(
+        COORDINATOR_KEY, [verified.countersigned(here.job.salt)], network=NETWORK, accepted_ms=here.received_ms
     )
+    receipt = verify_receipt(made[0], COORDINATOR_KEY.public)
     receipt.check_inputs(here.job.inputs)
     receipt.check_outputs(verified.outputs)
     assert payload.startswith(verified.signed)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 
 import onnx_models
@@ -11,7 +12,9 @@ import pytest
 
 from edge_agent.errors import InputError, MalformedError, PeerError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import canary, frames, limits, samples
+from edge_agent.inference.beside import Beside
 from edge_agent.inference.events import Port
+from edge_agent.inference.messages import Case
 from edge_agent.inference.service import Service, blame
 from edge_agent.inference.sessions import Output, Session
 from edge_agent.wire.tensors import DataType, TensorSpec
@@ -41,7 +44,7 @@ LOAD: dict[str, object] = {"do": "load", "digest": ONE}
 Command = tuple[dict[str, object], Sequence[bytes], bytes | None]
 
 
-def answers(*commands: Command) -> list[frames.Frame]:
+def answers(*commands: Command, threads: int = 1) -> list[frames.Frame]:
     """Let a service carry out these commands, in this thread, and return what it says."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -51,7 +54,7 @@ def answers(*commands: Command) -> list[frames.Frame]:
             if fd is not None:
                 os.close(fd)
         ours.shutdown(socket.SHUT_WR)
-        Service(theirs, 1).serve()
+        Service(theirs, threads).serve()
         theirs.shutdown(socket.SHUT_WR)
         reader = frames.FrameReader(ours, lambda _: 1 << 20)
         found = []
@@ -68,6 +71,57 @@ def test_commands_are_answered_in_order() -> None:
     assert [frame.header["say"] for frame in found] == ["loaded", "done", "run-failed"]
     assert found[1].parts == (struct.pack("<2f", 2, 4),)
     assert found[2].header["blame"] == "agent"
+
+
+def test_runs_of_a_model_with_lanes_are_all_answered_with_their_own_outputs() -> None:
+    """Side by side, from buffers of their own; what is no run waits for them."""
+    runs: list[Command] = [
+        ({**RUN, "token": number}, (struct.pack("<2f", number, 0),), None) for number in range(1, 41)
+    ]
+    unload: Command = ({"do": "unload", "digest": ONE}, (), None)
+    last: Command = ({**RUN, "token": 99}, (ROW,), None)
+    lanes: Command = ({**LOAD, "lanes": 2}, (), onnx_models.doubling())
+    found = answers(lanes, *runs, unload, last, threads=2)
+    assert [frame.header["say"] for frame in found] == ["loaded", *["done"] * 40, "run-failed"]
+    outputs = {frame.header["token"]: frame.parts for frame in found[1:-1]}
+    assert outputs == {number: (struct.pack("<2f", 2 * number, 0),) for number in range(1, 41)}
+
+
+def test_two_runs_are_computed_at_the_same_time() -> None:
+    """Each of two waits for the other before it ends, which it could not if they took turns."""
+    meet = threading.Barrier(2, timeout=60)
+    beside = Beside(lambda _: meet.wait() and None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for _ in range(4):
+            beside.put(frames.Frame({}), frames.FrameReader(ours, lambda _: 0), lanes=2)
+        beside.wait()
+    assert not meet.broken
+
+
+def test_a_canary_run_says_how_many_runs_side_by_side_do_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one only where they do clearly more than the best number of threads, and with one thread each."""
+    found = []
+    for per_second in (10.0, 1e9):
+        beside = canary._Beside(2, per_second)
+        monkeypatch.setattr(canary, "_side_by_side", lambda *_, beside=beside: beside)
+        (frame,) = answers(({**CANARY, "threads": [2, 1]}, (ROW,), onnx_models.doubling()), threads=2)
+        found.append((frame.header["lanes"], frame.header["times"][0][0] == 1 or frame.header["lanes"] == 1))  # type: ignore[index]
+    assert found == [(1, True), (2, True)]
+
+
+def test_side_by_side_counts_what_all_callers_did() -> None:
+    """Every caller runs at least once; one that fails makes the figure nothing."""
+    file = onnx_models.file_of(onnx_models.doubling())
+    try:
+        session = Session(file, 1)
+    finally:
+        os.close(file)
+    inputs = samples.make(session.inputs, {})
+    beside = canary._side_by_side(session, [Case(inputs, ())], 0.0, 3)
+    assert beside.lanes == 3
+    assert beside.per_second > 0
+    assert canary._side_by_side(session, [Case((), ())], 0.0, 3).per_second == 0
 
 
 def test_a_canary_run_answers_with_figures_and_outputs() -> None:

@@ -1,0 +1,1 @@
+"""Parts of benchmarks/peers.py: workloads, load, our own network, and what people would use instead."""

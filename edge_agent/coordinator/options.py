@@ -1,0 +1,30 @@
+"""What a coordinator runs with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.coordinator.registry import MAX_AGENTS
+from edge_agent.coordinator.rules import Rules
+from edge_agent.mqtt import LinkOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a coordinator runs with; made from the settings by the command line.
+
+    Attributes:
+        job_deadline_seconds: of jobs that ask for none.
+        max_job_deadline_seconds: the longest that may be asked for.
+        inbox_bytes: of messages that wait to be handled; and of what waits to be written.
+    """
+
+    network: str
+    link: LinkOptions
+    rules: Rules
+    admit_anyone: bool
+    job_deadline_seconds: float
+    retention_seconds: float
+    max_job_deadline_seconds: float = 86_400.0
+    max_agents: int = MAX_AGENTS
+    inbox_bytes: int = 64 * 1024 * 1024
