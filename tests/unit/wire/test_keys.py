@@ -46,6 +46,52 @@ def test_the_rfc_example_is_signed_as_printed() -> None:
     PublicKey.from_bytes(RFC_PUBLIC).verify(RFC_SIGNATURE, b"\x72")
 
 
+@pytest.mark.parametrize(
+    ("seed", "public", "message", "signature"),
+    [
+        (
+            "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+            "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+            "",
+            (
+                "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46b"
+                "d25bf5f0595bbe24655141438e7a100b"
+            ),
+        ),
+        (
+            "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+            "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+            "af82",
+            (
+                "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc659"
+                "4a7c15e9716ed28dc027beceea1ec40a"
+            ),
+        ),
+        (
+            "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
+            "ec172b93ad5e563bf4932c70e1245034c35467ef2efd4d64ebf819683467e2bf",
+            (
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a2192992a274fc1a836ba3c23a3feebbd"
+                "454d4423643ce80e2a9ac94fa54ca49f"
+            ),
+            (
+                "dc2a4459e7369633a52b1bf277839a00201009a3efbf3ecb69bea2186c26b58909351fc9ac90b3ecfdfbc7c66431e030"
+                "3dca179c138ac17ad9bef1177331a704"
+            ),
+        ),
+    ],
+    ids=["1", "3", "SHA(abc)"],
+)
+def test_the_other_vectors_of_the_rfc_are_signed_as_printed(
+    seed: str, public: str, message: str, signature: str
+) -> None:
+    """RFC 8032, section 7.1; test 2 is above."""
+    key = SigningKey.generate(bytes.fromhex(seed))
+    assert key.public.raw.hex() == public
+    assert key.sign(bytes.fromhex(message)).hex() == signature
+    key.public.verify(bytes.fromhex(signature), bytes.fromhex(message))
+
+
 def test_an_id_fits_a_topic_and_a_file_name() -> None:
     """32 characters of a-z and 2-7, from the hash of the public bytes, and the same everywhere."""
     public = SigningKey.generate(RFC_SEED).public

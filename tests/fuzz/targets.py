@@ -1,0 +1,365 @@
+"""Every parser that meets foreign bytes, as a function of bytes, with good samples and the errors that it declares.
+
+Whatever else leaves a parser is a defect. `benchmarks/fuzz.py` mutates the samples by the million.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import onnx_models
+import receipt_logs
+import wire_samples
+from cores import agent_core, agent_core_samples, core, core_samples
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from fakes import NETWORK, scan
+from wire_samples import AGENT, COORDINATOR
+
+from edge_agent.agent.control import parse_request
+from edge_agent.agent.gates import parse_reading
+from edge_agent.coordinator.gateway.encodings import Unpacker, wanted_coding
+from edge_agent.errors import InputError, PeerError, SettingsError, StateError, UsageError, WorkerError
+from edge_agent.inference import frames, model_file
+from edge_agent.inference.messages import event_of
+from edge_agent.models import catalogue, golden
+from edge_agent.settings.layers import load
+from edge_agent.wire import cose, hpke, strict_cbor, strict_json
+from edge_agent.wire.bundles import verify_bundle, verify_tree_head
+from edge_agent.wire.envelope import _validate, announced_key, attach, open_envelope, peek_key_id, seal
+from edge_agent.wire.job_options import options_from
+from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.kinds import ALL_STATEMENTS
+from edge_agent.wire.messages import Birth, Hello, Job, Result
+from edge_agent.wire.oip_json import OutputForm, body_of, request_from_body, response_from_body, tensor_to_json
+from edge_agent.wire.receipts import verify_receipt
+from edge_agent.wire.sealing import SEALED, Question, open_answer, open_question, seal_answer, seal_question
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
+from edge_agent.wire.topics import Topics
+
+MAX_BYTES: Final = 1 << 20
+TOPICS: Final = Topics(NETWORK)
+KINDS: Final = {kind.model_fields["kind"].default: kind for kind in ALL_STATEMENTS}
+HALF: Final = hpke.SecretHalf(X25519PrivateKey.from_private_bytes(b"\1" * 32))
+IMAGE: Final = scan(3)
+SALT: Final = bytes(32)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser.
+
+    Attributes:
+        parse: takes any bytes, returns, or raises one of `errors`.
+        errors: that it declares.
+        samples: good ones, to start from.
+        meets: whose bytes these are.
+        weight: how many runs it gets beside the others.
+    """
+
+    name: str
+    parse: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...]
+    samples: Callable[[], Iterable[bytes]]
+    meets: str
+    weight: int = 10
+
+
+# -- the wire -----------------------------------------------------------------------------------------------------
+
+
+def _messages() -> list[bytes]:
+    return [seal(key, statement, tensors) for key, statement, tensors in wire_samples.one_of_each()]
+
+
+def _payloads() -> list[bytes]:
+    return [strict_cbor.encode(statement.model_dump()) for _, statement, _ in wire_samples.one_of_each()]
+
+
+def _envelope(data: bytes) -> None:
+    for parse in (peek_key_id, announced_key):
+        try:
+            parse(data, MAX_BYTES)
+        except PeerError:
+            continue
+    opened = open_envelope(data, AGENT.public, (Result, Birth), network=wire_samples.NETWORK, max_bytes=MAX_BYTES)
+    if isinstance(opened.statement, Result):
+        attach(opened.statement.outputs, opened.attachments)
+
+
+def _statement(data: bytes) -> None:
+    fields = strict_cbor.decode(data, max_bytes=MAX_BYTES)
+    kind = KINDS.get(fields.get("kind")) if isinstance(fields, dict) and isinstance(fields.get("kind"), str) else None
+    for each in (kind,) if kind is not None else (Result, Birth, Job, Hello):
+        _validate(each, fields)
+
+
+def _cose(data: bytes) -> None:
+    cose.verify_sign1(cose.parse_sign1(data, MAX_BYTES), AGENT.public)
+
+
+def _tensors(data: bytes) -> None:
+    """The first byte is the number of elements, or 255 for booleans, of which there is one a byte."""
+    count, rest = (data[0], data[1:]) if data else (0, b"")
+    if count == 255:
+        Tensor(TensorSpec("x", DataType.BOOL, (len(rest),)), rest)
+        return
+    Tensor(TensorSpec("x", DataType.BYTES, (count,)), rest)
+    unpack_strings(rest, count)
+
+
+def _topic(data: bytes) -> None:
+    TOPICS.parse(data.decode("utf-8", "surrogateescape"))
+
+
+def _receipts() -> list[bytes]:
+    return [receipt_logs.receipt(number) for number in range(3)]
+
+
+def _bundles() -> list[bytes]:
+    receipts = _receipts()
+    log = receipt_logs.log_of(receipts)
+    return [receipt_logs.bundle(log, receipts, 1), receipt_logs.head(log)]
+
+
+def _bundle(data: bytes) -> None:
+    try:
+        verify_tree_head(data, COORDINATOR.public)
+    except PeerError:
+        verify_bundle(data, COORDINATOR.public)
+
+
+def _key(data: bytes) -> None:
+    PublicKey.from_bytes(data)
+
+
+# -- sealed jobs ----------------------------------------------------------------------------------------------------
+
+
+@cache
+def _asked() -> Tensor:
+    question = Question("digits", (IMAGE,), ("label",), SALT, (HALF.public,))
+    return seal_question(question, HALF.public, network=NETWORK, agent_id="a" * 32)
+
+
+def _sealed_samples() -> list[bytes]:
+    info = b"edge-agent sealed question 1\0home\0" + b"a" * 32
+    answer = seal_answer(open_question(_asked(), (HALF,), network=NETWORK, agent_id="a" * 32), (IMAGE,))
+    return [b"p" + hpke.decrypt(_asked().data, (HALF,), info), b"q" + _asked().data, b"a" + answer[0].data]
+
+
+def _sealed(data: bytes) -> None:
+    rest = data[1:]
+    if data[:1] == b"p":  # a stranger who seals rightly: what is inside is parsed
+        info = b"edge-agent sealed question 1\0home\0" + b"a" * 32
+        rest = hpke.encrypt(rest, HALF.public, info)
+    sealed = Tensor(TensorSpec(SEALED, DataType.UINT8, (len(rest),)), rest)
+    if data[:1] != b"a":
+        seal_answer(open_question(sealed, (HALF,), network=NETWORK, agent_id="a" * 32), (IMAGE,))
+        return
+    digest = Tensor(TensorSpec("#digest", DataType.UINT8, (32,)), bytes(32))
+    open_answer((sealed, digest), (HALF,), asked=_asked(), salt=SALT, network=NETWORK, agent_id="a" * 32)
+
+
+# -- HTTP -----------------------------------------------------------------------------------------------------------
+
+
+def _oip_samples() -> list[bytes]:
+    texts = Tensor(TensorSpec("t", DataType.BYTES, (2,)), b"\2\0\0\0ab\0\0\0\0")
+    found = []
+    for tensor in (IMAGE, texts, Tensor(TensorSpec("n", DataType.INT64, (2,)), bytes(16))):
+        document = {"inputs": [tensor_to_json(tensor)], "outputs": [{"name": "y"}], "parameters": {"priority": 1}}
+        found.append(b"\0" + json.dumps(document).encode())
+        body, length = body_of({"id": "1"}, "inputs", [tensor], OutputForm(binary=True))
+        found.append(bytes((length or 0,)) + body)
+    return found
+
+
+def _oip(data: bytes) -> None:
+    """The first byte is the length of the text in front of binary data, or 0 where there is none."""
+    length = str(data[0]) if data and data[0] else None
+    for parse in (request_from_body, response_from_body):
+        try:
+            parse(data[1:], length)
+        except InputError:
+            continue
+
+
+def _options(data: bytes) -> None:
+    found = strict_json.read(data)
+    if isinstance(found, dict):
+        options_from(found)
+
+
+def _packed(data: bytes) -> None:
+    """The first byte chooses the coding; what is announced in headers is text."""
+    unpacker = Unpacker(("gzip", "deflate", data[1:20].decode("latin-1"))[data[0] % 3] if data else "gzip")
+    room = 1 << 16
+    for at in range(1, len(data), 512):
+        room -= len(unpacker.feed(data[at : at + 512], room))
+        if room < 0:
+            return
+    unpacker.end()
+
+
+def _packed_samples() -> list[bytes]:
+    body = json.dumps({"inputs": [tensor_to_json(IMAGE)]}).encode()
+    gzip = zlib.compressobj(wbits=31)
+    return [
+        b"\0" + gzip.compress(body) + gzip.flush(),
+        b"\1" + zlib.compress(body),
+        b"\1" + zlib.compress(bytes(1 << 20)),
+    ]
+
+
+# -- models -----------------------------------------------------------------------------------------------------------
+
+
+def _onnx(data: bytes) -> None:
+    fd = os.memfd_create("fuzz")
+    try:
+        os.write(fd, data)
+        model_file.check(fd)
+    finally:
+        os.close(fd)
+
+
+def _onnx_samples() -> list[bytes]:
+    made = [onnx_models.identity("FP32"), onnx_models.endless(), onnx_models.external("x"), onnx_models.nested_ifs(3)]
+    return [*made, onnx_models.claiming([2**40]), onnx_models.foreign("some.domain")]
+
+
+def _catalogue_samples() -> list[bytes]:
+    whole = catalogue.builtin()
+    return [catalogue.compact(whole.model_copy(update={"families": whole.families[:1]}))]
+
+
+def _golden_samples() -> list[bytes]:
+    return [golden.encode_cases([golden.Case((IMAGE,), (IMAGE,))])]
+
+
+# -- the worker and the machine ---------------------------------------------------------------------------------------
+
+
+def _frame(data: bytes) -> None:
+    """What a worker writes into the pipe, and the event that the daemon makes of it."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        ours.send(data[:65_536])
+        ours.shutdown(socket.SHUT_WR)
+        reader = frames.FrameReader(theirs, lambda _: 65_536)
+        while (frame := reader.read()) is not None:
+            event_of(frame, lambda _: "")
+
+
+def _frame_samples() -> list[bytes]:
+    entry = ["image", "FP32", [1, 1, 8, 8]]
+    done = {"say": "done", "token": 1, "outputs": [entry], "run_us": 5}
+    failed = {"say": "run-failed", "token": 1, "code": "model-run", "message": "no", "blame": "model"}
+    loaded = {"say": "loaded", "digest": bytes(32).hex(), "inputs": [entry], "outputs": [entry]}
+    return [
+        b"".join(bytes(piece) for piece in frames.pack(header, parts))
+        for header, parts in ((done, [IMAGE.data]), (failed, []), (loaded, []))
+    ]
+
+
+def _reading(data: bytes) -> None:
+    parse_reading(data, ())
+    parse_reading(data, ("battery", "level"))
+
+
+def _settings(data: bytes) -> None:
+    fd = os.memfd_create("fuzz")
+    try:
+        os.write(fd, data)
+        load(Path(f"/proc/self/fd/{fd}"), {"HOME": "/home/ada"}, {})
+    finally:
+        os.close(fd)
+
+
+def _settings_samples() -> list[bytes]:
+    text = '[network]\nname = "home"\n[agent]\nlabels = ["kitchen"]\nthreads = 2\n[coordinator]\nlease_seconds = 30.5\n'
+    return [text.encode()]
+
+
+def _control(data: bytes) -> None:
+    parse_request(data)
+
+
+def _keys() -> list[bytes]:
+    return [AGENT.public.raw, bytes(32), (2**255 - 19).to_bytes(32, "little")]
+
+
+def _cbor_samples() -> list[bytes]:
+    return [*_payloads(), strict_cbor.encode([[[[1, -1, 2**63, 1.5, None, True, "ü", b"x"]]]]), struct.pack(">B", 0xF6)]
+
+
+PEER, INPUT = (PeerError,), (InputError,)
+
+TARGETS: Final = (
+    Target(
+        "cbor",
+        lambda data: strict_cbor.decode(data, max_bytes=MAX_BYTES),
+        PEER,
+        _cbor_samples,
+        "all that is signed",
+        60,
+    ),
+    Target("cose", _cose, PEER, _messages, "brokers, peers, files", 20),
+    Target("envelope", _envelope, PEER, _messages, "brokers and peers", 20),
+    Target("statement", _statement, PEER, _payloads, "enrolled peers: what is rightly signed", 20),
+    Target("tensors", _tensors, PEER, lambda: [b"\2\2\0\0\0ab\0\0\0\0", b"\xff\0\1\1"], "peers and clients", 60),
+    Target(
+        "topic", _topic, PEER, lambda: [TOPICS.results("a" * 32).encode(), TOPICS.coordinator.encode()], "brokers", 40
+    ),
+    Target("key", _key, PEER, _keys, "births and hellos", 20),
+    Target("receipt", lambda data: verify_receipt(data, COORDINATOR.public), PEER, _receipts, "files of others", 10),
+    Target("bundle", _bundle, PEER, _bundles, "files of others", 10),
+    Target("sealed", _sealed, PEER, _sealed_samples, "clients, agents", 10),
+    Target("oip", _oip, INPUT, _oip_samples, "HTTP clients", 20),
+    Target(
+        "options",
+        _options,
+        (InputError, ValueError),
+        lambda: [b'{"priority":1,"labels":"a,b","deadline_seconds":2.5,"agent":"' + b"a" * 32 + b'"}'],
+        "HTTP clients",
+        20,
+    ),
+    Target("packed", _packed, INPUT, _packed_samples, "HTTP clients", 10),
+    Target(
+        "accept-encoding",
+        lambda data: wanted_coding(data.decode("latin-1")),
+        INPUT,
+        lambda: [b"gzip;q=0.5, deflate, *;q=0", b"identity"],
+        "HTTP clients",
+        20,
+    ),
+    Target("onnx", _onnx, (WorkerError,), _onnx_samples, "catalogues, mirrors, owners", 10),
+    Target("catalogue", catalogue.parse, (StateError,), _catalogue_samples, "a catalogue's operator", 10),
+    Target("golden", golden.decode_cases, PEER, _golden_samples, "a catalogue's operator", 10),
+    Target("frame", _frame, PEER, _frame_samples, "the worker, where a model has taken it over", 10),
+    Target(
+        "reading", _reading, (), lambda: [b"on", b"12.5", b'{"battery":{"level":80}}'], "the house's MQTT topics", 40
+    ),
+    Target(
+        "control",
+        _control,
+        (UsageError,),
+        lambda: [b'{"do":"pause","seconds":60}', b'{"do":"history","count":5}'],
+        "local users",
+        30,
+    ),
+    Target("settings", _settings, (SettingsError,), _settings_samples, "whoever wrote the file", 5),
+    Target("coordinator", core, (), core_samples, "anybody on the broker", 10),
+    Target("agent", agent_core, (), agent_core_samples, "anybody on the broker", 10),
+)
+BY_NAME: Final = {target.name: target for target in TARGETS}

@@ -1,0 +1,77 @@
+"""A short run of every parser that meets foreign bytes, and everything that a long one ever found."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+from mutation import CORPUS, HANG_SECONDS, Tally, attempt, fuzz, mutated, samples_of
+from targets import BY_NAME, TARGETS, Target
+
+RUNS = 400
+NAMES = [target.name for target in TARGETS]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_short_run_finds_nothing(name: str) -> None:
+    """No exception that is not declared, no hang, no memory; the same inputs each time."""
+    tally = fuzz(BY_NAME[name], RUNS, seed=20)
+    assert tally.found == []
+    assert tally.runs == RUNS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_samples_reach_the_parser(name: str) -> None:
+    """A good sample is accepted by every parser that may accept: what is refused at once fuzzes nothing."""
+    target = BY_NAME[name]
+    tally = Tally()
+    for data in target.samples():
+        attempt(target, data, tally)
+    assert tally.found == []
+    assert name in {"coordinator", "agent"} or tally.refused < tally.runs
+
+
+def test_the_judge_sees_what_must_not_happen() -> None:
+    """A crash and a hang; a declared error is none."""
+
+    def slow(_: bytes) -> None:
+        end = time.thread_time() + 1.5 * HANG_SECONDS
+        while time.thread_time() < end:
+            pass
+
+    def hoards(_: bytes) -> None:
+        assert len(bytearray(b"x") * (200 << 20))
+
+    for parse, errors, kinds in (
+        (lambda data: data[10**6], (), ["crash"]),
+        (lambda data: data[10**6], (IndexError,), []),
+        (slow, (), ["hang"]),
+    ):
+        tally = Tally()
+        attempt(Target("x", parse, errors, lambda: [b""], "tests"), b"", tally)
+        assert [found.kind for found in tally.found] == kinds
+    tally = fuzz(Target("x", hoards, (), lambda: [b"x"], "tests"), 300, seed=1, most=1)
+    assert [found.kind for found in tally.found][-1] in {"memory", "hang"}
+
+
+def test_mutations_are_repeatable_and_differ() -> None:
+    """By their seed."""
+    samples = samples_of(BY_NAME["cbor"])
+    first, second, other = (
+        [mutated(random.Random(seed), samples) for _ in range(1)] + [mutated(rng, samples) for _ in range(50)]
+        for seed, rng in ((1, random.Random(1)), (1, random.Random(1)), (2, random.Random(2)))
+    )
+    assert first == second != other
+    assert len(set(first)) > 25
+
+
+def test_the_table_of_parsers_is_complete() -> None:
+    """docs/security.md names each of them, and nothing else; the corpus belongs to parsers that exist."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "security.md").read_text()
+    section = re.search(r"^### Parsers that are fuzzed\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    assert re.findall(r"^\| `([\w-]+)` \|", section[1], re.MULTILINE) == NAMES
+    assert {folder.name for folder in CORPUS.iterdir()} <= set(NAMES)
