@@ -163,6 +163,16 @@ def parse_sign1(data: bytes | memoryview, max_bytes: int) -> Sign1:
     end = sign1_end(data)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the COSE_Sign1.")
+    return take_apart(data)
+
+
+def take_apart(data: bytes | memoryview) -> Sign1:
+    """Do the second half of `parse_sign1`: for bytes that end where `sign1_end` says.
+
+    Raises:
+        TooLargeError: a header longer than 1024 bytes.
+        MalformedError: as `parse_sign1`.
+    """
     at = 2 if data[0] == _TAGGED[0] else 1
     protected_bytes, at = _take_bytes(data, at, "protected header")
     behind = strict_cbor.item_end(data, at)

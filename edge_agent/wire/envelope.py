@@ -296,7 +296,9 @@ def _split(view: memoryview, max_sign1_bytes: int) -> tuple[cose.Sign1, int]:
     end = cose.sign1_end(view)
     if view[0] == 0x84:
         raise MalformedError("The COSE_Sign1 of a message must carry its tag.")
-    return cose.parse_sign1(view[:end], max_sign1_bytes), end
+    if end > max_sign1_bytes:
+        raise TooLargeError(f"A signed statement of {end} bytes is longer than the limit of {max_sign1_bytes} bytes.")
+    return cose.take_apart(view[:end]), end
 
 
 def _split_attachments(view: memoryview, at: int) -> tuple[memoryview, ...]:

@@ -7,6 +7,7 @@ their unit, digests are SHA-256.
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -114,7 +115,7 @@ class TensorDigest(Part):
         _ = self.spec
         return self
 
-    @property
+    @cached_property
     def spec(self) -> TensorSpec:
         """The tensor's name, data type and shape."""
         return TensorSpec(self.name, self.datatype, self.shape)

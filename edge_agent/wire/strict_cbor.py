@@ -159,14 +159,28 @@ class _Walk:
         self._left = self._max_items = max_items
         self._max_depth = max_depth
 
-    def item(self, at: int, depth: int) -> int:
+    def item(self, at: int, depth: int) -> int:  # noqa: C901 calls would double the time of all that is parsed
         """Return the offset behind the item at `at`, which is inside `depth` containers."""
         self._left -= 1
         if self._left < 0:
             raise TooLargeError(f"More than {self._max_items} CBOR items in one message.")
-        end = self._short(at)
-        if end:
-            return end
+        data = self._data
+        size = len(data)
+        first = data[at] if at < size else 0xFF
+        # Nearly everything in a statement is one of these three, and the walk is most of what parsing costs.
+        if first < 0x38:
+            if first & 0x1F < 24:  # a number below 24
+                return at + 1
+        elif first < 0x79:
+            length = first & 0x1F
+            if first >= 0x40 and length < 24:  # a string of less than 24 bytes
+                end = at + 1 + length
+                if end <= size:
+                    return end
+            elif length == 24 and first >= 0x58 and at + 1 < size and data[at + 1] >= 24:  # one of less than 256
+                end = at + 2 + data[at + 1]
+                if end <= size:
+                    return end
         head = read_head(self._data, at)
         major = head.major
         if major in (ARRAY, MAP):
@@ -189,40 +203,31 @@ class _Walk:
             at = self.item(at, depth + 1)
         return at
 
-    def _short(self, at: int) -> int:
-        """Return the offset behind a number below 24, or a text or byte string below 256 bytes; 0 for all else.
-
-        Nearly everything in a statement is one of these, and the walk is most of what parsing costs.
-        """
-        data = self._data
-        if at >= len(data):
-            return 0
-        first = data[at]
-        if first < 0x38:
-            return at + 1 if first & 0x1F < 24 else 0
-        if not 0x40 <= first <= 0x78:
-            return 0
-        length = first & 0x1F
-        if length < 24:
-            end = at + 1 + length
-        elif length == 24 and at + 1 < len(data) and data[at + 1] >= 24:
-            end = at + 2 + data[at + 1]
-        else:
-            return 0
-        return end if end <= len(data) else 0
-
     def _map(self, at: int, entries: int, depth: int) -> int:
+        data, size = self._data, len(self._data)
         previous = b""
         for _ in range(entries):
-            if at >= len(self._data) or self._data[at] >> 5 not in (UNSIGNED, NEGATIVE, TEXT):
+            first = data[at] if at < size else TAG << 5
+            if 0x60 <= first < 0x78:  # nearly every key of ours: text of less than 24 bytes
+                self._left -= 1
+                behind_key = at + first - 0x5F
+                if self._left < 0 or behind_key > size:
+                    behind_key = self._slowly(at, depth)
+            elif first >> 5 in (UNSIGNED, NEGATIVE, TEXT):
+                behind_key = self.item(at, depth)
+            else:
                 raise MalformedError("A CBOR map key is neither text nor an integer.")
-            behind_key = self.item(at, depth)
-            key = bytes(self._data[at:behind_key])
+            key = bytes(data[at:behind_key])
             if key <= previous:
                 raise MalformedError("The keys of a CBOR map are duplicate or not in order.")
             previous = key
             at = self.item(behind_key, depth)
         return at
+
+    def _slowly(self, at: int, depth: int) -> int:
+        """Say what is wrong with an item that was counted already."""
+        self._left += 1
+        return self.item(at, depth)
 
 
 def _check_simple(data: bytes | bytearray | memoryview, content: int, info: int) -> None:
