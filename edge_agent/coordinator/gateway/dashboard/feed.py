@@ -83,7 +83,7 @@ class Feed:
         viewer = Viewer()
         self._viewers.add(viewer)
         try:
-            await self._look()
+            await self.look()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run())
             while (message := await viewer.queue.get()) is not None:
@@ -94,9 +94,9 @@ class Feed:
     async def _run(self) -> None:
         while self._viewers:
             await asyncio.sleep(self._look_seconds)
-            await self._look()
+            await self.look()
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
         """Look, and tell each viewer what it does not know yet."""
         now = self._service.operations.clock().monotonic
         observed = self._service.observed

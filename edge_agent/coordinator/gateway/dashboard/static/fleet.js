@@ -85,7 +85,7 @@ export function update(state) {
 }
 
 function row(agent, state) {
-  const name = h("button", { type: "button", class: "link", onclick: () => details(state, agent.id) });
+  const name = h("button", { type: "button", class: "link", "data-id": agent.id, onclick: () => details(state, agent.id) });
   const board = h("span", { class: "sub" });
   const label = h("span");
   const why = h("span", { class: "sub" });
