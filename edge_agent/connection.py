@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from edge_agent.mqtt import BrokerAddress, LinkOptions
 from edge_agent.settings import Settings
 from edge_agent.settings.model import Limits
+from edge_agent.wire.keys import SigningKey, key_id_text
 
 READ_BYTES: int = Limits.model_fields["max_inline_bytes"].default
 """Packets up to this size are read also where the limit is set lower: what is too large is then answered. Larger ones
@@ -37,6 +40,15 @@ def home_link_options(settings: Settings, client_id: str) -> LinkOptions | None:
         outbox_messages=1,
         outbox_bytes=1024,
     )
+
+
+def client_id(key: SigningKey, network: str) -> str:
+    """Return the client id of an agent or coordinator: its id, and what only the holder of its key can know.
+
+    A broker that does not tie client ids to logins lets anybody who knows an id push its owner off.
+    """
+    secret = hashlib.sha256(key.sign(b"edge-agent client id v1\0" + network.encode())).digest()[:10]
+    return f"ea1-{key.public.id}-{key_id_text(secret)}"
 
 
 def link_options(settings: Settings, client_id: str) -> LinkOptions:

@@ -151,7 +151,7 @@ class SignatureRefusedError(PeerError):
     """A signature does not verify, or is of an algorithm that the key is not pinned to."""
 
     code = "bad-signature"
-    codes = ("wrong-algorithm", "unknown-key")
+    codes = ("wrong-algorithm", "unknown-key", "wrong-coordinator")
 
 
 class RefusedError(PeerError):
@@ -170,6 +170,13 @@ class RefusedError(PeerError):
         "stale-epoch",
         "stale-session",
         "not-enrolled",
+        "revoked",
+        "certificate-expired",
+        "no-certificate",
+        "wrong-code",
+        "token-unknown",
+        "token-expired",
+        "token-used",
         "not-fresh",
         "already-settled",
         "unknown-job",

@@ -83,6 +83,14 @@ def place(path: Path, source: KeySource = PLAIN) -> Path:
     return path
 
 
+def plain_file(path: Path, settings: Settings) -> Path | None:
+    """Return where a key lies in a form that other libraries can read, too: a file that is not encrypted."""
+    source = source_of(settings)
+    if source.passphrase is not None or place(path, source) != path or not path.exists():
+        return None
+    return path
+
+
 def signing_key(path: Path, source: KeySource = PLAIN) -> SigningKey:
     """Read our signing key, or make it at the first start; its public half lies beside the file.
 

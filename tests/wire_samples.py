@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from edge_agent.wire.identity import Certificate, Enrol, Enrolled, Revocations, Revoked, Succession
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.merkle import leaf_hash
 from edge_agent.wire.messages import (
@@ -36,6 +37,7 @@ NOW_MS = 1_800_000_000_000
 AGENT = SigningKey.generate(hashlib.sha256(b"agent").digest())
 OTHER_AGENT = SigningKey.generate(hashlib.sha256(b"other agent").digest())
 COORDINATOR = SigningKey.generate(hashlib.sha256(b"coordinator").digest())
+REGISTRAR = SigningKey.generate(hashlib.sha256(b"registrar").digest())
 JOB_ID = bytes(range(16))
 SALT = hashlib.sha256(b"salt").digest()
 VARIANT = hashlib.sha256(b"variant").digest()
@@ -193,9 +195,70 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
         (COORDINATOR, Control(**here, agent_id=agent, command="cancel", job=JOB_ID, epoch=1), ()),
         (
             COORDINATOR,
-            Receipt(**here, result=b"\xd2\x84", agent_key=AGENT.public.raw, accepted_ms=NOW_MS),
+            Receipt(**here, result=b"\xd2\x84", certificate=None, agent_key=AGENT.public.raw, accepted_ms=NOW_MS),
             (),
         ),
         (COORDINATOR, TreeHead(**here, size=1, root=leaf_hash(b"one")), ()),
         (AGENT, status(), ()),
+        (
+            AGENT,
+            Enrol(
+                **here,
+                agent_id=agent,
+                public_key=AGENT.public.raw,
+                sealing_key=None,
+                commitment=bytes(32),
+                opening=None,
+                token=bytes(16),
+                proof=bytes(32),
+            ),
+            (),
+        ),
+        (
+            AGENT,
+            Succession(
+                **here,
+                agent_id=agent,
+                new_key=OTHER_AGENT.public.raw,
+                new_sealing_key=None,
+                consent=bytes(64),
+            ),
+            (),
+        ),
+        (
+            COORDINATOR,
+            Enrolled(
+                **here,
+                agent_id=agent,
+                coordinator_key=COORDINATOR.public.raw,
+                state="waiting",
+                code=None,
+                commitment=bytes(32),
+                nonce=bytes(32),
+                certificate=b"\xd2\x84",
+                x509=b"\x30",
+                registrar_key=REGISTRAR.public.raw,
+                broker_url="mqtts://broker.example:8883",
+                broker_ca=b"-----BEGIN CERTIFICATE-----",
+            ),
+            (),
+        ),
+        (
+            REGISTRAR,
+            Certificate(
+                **here,
+                agent_id=agent,
+                agent_key=AGENT.public.raw,
+                sealing_key=bytes(32),
+                login=agent,
+                owner="ada",
+                not_after_ms=NOW_MS + 1,
+            ),
+            (),
+        ),
+        (
+            COORDINATOR,
+            Revocations(**here, number=1, revoked=(Revoked(id=agent, since_ms=NOW_MS, reason="stolen"),)),
+            (),
+        ),
     ]

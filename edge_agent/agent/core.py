@@ -40,6 +40,7 @@ from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.resting import RESTING, Resting
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.standing import Standing, keep
 from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import no_jitter
 from edge_agent.clock import Now
@@ -56,6 +57,7 @@ from edge_agent.inference.events import (
 )
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import open_envelope
+from edge_agent.wire.identity import Enrolled, Revocations
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Control, Hello, Settled
 
@@ -69,7 +71,7 @@ CONTROL_MAX_BYTES = 64 * 1024
 PRESENT_AGAIN_SECONDS = 60.0
 """Birth and offers are said again so often: a message that got lost on the way keeps nobody idle for longer."""
 
-_Small = TypeVar("_Small", Settled, Control, Hello)
+_Small = TypeVar("_Small", Settled, Control, Hello, Enrolled, Revocations)
 
 
 class Core:
@@ -103,6 +105,7 @@ class Core:
         self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
         self.resting = Resting(self.attempts, self._delivery, planner)
         self._coordinator_key = coordinator_key
+        self._standing = Standing(presence.agent_id)
         self._planner = planner
         self._rules = rules
         self._sequence = 0
@@ -207,6 +210,10 @@ class Core:
                     return self._delivery.settle(self._open_small(event.payload, Settled))
                 case "control":
                     return self._on_control(self._open_small(event.payload, Control), now)
+                case "enrolled":
+                    return keep(self._open_small(event.payload, Enrolled))
+                case "revocations":
+                    return self._standing.on_revocations(self._open_small(event.payload, Revocations))
                 case "coordinator":
                     return self._on_hello(self._open_small(event.payload, Hello), now)
                 case _:  # our own words, given back
@@ -219,7 +226,7 @@ class Core:
         statement = open_envelope(
             payload, self._coordinator_key, kind, network=self._topics.network, max_bytes=CONTROL_MAX_BYTES
         ).statement
-        if not isinstance(statement, Hello) and statement.agent_id != self._presence.agent_id:
+        if not isinstance(statement, Hello | Revocations) and statement.agent_id != self._presence.agent_id:
             raise RefusedError("the message is for another agent", code="wrong-agent")
         return statement
 
@@ -236,15 +243,8 @@ class Core:
             case "cancel" if control.job is not None and control.epoch is not None:
                 self.attempts.drop((control.job, control.epoch))
                 return []
-            case "not-enrolled":
-                text = (
-                    "The coordinator does not know this machine yet; its operator can admit it with: "
-                    f"edge-agent coordinator approve {self._presence.agent_id}"
-                )
-                return [Note(logging.WARNING, text, "not-enrolled")]
-            case "no-room":
-                text = "The coordinator has as many agents as it can take; this one asks again from time to time"
-                return [Note(logging.WARNING, text, "no-room")]
+            case "not-enrolled" | "no-room":
+                return self._standing.turned_away(control.command)
         return []
 
     # -- one attempt ----------------------------------------------------------------------------------------------

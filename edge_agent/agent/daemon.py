@@ -25,6 +25,7 @@ from edge_agent.agent.events import (
     Exit,
     FetchModels,
     ForgetSpooled,
+    KeepCertificates,
     LinkDown,
     LinkUp,
     LoadModel,
@@ -60,6 +61,7 @@ from edge_agent.agent.status import in_a_line, standing, write_status
 from edge_agent.agent.unsealing import Unsealing
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
+from edge_agent.enrolling.keeping import keep_certificates
 from edge_agent.inference.events import RunDone
 from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue
@@ -69,6 +71,7 @@ from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, W
 from edge_agent.mqtt.packing import send
 from edge_agent.notes import Journal, Note
 from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, WORKER_PATIENCE_SECONDS, Part
+from edge_agent.wire.identity import Enrolled
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.topics import Topics
 from hardware.sysfs import Root
@@ -171,7 +174,7 @@ class Agent:
         agent_id = self._presence.agent_id
         link = Link(
             self._options.link,
-            [*self._topics.all_channels(agent_id), self._topics.coordinator],
+            [*self._topics.all_channels(agent_id), self._topics.coordinator, self._topics.revocations],
             self._sink,
             will=self._will,
             rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
@@ -318,6 +321,8 @@ class Agent:
                 case FetchModels():
                     if self._fetching is not None:
                         self._fetching.want(command.wanted)
+                case KeepCertificates():
+                    self._keep_certificates(command.said)
                 case SaveExperience():
                     self._save_experience(command.document)
                 case SpoolResult() | ForgetSpooled():
@@ -337,6 +342,12 @@ class Agent:
 
     def _publish_packet(self, packet: Sequence[Publish], payload: bytes) -> None:
         self._link.publish(packet[0].topic, payload, retain=packet[0].retain)
+
+    def _keep_certificates(self, said: Enrolled) -> None:
+        try:
+            keep_certificates(self._options.state_dir, said)
+        except OSError as error:  # the coordinator gives them again in the next session
+            log.warning("Could not write our certificates: %s", error, extra={"action": "certificates"})
 
     def _save_experience(self, document: str) -> None:
         try:

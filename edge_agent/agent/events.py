@@ -13,6 +13,7 @@ from edge_agent.inference.events import WorkerEvent
 from edge_agent.models.catalogue import Catalogue, Family, Variant
 from edge_agent.models.fit import MachineFacts
 from edge_agent.notes import Note
+from edge_agent.wire.identity import Enrolled
 from edge_agent.wire.tensors import Tensor
 
 # -- events -------------------------------------------------------------------------------------------------------
@@ -281,6 +282,13 @@ class SaveExperience:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepCertificates:
+    """Write these certificates to the state directory, for the next start and the next connection."""
+
+    said: Enrolled
+
+
+@dataclass(frozen=True, slots=True)
 class RunModel:
     """Run a loaded variant.
 
@@ -330,6 +338,7 @@ Command = (
     | RunModel
     | FetchModels
     | SaveExperience
+    | KeepCertificates
     | SpoolResult
     | ForgetSpooled
     | Note

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from edge_agent.cli import coordinator_keys
+from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator_keys
 from edge_agent.cli.parsing import add_settings, effective, new_command
 from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
-from edge_agent.errors import StateError, UsageError
+from edge_agent.errors import SettingsError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from edge_agent.models.known import Known
     from edge_agent.settings import Settings
 
-ACTIONS = ("run", "approve", "revoke", "agents", "keys")
+ACTIONS = ("run", "agents", "keys", "broker-config", *coordinator_identity.ACTIONS)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -33,25 +32,33 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Without an action (or with `run`): take jobs over HTTP, lease them to agents over the broker,\n"
         "verify and countersign what comes back, until SIGTERM or Ctrl-C. Makes its key at the first start;\n"
         "agents pin the public half, coordinator.pub in the state directory.\n"
-        "`approve ID` admits an agent, `revoke ID` ends that, `agents` lists those that are known; all three work\n"
-        "beside a running coordinator, which notices within a second. Needs the extra [coordinator].\n"
-        "`keys add NAME` makes an API key for a client and prints it once, `keys list` shows them, `keys revoke NAME`\n"
-        "ends them. Away from loopback, callers need one.",
+        "`token` prints a token that lets one machine in, once (edge-agent enrol); `tokens` lists them, and which of\n"
+        "them somebody tried again. `approve ID` or `approve CODE` admits an agent, `revoke ID` refuses its key\n"
+        "for ever, `agents` lists those that are known. All work beside a running coordinator, which notices within a\n"
+        "second. `keys add NAME` makes an API key for a client and prints it once, `keys list` shows them,\n"
+        "`keys revoke NAME` ends them. Away from loopback, callers need one. Needs the extra [coordinator].",
         examples=(
             "edge-agent coordinator --broker mqtt://127.0.0.1:1883 --http 127.0.0.1:8420",
+            "edge-agent coordinator token --owner ada --ttl 1h",
             "edge-agent coordinator approve 7xq2lmp4czk3vwtyb5ahd6nfogr2sjue --owner ada",
             "edge-agent coordinator agents",
+            "edge-agent coordinator broker-config mosquitto --server-name broker.example",
             "edge-agent coordinator keys add reports --scope infer --out reports.key",
         ),
     )
     parser.add_argument("action", nargs="?", default="run", choices=ACTIONS, help="what to do; default: run")
     parser.add_argument(
-        "agent_id", nargs="?", metavar="ID", help="the agent, for approve and revoke; or a verb of keys"
+        "agent_id",
+        nargs="?",
+        metavar="ID",
+        help="the agent, for approve and revoke; for approve also its code; a verb of keys; a broker",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="with keys add, revoke: the client")
-    parser.add_argument("--owner", metavar="NAME", help="with approve: whose agent it is; jobs can ask for an owner")
-    parser.add_argument("--json", action="store_true", help="print the agents, or the keys, as JSON")
+    parser.add_argument("--owner", metavar="NAME", help="with token and approve: whose agent it is")
+    parser.add_argument("--reason", metavar="TEXT", help="with revoke: why, for everybody to read")
+    parser.add_argument("--json", action="store_true", help="print what token, tokens, agents and keys say as JSON")
     coordinator_keys.add_flags(parser)
+    coordinator_broker.add_flags(parser)
     add_settings(
         parser,
         "network.name",
@@ -75,11 +82,13 @@ def run(args: argparse.Namespace) -> int:
             return _run(args, settings)
         case "agents":
             return _list(settings, as_json=args.json)
+        case "broker-config":
+            return coordinator_broker.run(args, settings)
         case "keys":
-            _existing(settings)
+            coordinator_identity.existing(settings)
             return coordinator_keys.run(args, settings)
         case _:
-            return _admit(settings, args.agent_id, approved=args.action == "approve", owner=args.owner)
+            return coordinator_identity.run(args, settings)
 
 
 def _run(args: argparse.Namespace, settings: Settings) -> int:
@@ -97,7 +106,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     import logging  # noqa: PLC0415 as above
     import os  # noqa: PLC0415 as above
 
-    from edge_agent.connection import link_options  # noqa: PLC0415 as above
+    from edge_agent.connection import client_id, link_options  # noqa: PLC0415 as above
+    from edge_agent.coordinator.admissions import Terms  # noqa: PLC0415 as above
     from edge_agent.coordinator.daemon import Coordinator  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.front import Front  # noqa: PLC0415 as above
     from edge_agent.coordinator.gateway.server import listen, loop_factory  # noqa: PLC0415 as above
@@ -110,10 +120,12 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
     own = settings.coordinator
-    key = signing_key(own.key_file, key_source_of(settings))
+    keys = key_source_of(settings)
+    key = signing_key(own.key_file, keys)
+    registrar = coordinator_identity.registrar_of(settings, keys, make=own.admit == "approved")
     options = Options(
         network=settings.network.name,
-        link=link_options(settings, f"ea1-coordinator-{key.public.id}"),
+        link=link_options(settings, client_id(key, settings.network.name)),
         rules=Rules(
             lease_seconds=own.lease_seconds,
             max_attempts=own.max_attempts,
@@ -132,6 +144,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         max_agents=own.max_agents,
         inbox_bytes=settings.limits.inbox_bytes,
         retention_seconds=own.retention_hours * 3600,
+        registrar=registrar if own.admit == "approved" else None,
+        terms=Terms(own.agents_broker_url or settings.broker.url, _authorities(settings)),
     )
     listener = listen(*parse_host_port(own.http))
     source = source_of(settings, own.state_dir)
@@ -171,44 +185,35 @@ def _serve(settings: Settings, ready: Path | None) -> None:
             watching.stop()
 
 
-def _admit(settings: Settings, agent_id: str | None, *, approved: bool, owner: str | None) -> int:
-    from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
-
-    word = "approve" if approved else "revoke"
-    if agent_id is None or not re.fullmatch(r"[a-z2-7]{32}", agent_id):
-        raise UsageError(
-            f"An agent's id is 32 letters and digits, not {(agent_id or 'nothing')[:64]!r}.",
-            hint=f"The agent prints its id at its first start: edge-agent coordinator {word} ID",
-        )
-    if owner is not None and not (approved and re.fullmatch(r"[ -~]{1,64}", owner)):
-        raise UsageError("--owner goes with approve, and is a text of 1 to 64 printable ASCII characters.")
-    _existing(settings)
-    with closing(Store(settings.coordinator.database)) as store:
-        store.approve(agent_id, approved=approved, owner=owner)
-    whose = f" as one of {owner}'s" if owner else ""
-    print(f"The agent {agent_id} is {f'admitted{whose}' if approved else 'no longer admitted'}.")
-    return 0
-
-
-def _existing(settings: Settings) -> None:
-    """Tell a wrong --state, instead of making an empty database there.
+def _authorities(settings: Settings) -> bytes | None:
+    """Return the authorities by which this coordinator knows its broker, for agents that enrol.
 
     Raises:
-        StateError: no coordinator was ever started there.
+        SettingsError: the file cannot be read, or is too long to be told.
     """
-    if not settings.coordinator.database.exists():
-        raise StateError(
-            f"there is no coordinator's database {settings.coordinator.database}",
-            hint="Give the --state that the coordinator runs with; it makes its database at its first start.",
-        )
+    from edge_agent.wire.identity import MAX_AUTHORITIES_BYTES  # noqa: PLC0415 as above
+
+    file = settings.broker.ca_file
+    if file is None:
+        return None
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"broker.ca_file {file} cannot be read: {error.strerror}.") from error
+    if len(content) > MAX_AUTHORITIES_BYTES:
+        raise SettingsError(f"broker.ca_file {file} is longer than {MAX_AUTHORITIES_BYTES} bytes.")
+    return content
 
 
 def _list(settings: Settings, *, as_json: bool) -> int:
+    from edge_agent.coordinator import identities  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
 
-    _existing(settings)
+    coordinator_identity.existing(settings)
     with closing(Store(settings.coordinator.database)) as store:
         agents = store.agents()
+        known = {each.agent_id: each for each in store.read(identities.all_identities)}
+    revoked = {name: each.revoked_reason for name, each in known.items() if each.revoked_ms is not None}
     if as_json:
         print(
             json.dumps(
@@ -219,6 +224,7 @@ def _list(settings: Settings, *, as_json: bool) -> int:
                         "owner": a.owner,
                         "software": a.software,
                         "seen_ms": a.seen_ms,
+                        "revoked": revoked.get(a.id),
                     }
                     for a in agents
                 ]
@@ -226,8 +232,13 @@ def _list(settings: Settings, *, as_json: bool) -> int:
         )
         return 0
     for agent in agents:
-        admission = "approved" if agent.approved else "waiting"
-        print(f"{agent.id}  {admission:8}  {agent.software or 'never seen'}  {agent.owner or ''}".rstrip())
+        admission = "revoked" if agent.id in revoked else "approved" if agent.approved else "waiting"
+        more = revoked.get(agent.id) or (known[agent.id].code if agent.id in known else None) or ""
+        line = f"{agent.id}  {admission:8}  {agent.software or 'never seen'}  {agent.owner or ''}  {more}"
+        print(line.rstrip())
+    for each in known.values():  # those who asked and were never here, with the code that they show
+        if each.code is not None and each.agent_id not in {agent.id for agent in agents}:
+            print(f"{each.agent_id}  waiting   code {each.code}")
     if not agents:
         print("No agent has asked for admission yet. An agent prints its id when it starts: edge-agent run --help")
     return 0

@@ -35,7 +35,7 @@ def add_flags(parser: Parser) -> None:
         help="what the key is for, may be given several times: infer (submit jobs, see its own), read (the fleet and "
         "all jobs), operator (everything); default: infer",
     )
-    group.add_argument("--ttl", metavar="TIME", help="the key ends after 30m, 12h or 90d; default: never")
+    group.add_argument("--ttl", metavar="TIME", help="it ends after 30m, 12h or 90d; default: never, a token after 1h")
     group.add_argument("--requests-per-minute", metavar="N", type=int, help="default: gateway.requests_per_minute")
     group.add_argument("--jobs-per-day", metavar="N", type=int, help="default: gateway.jobs_per_day")
     group.add_argument(

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _leave)
 
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
-    from edge_agent.connection import link_options  # noqa: PLC0415 as above
+    from edge_agent.connection import client_id, link_options  # noqa: PLC0415 as above
     from edge_agent.folders import take  # noqa: PLC0415 as above
     from edge_agent.own_keys import agent_keys  # noqa: PLC0415 as above
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         keys = agent_keys(settings)
         agent_id = keys.signing.public.id
         coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
-        link = link_options(settings, f"ea1-{agent_id}")
+        link = link_options(settings, client_id(keys.signing, settings.network.name))
         agent = make_agent(settings, link, keys, coordinator_key, lambda: effective(args).settings)
         return agent.run(lambda: write_ready_file(ready, {"agent_id": agent_id, "pid": os.getpid()}))
 

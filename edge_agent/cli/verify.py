@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.wire.bundles import VerifiedBundle
+    from edge_agent.wire.identity import Certificate, Revocations
     from edge_agent.wire.keys import PublicKey
     from edge_agent.wire.messages import Result, TensorDigest
     from edge_agent.wire.receipts import VerifiedReceipt
@@ -45,6 +46,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent verify job.receipt --coordinator-key coordinator.pub",
             "edge-agent verify job.receipt --coordinator-key coordinator.pub --output response.json",
+            "edge-agent verify job.receipt --coordinator-key coordinator.pub --registrar registrar.pub",
         ),
     )
     parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file, with or without its proof")
@@ -58,6 +60,18 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--network", metavar="NAME", help="the network that the receipt must be for")
     parser.add_argument("--input", metavar="FILE", type=Path, help="the input that was sent")
     parser.add_argument("--output", metavar="FILE", type=Path, help="the output that came back")
+    parser.add_argument(
+        "--registrar",
+        metavar="FILE",
+        type=Path,
+        help="the registrar's public key (PEM): check that the agent belonged to the network, and to whom",
+    )
+    parser.add_argument(
+        "--revocations",
+        metavar="FILE",
+        type=Path,
+        help="the signed list of revoked keys (/api/v1/revocations): refuse what a revoked key signed",
+    )
     add_json_flag(parser, "what is proven and what is not")
 
 
@@ -74,12 +88,45 @@ def run(args: argparse.Namespace) -> int:
             receipt.check_inputs(_tensors(args.input, result.inputs, lambda text: request_from_json(text).inputs))
         if args.output is not None:
             receipt.check_outputs(_tensors(args.output, result.outputs, lambda text: response_from_json(text).outputs))
+        certificate, certified_by, revocations = _standing(args, receipt, key)
     except PeerError as error:
         _explain(error)
         raise
     found = findings(receipt, args.input, args.output, logged)
+    if certificate is not None:
+        whose = f" and to {certificate.owner}" if certificate.owner else ""
+        found.not_proven[:] = [each.replace("Who owns the agent, and the", "The") for each in found.not_proven]
+        found.proven.insert(
+            2,
+            f"The agent belonged to the network{whose} then, as the registrar {certified_by} signed, "
+            f"until {_time(certificate.not_after_ms)}.",
+        )
+    if revocations is not None:
+        found.proven.append(
+            f"Its agent stands not among the {len(revocations.revoked)} keys that were revoked by "
+            f"{_time(revocations.issued_ms)}."
+        )
     print(json.dumps(_document(receipt, found, args, logged)) if args.json else _text(found))
     return 0
+
+
+def _standing(
+    args: argparse.Namespace, receipt: VerifiedReceipt, coordinator: PublicKey
+) -> tuple[Certificate | None, str | None, Revocations | None]:
+    """Check the agent's certificate and that it was not revoked, as far as that was asked for."""
+    from edge_agent.wire import standing  # noqa: PLC0415 - as above
+    from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES  # noqa: PLC0415 - as above
+    from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 - as above
+
+    registrar = PublicKey.from_file(args.registrar) if args.registrar is not None else None
+    certificate = standing.check_belonged(receipt, registrar) if registrar is not None else None
+    revocations = None
+    if args.revocations is not None:
+        signers = (coordinator,) if registrar is None else (coordinator, registrar)
+        data = _read(args.revocations, 2 * MAX_REVOCATIONS_BYTES)
+        revocations = standing.open_revocations(data, signers, network=receipt.result.network)
+        standing.check_not_revoked(receipt, revocations)
+    return certificate, registrar.id if registrar is not None else None, revocations
 
 
 def open_receipt(

@@ -133,7 +133,7 @@ class Answers:
         accepted, self._accepted = self._accepted, []
         receipts = make_receipts(
             self._statements.key,
-            [one.verified.countersigned(one.job.salt) for one in accepted],
+            [one.verified.countersigned(one.job.salt, self._certificate(one)) for one in accepted],
             network=self._statements.topics.network,
             accepted_ms=now.wall_ms,
         )
@@ -145,6 +145,10 @@ class Answers:
         # Commits are stored in order: behind the last of them, all are.
         commits[-1] = replace(commits[-1], then=(*commits[-1].then, *settled))
         return [*commits]
+
+    def _certificate(self, one: _Accepted) -> bytes | None:
+        certified = self._registry.certificates.get(one.verified.statement.agent_id)
+        return certified.signed if certified is not None else None
 
     def _learn(self, agent: Agent, job: Job, attempt: Attempt, run_us: int, now: Now) -> None:
         """Refine what is known of the agent's speed and room."""

@@ -17,6 +17,7 @@ from contextlib import suppress
 from edge_agent.clock import boot_number, system_now
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
+from edge_agent.coordinator.enrolling import Enrolling
 from edge_agent.coordinator.events import (
     BrokerConnected,
     BrokerDisconnected,
@@ -98,7 +99,9 @@ class Coordinator:
         core = self._core
         counters = self._journal.counters
         self.observed = Observation(system_now, core.registry, core.leasing, counters, lambda: core.connected)
-        self.operations = Operations(core, store, system_now, self._apply)
+        self.operations = Operations(core, store, system_now, self._apply, options.registrar)
+        self._enrolling = Enrolling(store, key, options, self._execute, self._execute_soon)
+        self.admissions = self._enrolling.admissions
         self._boot = boot_number()
         self._clients = Clients()
         self._submitted: list[Submit] = []
@@ -164,21 +167,22 @@ class Coordinator:
         if self._store.older_copy is not None:
             text = "Brought the database up to date; a copy of the older one is %s"
             log.warning(text, self._store.older_copy, extra={"action": "upgraded"})
-        lease_seconds = self._options.rules.lease_seconds
-        jobs = take_over(self._core, self._store, system_now(), boot=self._boot, lease_seconds=lease_seconds)
+        own, now = self._options, system_now()
+        leases = own.rules.lease_seconds
+        jobs = take_over(self._core, self._store, now, self._boot, lease_seconds=leases, registrar=own.registrar)
         if jobs:
             log.info("Took over jobs that had not ended", extra={"action": "restored", "jobs": jobs})
 
     def _keep_house(self) -> Housekeeping:
         def failed(error: Exception) -> None:
-            note = Note(logging.ERROR, f"Could not look after the database: {error}", "sweep-failed")
-            self._journal.write(note, system_now().monotonic)
+            self._execute((Note(logging.ERROR, f"Could not look after the database: {error}", "sweep-failed"),))
 
         return Housekeeping(
             self._store,
             clock=system_now,
             boot=self._boot,
             retention_seconds=self._options.retention_seconds,
+            registrar=self._options.registrar,
             found=self.operations.found,
             forgot=self._core.requests.forget,
             failed=failed,
@@ -190,7 +194,8 @@ class Coordinator:
         if self._writer.full:  # like those that find no place in the inbox: they will come again
             self._journal.counters["writer-full"] += len(messages)
         else:
-            self._apply(*(MessageReceived(message.topic, bytes(message.payload)) for message in messages))
+            others = [message for message in messages if not self._enrolling.takes(message)]
+            self._apply(*(MessageReceived(message.topic, bytes(message.payload)) for message in others))
 
     def _on_link_event(self, event: LinkEvent) -> None:
         match event:
@@ -286,10 +291,12 @@ class Coordinator:
                 self._loop.call_soon(self._apply, failed)
 
     def _on_committed(self, group: Sequence[Commit]) -> None:
-        then = [command for commit in group for command in commit.then]
-        if then:
-            with suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._execute, then)
+        if then := [command for commit in group for command in commit.then]:
+            self._execute_soon(then)
+
+    def _execute_soon(self, commands: Sequence[Command]) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._execute, commands)
 
     def _on_write_failed(self, error: Exception) -> None:
         reason = StateError(

@@ -9,6 +9,7 @@ from edge_agent.coordinator.jobs import JobError, JobState
 from edge_agent.coordinator.orders import Orders
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
+from edge_agent.wire.identity import Revoked
 from edge_agent.wire.job_options import ANYWHERE, Placement
 from edge_agent.wire.tensors import Tensor
 
@@ -83,12 +84,29 @@ class CancelJob:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentCertificates:
+    """An agent's certificate and the X.509 one for the broker, DER, if there is one."""
+
+    signed: bytes
+    x509: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentsChanged:
-    """The operator's list of admitted agents, by id, as the database has it now, whose they are, and other orders."""
+    """The operator's list of admitted agents, by id, as the database has it now, whose they are, and other orders.
+
+    Attributes:
+        approved: only those whose certificate counts, where there is a registrar.
+        orders: what else the operator ordered.
+        certificates: of them, signed, with the same as an X.509 certificate for the broker.
+        revoked: keys that count no more, by id.
+    """
 
     approved: frozenset[str]
     owners: Mapping[str, str] = field(default_factory=dict)
     orders: Orders = field(default_factory=Orders)
+    certificates: Mapping[str, AgentCertificates] = field(default_factory=dict)
+    revoked: Mapping[str, Revoked] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +268,7 @@ class SaveAgent:
     session: int
     software: str
     seen_ms: int
+    sealing_key: bytes | None = None
 
 
 Record = InsertJob | InsertAttempt | EndAttempt | EndJob | SaveAgent

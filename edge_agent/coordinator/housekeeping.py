@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import AgentsChanged
 from edge_agent.coordinator.operations import admission
+from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.store import Store
 
 ADMISSION_POLL_SECONDS = 1.0
@@ -23,6 +24,7 @@ class Housekeeping:
         boot: `clock.boot_number`.
         retention_seconds: jobs are kept so long after their end.
         found: called with what the operator's list says, each time.
+        registrar: makes certificates and checks them; None where none are asked for.
         forgot: called with the idempotency keys that are free again.
         failed: called with what went wrong; it is tried again.
     """
@@ -34,6 +36,7 @@ class Housekeeping:
         clock: Callable[[], Now],
         boot: int,
         retention_seconds: float,
+        registrar: Registrar | None,
         found: Callable[[AgentsChanged], None],
         forgot: Callable[[Iterable[str]], None],
         failed: Callable[[Exception], None],
@@ -41,6 +44,7 @@ class Housekeeping:
         self._store = store
         self._clock = clock
         self._boot = boot
+        self._registrar = registrar
         self._retention_ms = int(retention_seconds * 1000)
         self._found = found
         self._forgot = forgot
@@ -51,7 +55,7 @@ class Housekeeping:
         next_retention = 0.0
         while True:
             try:
-                self._found(await asyncio.to_thread(admission, self._store))
+                self._found(await asyncio.to_thread(admission, self._store, self._registrar, self._clock().wall_ms))
                 monotonic = self._clock().monotonic
                 if monotonic >= next_retention:
                     next_retention = monotonic + RETENTION_SWEEP_SECONDS

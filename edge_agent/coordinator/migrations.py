@@ -48,6 +48,19 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
             agent_id VARCHAR NOT NULL, drained BOOLEAN NOT NULL, labels VARCHAR, PRIMARY KEY (agent_id)
         )""",
     ),
+    5: (  # agents that were approved before get their certificates at the next start
+        "ALTER TABLE agents ADD COLUMN sealing_key BLOB",
+        """CREATE TABLE identities (
+            agent_id VARCHAR NOT NULL, request BLOB, commitment BLOB, nonce BLOB, code VARCHAR, asked_ms BIGINT,
+            certificate BLOB, x509 BLOB, revoked_ms BIGINT, revoked_reason VARCHAR, successor VARCHAR,
+            PRIMARY KEY (agent_id)
+        )""",
+        """CREATE TABLE tokens (
+            id BLOB NOT NULL, mac_key BLOB NOT NULL, owner VARCHAR, created_ms BIGINT NOT NULL,
+            expires_ms BIGINT NOT NULL, used_ms BIGINT, used_by VARCHAR, refused INTEGER DEFAULT '0' NOT NULL,
+            refused_from VARCHAR, PRIMARY KEY (id)
+        )""",
+    ),
 }
 """What leads from each version to the next."""
 

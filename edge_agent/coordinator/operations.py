@@ -12,7 +12,9 @@ from sqlalchemy.engine import Connection
 from edge_agent.clock import Now
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import AgentsChanged, Event
-from edge_agent.coordinator.orders import read_orders, write_drained, write_labels
+from edge_agent.coordinator.identities import standing
+from edge_agent.coordinator.orders import write_drained, write_labels
+from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rows import StoredAgent, StoredAttempt
 from edge_agent.coordinator.schema import attempts
@@ -36,9 +38,18 @@ class Operations:
         store: the open database.
         clock: both clocks.
         apply: has the core told.
+        registrar: certifies agents; None where no certificates are asked for.
     """
 
-    def __init__(self, core: Core, store: Store, clock: Callable[[], Now], apply: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        store: Store,
+        clock: Callable[[], Now],
+        apply: Callable[[Event], None],
+        registrar: Registrar | None = None,
+    ) -> None:
+        self._registrar = registrar
         self._apply = apply
         self._core = core
         self._store = store
@@ -62,9 +73,7 @@ class Operations:
 
     def found(self, event: AgentsChanged) -> None:
         """Have the core told what the database says of agents, if that is something new."""
-        registry = self._core.registry
-        known = (registry.approved, registry.owners, registry.orders)
-        if (event.approved, event.owners, event.orders) != known:
+        if event != self._core.registry.standing:
             self._apply(event)
 
     async def approve(self, agent_id: str, owner: str | None) -> None:
@@ -72,8 +81,9 @@ class Operations:
         await self._change(lambda: self._store.approve(agent_id, owner=owner))
 
     async def revoke(self, agent_id: str) -> None:
-        """Let an agent work here no longer: what it holds goes to others, what it says is refused."""
-        await self._change(lambda: self._store.approve(agent_id, approved=False))
+        """Refuse an agent's key for ever: what it holds goes to others, what it says is refused."""
+        now_ms = self.clock().wall_ms
+        await self._change(lambda: self._store.revoke(agent_id, "revoked by the operator", now_ms))
 
     async def drain(self, agent_id: str, *, drained: bool) -> None:
         """Give an agent nothing new from now on, or again."""
@@ -85,7 +95,7 @@ class Operations:
 
     async def _change(self, change: Callable[[], object]) -> None:
         await asyncio.to_thread(change)
-        self.found(await asyncio.to_thread(admission, self._store))
+        self.found(await asyncio.to_thread(admission, self._store, self._registrar, self.clock().wall_ms))
 
     # -- what is looked up ------------------------------------------------------------------------------------------
 
@@ -98,12 +108,9 @@ class Operations:
         return await asyncio.to_thread(self._store.agents)
 
 
-def admission(store: Store) -> AgentsChanged:
-    """Read who may work here, whose they are, and what else the operator ordered."""
-    agents = store.agents()
-    approved = frozenset(agent.id for agent in agents if agent.approved)
-    owners = {agent.id: agent.owner for agent in agents if agent.owner is not None}
-    return AgentsChanged(approved, owners, store.read(read_orders))
+def admission(store: Store, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
+    """Read who may work here, whose they are, and what else the operator ordered; certify who needs it."""
+    return store.write(lambda connection: standing(connection, registrar, now_ms))
 
 
 def attempts_of(connection: Connection, job_id: bytes) -> list[StoredAttempt]:

@@ -1,9 +1,11 @@
-"""What a coordinator runs with."""
+"""What a coordinator is made with: settings as it needs them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from edge_agent.coordinator.admissions import Terms
+from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import MAX_AGENTS
 from edge_agent.coordinator.rules import Rules
 from edge_agent.mqtt import LinkOptions
@@ -16,6 +18,8 @@ class Options:
     Attributes:
         job_deadline_seconds: of jobs that ask for none.
         max_job_deadline_seconds: the longest that may be asked for.
+        registrar: says which agents belong here; None where no certificates are asked for.
+        terms: what agents that enrol are told besides.
         inbox_bytes: of messages that wait to be handled; and of what waits to be written.
     """
 
@@ -28,3 +32,5 @@ class Options:
     max_job_deadline_seconds: float = 86_400.0
     max_agents: int = MAX_AGENTS
     inbox_bytes: int = 64 * 1024 * 1024
+    registrar: Registrar | None = None
+    terms: Terms = field(default_factory=Terms)

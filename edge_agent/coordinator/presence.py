@@ -8,10 +8,11 @@ everything else is covered by its lease.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TypeVar
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import AgentsChanged, Command, Commit, SaveAgent
+from edge_agent.coordinator.events import AgentCertificates, AgentsChanged, Command, Commit, SaveAgent
 from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.statements import Statements
@@ -77,7 +78,10 @@ class Presence:
         for agent in self._registry.agents.values():  # it may have another session by now: its birth will tell
             agent.withdraw(now.monotonic)
         self.renew_all(now)
-        return [self._hello(now)]
+        commands = [self._hello(now)]
+        if self._registry.revoked:
+            commands.append(self._statements.revocations(self._registry.revoked, now))
+        return commands
 
     def renew_all(self, now: Now) -> None:
         """Give every attempt another lease: it was us who did not listen."""
@@ -101,13 +105,28 @@ class Presence:
         self._registry.approved = event.approved
         self._registry.owners = event.owners
         self._registry.orders = event.orders
+        renewed = self._renewed(event.certificates)
+        self._registry.certificates = event.certificates
+        newly_revoked = event.revoked != self._registry.revoked
+        self._registry.revoked = event.revoked
         asked = sorted(let_in) if self.connected else []
         commands: list[Command] = [self._statements.control(agent_id, "rebirth", now) for agent_id in asked]
+        if self.connected:
+            commands += [
+                self._statements.certificates(agent_id, event.certificates[agent_id], now) for agent_id in renewed
+            ]
+        if newly_revoked and self.connected:
+            commands.append(self._statements.revocations(event.revoked, now))
         for agent in self._registry.agents.values():
             if not self._registry.admitted(agent.id):
                 agent.withdraw(now.monotonic)
                 commands += self._take_back(agent, "not-enrolled", now)
         return commands
+
+    def _renewed(self, certificates: Mapping[str, AgentCertificates]) -> list[str]:
+        """Return the agents that are here and have a certificate that they were not given yet."""
+        before, here = self._registry.certificates, self._registry.agents
+        return [name for name in sorted(certificates) if name in here and certificates[name] != before.get(name)]
 
     def _take_back(self, agent: Agent, why: str, now: Now) -> list[Command]:
         commands: list[Command] = []
@@ -135,12 +154,13 @@ class Presence:
         Raises:
             PeerError: it is refused, and nothing has changed.
         """
+        self._registry.refuse_revoked(agent_id)
         known = self._registry.agents.get(agent_id)
         key = known.key if known else _key_of_first_birth(agent_id, payload)
         birth = open_envelope(payload, key, Birth, network=self._network, max_bytes=PRESENCE_MAX_BYTES).statement
         if birth.agent_id != agent_id or birth.public_key != key.raw:
             raise RefusedError("the birth names another agent than the topic or the key", code="wrong-agent")
-        save = SaveAgent(agent_id, key.raw, birth.session, birth.software, now.wall_ms)
+        save = SaveAgent(agent_id, key.raw, birth.session, birth.software, now.wall_ms, birth.sealing_key)
         if not self._registry.admitted(agent_id):
             text = f"An agent asks to be admitted; allow it with: edge-agent coordinator approve {agent_id}"
             return [
@@ -161,6 +181,8 @@ class Presence:
             commands.append(Note(logging.INFO, f"Agent is {word}", f"agent-{birth.state}", (("agent_id", agent_id),)))
         if new and self.connected and birth.state == "online":  # its offers may have come before, from a stranger
             commands.append(self._statements.control(agent_id, "rebirth", now))
+            if (certificates := self._registry.certificates.get(agent_id)) is not None:
+                commands.append(self._statements.certificates(agent_id, certificates, now))
         unheard = birth.state == "online" and (birth.coordinator_session or 0) < self.session
         if unheard and self.connected and now.monotonic >= self._hello_again_at:
             commands.append(self._hello(now))

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from edge_agent.coordinator.credit import Credit
+from edge_agent.coordinator.events import AgentCertificates, AgentsChanged
 from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.speed import Speed
 from edge_agent.coordinator.warming import Warming
 from edge_agent.errors import RefusedError, ResourceError
+from edge_agent.wire.identity import Revoked
 from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Birth, Gone, Machine, Offer, Offers
@@ -110,6 +112,8 @@ class Registry:
         approved: the agents that the operator named.
         owners: whose they are, as far as the operator said so.
         orders: what else the operator ordered of single agents.
+        certificates: of those that have one.
+        revoked: keys that count no more, whoever else may work here.
     """
 
     def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
@@ -118,23 +122,40 @@ class Registry:
         self.owners: Mapping[str, str] = {}
         self.orders = Orders()
         self.warming = Warming()
+        self.certificates: Mapping[str, AgentCertificates] = {}
+        self.revoked: Mapping[str, Revoked] = {}
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
 
     def admitted(self, agent_id: str) -> bool:
         """Whether the operator lets this agent work here."""
-        return self._admit_anyone or agent_id in self.approved
+        return (self._admit_anyone or agent_id in self.approved) and agent_id not in self.revoked
 
     def get(self, agent_id: str) -> Agent:
         """Return a known, admitted agent.
 
         Raises:
-            RefusedError: `not-enrolled`.
+            RefusedError: `not-enrolled`, `revoked`.
         """
+        self.refuse_revoked(agent_id)
         agent = self.agents.get(agent_id)
         if agent is None or not self.admitted(agent_id):
             raise RefusedError(f"the agent {agent_id} is not enrolled here", code="not-enrolled")
         return agent
+
+    @property
+    def standing(self) -> AgentsChanged:
+        """What the operator's list said last."""
+        return AgentsChanged(self.approved, self.owners, self.orders, self.certificates, self.revoked)
+
+    def refuse_revoked(self, agent_id: str) -> None:
+        """Refuse a key that counts no more, before anything that it signed is looked at.
+
+        Raises:
+            RefusedError: `revoked`.
+        """
+        if (revoked := self.revoked.get(agent_id)) is not None:
+            raise RefusedError(f"the key of the agent {agent_id} was revoked: {revoked.reason}", code="revoked")
 
     def birth(self, birth: Birth, key: PublicKey, monotonic: float) -> tuple[Agent, bool]:
         """Take note of a birth, or of a clean stop.

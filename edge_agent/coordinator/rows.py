@@ -50,6 +50,7 @@ class StoredAgent:
     software: str
     seen_ms: int | None
     owner: str | None = None
+    sealing_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

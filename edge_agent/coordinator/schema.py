@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -36,6 +36,37 @@ agents = Table(
     Column("software", String, nullable=False, default=""),
     Column("seen_ms", BigInteger),
     Column("owner", String),  # whom the operator named
+    Column("sealing_key", LargeBinary),  # as its birth says
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    Column("agent_id", String, primary_key=True),
+    Column("request", LargeBinary),  # its signed `enrol`, the newest
+    Column("commitment", LargeBinary),
+    Column("nonce", LargeBinary),
+    Column("code", String),  # that both sides show; absent until the commitment is opened
+    Column("asked_ms", BigInteger),
+    Column("certificate", LargeBinary),  # the newest, signed by the registrar
+    Column("x509", LargeBinary),  # the same for the broker, DER
+    Column("revoked_ms", BigInteger),
+    Column("revoked_reason", String),
+    Column("successor", String),  # the agent that this one became
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),  # names it without showing it
+    Column("mac_key", LargeBinary, nullable=False),
+    Column("owner", String),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("used_ms", BigInteger),
+    Column("used_by", String),
+    Column("refused", Integer, nullable=False, server_default="0"),  # how often somebody came with it in vain
+    Column("refused_from", String),
 )
 
 jobs = Table(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from edge_agent.coordinator.admissions import Admissions
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.operations import Operations
@@ -41,6 +42,7 @@ class Service(Protocol):
     network: str
     public_key: PublicKey
     receipt_log: ReceiptLog
+    admissions: Admissions
     observed: Observation
     operations: Operations
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from edge_agent import __version__
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import Publish
+from edge_agent.coordinator.events import AgentCertificates, Publish
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.verification import input_digests
 from edge_agent.wire.envelope import seal, seal_together
+from edge_agent.wire.identity import Enrolled, Revocations, Revoked
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import MAX_SETTLED, Control, Failure, Hello, Result, Settled, SettledAttempt
 from edge_agent.wire.messages import Job as JobStatement
@@ -107,6 +108,30 @@ class Statements:
         """Ask an agent for its birth, or tell it that it has no place here."""
         return self._control(agent_id, command, now, None, None)
 
+    def certificates(self, agent_id: str, certificates: AgentCertificates, now: Now) -> Publish:
+        """Give an agent its newest certificates."""
+        enrolled = Enrolled(
+            network=self.topics.network,
+            issued_ms=now.wall_ms,
+            agent_id=agent_id,
+            coordinator_key=self.key.public.raw,
+            state="admitted",
+            code=None,
+            commitment=None,
+            nonce=None,
+            certificate=certificates.signed,
+            x509=certificates.x509,
+            registrar_key=None,
+            broker_url=None,
+            broker_ca=None,
+        )
+        return Publish(self.topics.enrolled(agent_id), seal(self.key, enrolled))
+
+    def revocations(self, revoked: Mapping[str, Revoked], now: Now) -> Publish:
+        """Tell everybody which keys count no more."""
+        statement = revocations_of(revoked, self.topics.network, now.wall_ms)
+        return Publish(self.topics.revocations, seal(self.key, statement), retain=True)
+
     def cancel(self, job: Job, attempt: Attempt, now: Now) -> Publish:
         """Ask the agent that holds an attempt to drop it."""
         return self._control(attempt.agent_id, "cancel", now, job.id, attempt.epoch)
@@ -128,3 +153,9 @@ class Statements:
             epoch=epoch,
         )
         return Publish(self.topics.control(agent_id), seal(self.key, control))
+
+
+def revocations_of(revoked: Mapping[str, Revoked], network: str, now_ms: int) -> Revocations:
+    """Make the list of the keys that count no more, in the order in which they were revoked."""
+    entries = sorted(revoked.values(), key=lambda each: (each.since_ms, each.id))
+    return Revocations(network=network, issued_ms=now_ms, number=len(entries), revoked=tuple(entries))

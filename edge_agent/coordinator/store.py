@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine, RowMapping
 
-from edge_agent.coordinator import migrations
+from edge_agent.coordinator import identities, migrations
 from edge_agent.coordinator.ages import gap_ms, remaining_seconds
 from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
 from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, stored_job
@@ -172,12 +172,21 @@ class Store:
         return session
 
     def approve(self, agent_id: str, *, approved: bool = True, owner: str | None = None) -> None:
-        """Let an agent work here, or no longer; an owner that is not given stays as it was."""
-        values: dict[str, Any] = {"approved": approved} | ({} if owner is None else {"owner": owner})
+        """Let an agent work here, or no longer; an owner that is not given stays as it was.
+
+        Raises:
+            UsageError: its key was revoked.
+        """
         with self._transaction() as connection:
-            changed = connection.execute(sa.update(agents).where(agents.c.id == agent_id).values(values)).rowcount
-            if not changed:
-                connection.execute(sa.insert(agents).values(id=agent_id, **values))
+            if approved:
+                keys = identities.requested_keys(connection, agent_id)
+                identities.admit(connection, agent_id, owner=owner, **keys)
+            else:
+                connection.execute(sa.update(agents).where(agents.c.id == agent_id).values(approved=False))
+
+    def revoke(self, agent_id: str, reason: str, now_ms: int) -> None:
+        """Let an agent's key count no more, for ever."""
+        self.write(lambda connection: identities.revoke(connection, agent_id, reason, now_ms))
 
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""

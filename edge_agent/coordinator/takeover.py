@@ -5,12 +5,21 @@ from __future__ import annotations
 from edge_agent.clock import Now
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.idempotency import MAX_KNOWN
-from edge_agent.coordinator.orders import read_orders
+from edge_agent.coordinator.identities import standing
+from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.keys import PublicKey
 
 
-def take_over(core: Core, store: Store, now: Now, *, boot: int, lease_seconds: float) -> int:
+def take_over(  # noqa: PLR0913 each is a fact of this start
+    core: Core,
+    store: Store,
+    now: Now,
+    boot: int,
+    *,
+    lease_seconds: float,
+    registrar: Registrar | None = None,
+) -> int:
     """Give a new core the agents, the jobs that had not ended and the idempotency keys; return how many such jobs.
 
     Args:
@@ -19,6 +28,7 @@ def take_over(core: Core, store: Store, now: Now, *, boot: int, lease_seconds: f
         now: the moment.
         boot: `clock.boot_number`.
         lease_seconds: for attempts that were live.
+        registrar: makes certificates and checks them; None where none are asked for.
     """
     served = store.served_families()
     agents = store.agents()
@@ -26,9 +36,10 @@ def take_over(core: Core, store: Store, now: Now, *, boot: int, lease_seconds: f
         if agent.public_key is not None:
             key = PublicKey.from_bytes(agent.public_key)
             core.registry.restore(agent.id, key, agent.session, served.get(agent.id, set()), now.monotonic)
-    core.registry.approved = frozenset(agent.id for agent in agents if agent.approved)
-    core.registry.owners = {agent.id: agent.owner for agent in agents if agent.owner is not None}
-    core.registry.orders = store.read(read_orders)
+    found = store.write(lambda connection: standing(connection, registrar, now.wall_ms))
+    core.registry.approved, core.registry.owners = found.approved, found.owners
+    core.registry.certificates, core.registry.revoked = found.certificates, found.revoked
+    core.registry.orders = found.orders
     core.leasing.accepted.update(store.accepted())
     jobs = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=lease_seconds, boot=boot)
     for job in jobs:

@@ -101,9 +101,9 @@ class VerifiedResult:
         if self._seal is not _SEAL:
             raise TypeError("a VerifiedResult is made by verify_result alone")
 
-    def countersigned(self, salt: bytes) -> Countersigned:
-        """Return what its receipt is made of."""
-        return Countersigned(self.signed, self.key, salt)
+    def countersigned(self, salt: bytes, certificate: bytes | None) -> Countersigned:
+        """Return what its receipt is made of: with the job's salt, and the agent's certificate if there is one."""
+        return Countersigned(self.signed, self.key, salt, certificate)
 
 
 def open_answer(payload: bytes, key: PublicKey, *, network: str, max_bytes: int) -> Opened[Result | Failure]:

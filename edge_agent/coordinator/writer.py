@@ -93,6 +93,7 @@ def apply(connection: Connection | Bulk, record: Record, log: Appender) -> None:
                 "session": record.session,
                 "software": record.software,
                 "seen_ms": record.seen_ms,
+                "sealing_key": record.sealing_key,
             }
             changed = connection.execute(sa.update(agents).where(agents.c.id == record.agent_id).values(values))
             if not changed.rowcount:

@@ -22,6 +22,7 @@ from edge_agent.agent.status import read_status
 from edge_agent.clock import system_now
 from edge_agent.connection import link_options
 from edge_agent.coordinator.access import KeyRecord, Scope, digest_of
+from edge_agent.coordinator.identities import admit
 from edge_agent.coordinator.key_table import add_key, new_token, read_keys
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import TransportError
@@ -138,7 +139,11 @@ class LocalNetwork:
         self.agent_id = agent.public.id
         with take(self.state_dir / "coordinator"):  # a coordinator that was left behind must be gone
             store = Store(self.state_dir / "coordinator" / "coordinator.db", upgrade=True)
-            store.approve(self.agent_id)
+            store.write(
+                lambda connection: admit(
+                    connection, agent.public.id, owner=None, public_key=agent.public.raw, sealing_key=None
+                )
+            )
             self._api_key = operator_key(store, self.api_key_file)
             store.close()
 

@@ -68,6 +68,11 @@ def broker_url(text: str) -> str:
     return text
 
 
+def optional_broker_url(text: str | None) -> str | None:
+    """Check the address of a broker that need not be there."""
+    return None if text is None else broker_url(text)
+
+
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]

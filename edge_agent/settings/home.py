@@ -7,18 +7,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from edge_agent.settings.fields import Section, broker_url
+from edge_agent.settings.fields import Section, optional_broker_url
 from edge_agent.settings.passwords import read_password
-
-
-def _broker_url(text: str | None) -> str | None:
-    return None if text is None else broker_url(text)
 
 
 class Home(Section):
     """The broker at home, on which the topics of `policy.gates` are; it may be another than the network's."""
 
-    url: Annotated[str | None, AfterValidator(_broker_url)] = Field(
+    url: Annotated[str | None, AfterValidator(optional_broker_url)] = Field(
         default=None, description="Address of the broker: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS."
     )
     username: str | None = Field(default=None, description="User name for that broker.")

@@ -1,7 +1,7 @@
-"""Where settings come from: four layers, of which later ones win, and the origin of each effective value.
+"""Where settings come from: layers of which later ones win, and the origin of each effective value.
 
-Defaults, one TOML file, the environment (`EDGE_AGENT_<SECTION>_<KEY>`), flags. An unknown name is an error
-that says the closest right one.
+Defaults, what an enrolment brought, one TOML file, the environment (`EDGE_AGENT_<SECTION>_<KEY>`), flags. An
+unknown name is an error that says the closest right one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr, ValidationError
 
 from edge_agent.errors import SettingsError
+from edge_agent.settings.enrolment import ENROLMENT_FILE, enrolled
 from edge_agent.settings.fields import MIB
 from edge_agent.settings.keys import ENVIRONMENT_PREFIX, HIDDEN, KEYS, Key, plain
 from edge_agent.settings.model import Settings
@@ -42,7 +43,8 @@ class Effective:
 
     Attributes:
         settings: what holds.
-        sources: for every `section.name`: "default", "file PATH", "environment VARIABLE" or "flag --NAME".
+        sources: for every `section.name`: "default", "enrolment FILE", "file PATH", "environment VARIABLE" or
+            "flag --NAME".
         file: the TOML file that was read, if any.
     """
 
@@ -101,6 +103,10 @@ def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[str, obje
         sources[dotted] = f"flag {flag_key.flag.name if flag_key.flag else dotted}"
 
     _add_derived_defaults(values, environ)
+    for dotted, value in enrolled(values["agent.state_dir"]).items():
+        if sources[dotted] == "default":
+            values[dotted] = value
+            sources[dotted] = f"enrolment {ENROLMENT_FILE}"
     nested: dict[str, dict[str, object]] = {section: {} for section in Settings.model_fields}
     for dotted, value in values.items():
         key = KEYS[dotted]
@@ -293,6 +299,7 @@ def _add_derived_defaults(values: dict[str, object], environ: Mapping[str, str])
         ("agent.sealing_key_file", "agent.state_dir", "sealing.key"),
         ("agent.coordinator_key_file", "agent.state_dir", "coordinator.pub"),
         ("coordinator.key_file", "coordinator.state_dir", "coordinator.key"),
+        ("coordinator.registrar_key_file", "coordinator.state_dir", "registrar.key"),
         ("coordinator.database", "coordinator.state_dir", "coordinator.db"),
         ("models.dir", "agent.state_dir", "models"),
     ):

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from edge_agent.settings.broker import Broker
 from edge_agent.settings.fields import (
     MIB,
     Derived,
@@ -23,18 +24,15 @@ from edge_agent.settings.fields import (
     Seconds,
     SecondsOrNever,
     Weight,
-    broker_url,
     http_address,
+    optional_broker_url,
     weigh_something,
 )
 from edge_agent.settings.fields import Section as _Section
 from edge_agent.settings.gateway import Client, Gateway
 from edge_agent.settings.home import Home
-from edge_agent.settings.passwords import read_password
 from edge_agent.settings.policy import Policy
 from edge_agent.settings.secrets import Keys
-
-FINGERPRINT_PATTERN = r"^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2}){31}$"
 
 
 class Network(_Section):
@@ -43,55 +41,6 @@ class Network(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"), Flag("--network", "NAME")] = Field(
         default="home", description="Name of the network; all who work together use the same one."
     )
-
-
-class Broker(_Section):
-    """How the broker is reached."""
-
-    url: Annotated[str, AfterValidator(broker_url), Flag("--broker", "URL")] = Field(
-        default="mqtt://127.0.0.1:1883",
-        description="Address of the broker: `mqtt://HOST[:PORT]`, or `mqtts://HOST[:PORT]` for TLS.",
-    )
-    username: str | None = Field(default=None, description="User name for the broker's own access control.")
-    password_file: Path | None = Field(
-        default=None, description="File whose first line is the password for the broker."
-    )
-    password: SecretStr | None = Field(
-        default=None,
-        description="The password itself; only from the environment, never shown, wins over the file.",
-    )
-    ca_file: Path | None = Field(
-        default=None, description="PEM file of the only authorities to trust for TLS; otherwise the system's."
-    )
-    client_cert_file: Path | None = Field(
-        default=None, description="PEM certificate to show to the broker; needs `broker.client_key_file`."
-    )
-    client_key_file: Path | None = Field(default=None, description="PEM key of that certificate, not encrypted.")
-    server_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]{1,253}$")] | None = Field(
-        default=None, description="Name that must stand in the broker's certificate; otherwise the address's host."
-    )
-    server_fingerprint: Annotated[str, Field(pattern=FINGERPRINT_PATTERN)] | None = Field(
-        default=None,
-        description="SHA-256 of the broker's certificate in hexadecimal: no other is accepted, and it must be valid.",
-    )
-    protocol: Literal["auto", "5", "3.1.1"] = Field(
-        default="auto", description="MQTT version; `auto` tries 5 and falls back to 3.1.1."
-    )
-    keepalive_seconds: Annotated[int, Field(ge=1, le=65_535)] = Field(
-        default=30, description="A link that is silent for about twice this long counts as dead."
-    )
-    retry_max_seconds: Annotated[float, Field(ge=0.2, le=3600, allow_inf_nan=False)] = Field(
-        default=3.0,
-        description="Longest wait before the broker is tried again; many agents on one broker may want more.",
-    )
-
-    def read_password(self) -> str | None:
-        """Return the password from the environment or else from `password_file`, or None if neither is set.
-
-        Raises:
-            SettingsError: the file cannot be read, or does not start with a line of text.
-        """
-        return read_password(self.password, self.password_file, "broker.password_file")
 
 
 class Agent(_Section):
@@ -203,6 +152,13 @@ class Coordinator(_Section):
     ] = Field(description="Folder for everything that the coordinator keeps.")
     key_file: Annotated[Path, Derived("`coordinator.key` in `coordinator.state_dir`")] = Field(
         description="The coordinator's secret key, which signs jobs and receipts. Made at the first start."
+    )
+    registrar_key_file: Annotated[Path, Derived("`registrar.key` in `coordinator.state_dir`")] = Field(
+        description="The registrar's secret key, which signs agents' certificates. Made at the first start, unless "
+        "only its public half, the same name with `.pub`, is there: then the secret one lies elsewhere."
+    )
+    agents_broker_url: Annotated[str | None, AfterValidator(optional_broker_url)] = Field(
+        default=None, description="Where agents that enrol reach the broker; `broker.url` if it is not set."
     )
     database: Annotated[Path, Derived("`coordinator.db` in `coordinator.state_dir`")] = Field(
         description="The SQLite database of jobs, attempts and receipts."

@@ -148,6 +148,18 @@ def peek_key_id(data: bytes | memoryview, max_bytes: int) -> str:
     return key_id_text(_key_id(message))
 
 
+def signed_payload(data: bytes | memoryview, max_bytes: int) -> bytes:
+    """Return the payload of a message: not verified, a hint at what kind of statement it is.
+
+    Raises:
+        TooLargeError: longer than `max_bytes`.
+        MalformedError: not a message of this protocol.
+    """
+    _refuse_longer(data, max_bytes)
+    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
+    return message.payload
+
+
 def announced_key(data: bytes | memoryview, max_bytes: int) -> PublicKey:
     """Return the key that a birth or a hello announces for itself: not verified, and worth nothing by itself.
 

@@ -135,6 +135,10 @@ class PublicKey:
                 f"The signature is not by the key {self.fingerprint}, or the message was altered."
             ) from error
 
+    def for_x509(self) -> Ed25519PublicKey:
+        """Return the key in the form that X.509 certificates are made of."""
+        return self._key
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PublicKey) and other.raw == self.raw
 
@@ -219,6 +223,10 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature for `message`."""
         return self._key.sign(message)
+
+    def for_x509(self) -> Ed25519PrivateKey:
+        """Return the key in the form that X.509 certificates are signed with."""
+        return self._key
 
     def __reduce__(self) -> str:
         raise TypeError("A secret key is not pickled.")

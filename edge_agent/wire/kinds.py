@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edge_agent.wire.identity import Certificate, Enrol, Enrolled, Revocations, Succession
 from edge_agent.wire.messages import (
     Birth,
     Control,
@@ -23,4 +24,5 @@ ALL_STATEMENTS: tuple[type[Statement], ...] = (
     *(Birth, Gone, Offers, Progress, Result, Failure),  # by agents
     *(Hello, Job, Settled, Control, Receipt, TreeHead),  # by the coordinator
     Status,  # by agents, for the operator
+    *(Enrol, Succession, Enrolled, Certificate, Revocations),  # about identities
 )

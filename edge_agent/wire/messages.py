@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import Field, StringConstraints, model_validator
 
+from edge_agent.wire.identity import SignedBytes
 from edge_agent.wire.keys import key_id
 from edge_agent.wire.statements import (
     LABEL_PATTERN,
@@ -313,6 +314,7 @@ class Receipt(Statement):
     kind: Literal["receipt"] = "receipt"
     result: Annotated[bytes, Field(min_length=1, max_length=MAX_LONG_STATEMENT_BYTES + 384)]
     agent_key: Bytes32
+    certificate: SignedBytes | None
     accepted_ms: Count
 
 

@@ -37,6 +37,7 @@ class VerifiedReceipt:
         result: what the agent states.
         accepted_ms: when the coordinator says it accepted it, Unix milliseconds.
         salt: opens the commitments to the inputs; None if the receipt came without it.
+        certificate: of the agent, as the coordinator added it: not checked, see `standing`.
     """
 
     coordinator: PublicKey
@@ -44,6 +45,7 @@ class VerifiedReceipt:
     result: Result
     accepted_ms: int
     salt: bytes | None
+    certificate: bytes | None
 
     def check_inputs(self, tensors: Sequence[Tensor]) -> None:
         """Return if these are the inputs that the result is for: all of them, in any order.
@@ -76,6 +78,7 @@ def make_receipt(  # noqa: PLR0913 - what a receipt consists of, all but one by 
     network: str,
     salt: bytes | None,
     accepted_ms: int,
+    certificate: bytes | None = None,
 ) -> bytes:
     """Countersign a verified result.
 
@@ -86,11 +89,12 @@ def make_receipt(  # noqa: PLR0913 - what a receipt consists of, all but one by 
         network: that both are in.
         salt: of the job, 32 bytes, or None to leave it out.
         accepted_ms: when the result was accepted, Unix milliseconds.
+        certificate: the agent's, by the registrar, where there is one.
 
     Raises:
         ValueError: a salt of another length.
     """
-    one = Countersigned(result=result, agent_key=agent_key, salt=salt)
+    one = Countersigned(result=result, agent_key=agent_key, salt=salt, certificate=certificate)
     return make_receipts(coordinator, [one], network=network, accepted_ms=accepted_ms)[0]
 
 
@@ -102,11 +106,13 @@ class Countersigned:
         result: the agent's COSE_Sign1, exactly as it came.
         agent_key: the key that it was verified with.
         salt: of the job, 32 bytes, or None to leave it out.
+        certificate: the agent's, by the registrar, where there is one.
     """
 
     result: bytes
     agent_key: PublicKey
     salt: bytes | None
+    certificate: bytes | None = None
 
     def __post_init__(self) -> None:
         if self.salt is not None and len(self.salt) != SALT_BYTES:
@@ -136,6 +142,7 @@ def make_receipts(
                     issued_ms=accepted_ms,
                     result=one.result,
                     agent_key=one.agent_key.raw,
+                    certificate=one.certificate,
                     accepted_ms=accepted_ms,
                 ).model_dump()
             )
@@ -205,7 +212,7 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
         raise MalformedError("The result in the receipt is followed by bytes that its signature does not cover.")
     if result.agent_id != agent.id:
         raise RefusedError("The result in the receipt names another agent than its signer.", code="wrong-agent")
-    return VerifiedReceipt(coordinator, agent, result, receipt.accepted_ms, salt)
+    return VerifiedReceipt(coordinator, agent, result, receipt.accepted_ms, salt, receipt.certificate)
 
 
 def _bare(message: cose.Sign1) -> bytes:

@@ -13,9 +13,10 @@ from edge_agent.errors import MalformedError, UsageError
 
 PREFIX: Final = "ea1"
 COORDINATOR: Final = "coordinator"
-UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "status", "results")
-DOWN_CHANNELS: Final = ("jobs", "settled", "control")
+UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "status", "results", "enrol")
+DOWN_CHANNELS: Final = ("jobs", "settled", "control", "enrolled")
 PROBE: Final = "probe"
+REVOCATIONS: Final = "revocations"
 CHANNELS: Final = UP_CHANNELS + DOWN_CHANNELS
 
 NETWORK_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
@@ -48,6 +49,11 @@ class Topics:
     def coordinator(self) -> str:
         """Where the coordinator's signed hello is retained."""
         return f"{self._base}/{COORDINATOR}"
+
+    @property
+    def revocations(self) -> str:
+        """Where the signed list of keys that count no more is retained."""
+        return f"{self._base}/{REVOCATIONS}"
 
     def birth(self, agent_id: str) -> str:
         """Where the agent says that it is here, or that it stopped (retained)."""
@@ -85,6 +91,14 @@ class Topics:
         """Where the coordinator tells the agent anything else."""
         return self._of(agent_id, "control")
 
+    def enrol(self, agent_id: str) -> str:
+        """Where an agent asks to be let in."""
+        return self._of(agent_id, "enrol")
+
+    def enrolled(self, agent_id: str) -> str:
+        """Where the coordinator answers that, and sends the agent its certificates."""
+        return self._of(agent_id, "enrolled")
+
     def probe(self, agent_id: str) -> str:
         """Below this the agent tries out what the broker can do: nobody else's business, and no channel."""
         return self._of(agent_id, PROBE)
@@ -102,7 +116,7 @@ class Topics:
         return tuple(self._of(agent_id, channel) for channel in DOWN_CHANNELS)
 
     def parse(self, topic: str) -> tuple[str | None, str]:
-        """Return the agent's id and the channel; for the coordinator's topic `(None, "coordinator")`.
+        """Return the agent's id and the channel; None and the topic's last level for the coordinator's own.
 
         What an agent tries out below its topic `probe` comes back with that as the channel.
 
@@ -111,6 +125,8 @@ class Topics:
         """
         if topic == self.coordinator:
             return None, COORDINATOR
+        if topic == self.revocations:
+            return None, REVOCATIONS
         levels = topic.split("/")
         if len(levels) in {4, 5} and levels[0] == PREFIX and levels[1] == self.network:
             agent_id, channel = levels[2:4]

@@ -13,6 +13,7 @@ from edge_agent.coordinator.access import Access
 from edge_agent.coordinator.gateway.answers import Problem, problem_answer, problem_of
 from edge_agent.coordinator.gateway.dashboard.routes import add_dashboard
 from edge_agent.coordinator.gateway.guard import Guard
+from edge_agent.coordinator.gateway.identity_routes import add_identity_routes
 from edge_agent.coordinator.gateway.inference import add_inference_routes, add_repository_routes
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
@@ -89,6 +90,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     add_overview_routes(app, service)
     add_log_routes(app, service)
     add_operating_routes(app, service)
+    add_identity_routes(app, service)
     add_metrics(app, service.observed)
     app.state.feed = add_dashboard(app, service)
     return app

@@ -41,6 +41,9 @@ RULES: tuple[Rule, ...] = (
     _rule("GET", r"/api/v1/log(/inclusion|/consistency)?", Need.PUBLIC),
     # The dashboard asks for an operator's key itself, by a login, and checks its session's cookie in each call.
     _rule("GET POST DELETE", r"/|/dashboard(/.*)?", Need.PUBLIC),
+    # Enrolments are signed, limited and decided by token or operator; the list of revoked keys is for everybody.
+    _rule("POST", r"/api/v1/enrol", Need.PUBLIC),
+    _rule("GET", r"/api/v1/(identity|revocations)", Need.PUBLIC),
     _rule("GET", r"/v2/?", Need.ANY),
     _rule("GET", r"/openapi\.json", Need.ANY),
     _rule("GET", rf"/v2/models/{_ID}(/versions/{_ID})?(/ready)?", Need.ANY),

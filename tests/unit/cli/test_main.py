@@ -30,6 +30,8 @@ HELPERS = {
     "catalogue_actions",
     "catalogue_add",
     "child",
+    "coordinator_broker",
+    "coordinator_identity",
     "coordinator_keys",
     "models_files",
     "models_onnx",

@@ -186,7 +186,9 @@ def test_a_database_of_a_newer_version_is_refused_and_left_unchanged(store: Stor
         connection.execute(newer)
     store.close()
     before = store.path.read_bytes()
-    with pytest.raises(StateError, match="schema 4; this version knows 3") as caught:
+    with pytest.raises(
+        StateError, match=f"schema {schema.SCHEMA_VERSION + 1}; this version knows {schema.SCHEMA_VERSION}"
+    ) as caught:
         Store(store.path)
     assert caught.value.error_code == "newer-schema"
     assert store.path.read_bytes() == before

@@ -75,6 +75,7 @@ def test_the_signed_part_alone_opens_as_evidence() -> None:
         network=wire_samples.NETWORK,
         issued_ms=wire_samples.NOW_MS,
         result=opened.signed,
+        certificate=None,
         agent_key=wire_samples.AGENT.public.raw,
         accepted_ms=wire_samples.NOW_MS,
     )

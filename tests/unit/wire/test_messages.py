@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from edge_agent.errors import MalformedError
-from edge_agent.wire import cose, messages, strict_cbor
+from edge_agent.wire import cose, identity, messages, strict_cbor
 from edge_agent.wire.envelope import open_envelope, seal
+from edge_agent.wire.identity import Certificate, Enrol, Enrolled, Revocations, Revoked
 from edge_agent.wire.kinds import ALL_STATEMENTS
 from edge_agent.wire.messages import (
     Birth,
@@ -96,7 +97,7 @@ def test_a_field_of_another_type_is_refused(statement: Statement, wrong: object)
         assert taken == (tuple(wrong) if isinstance(wrong, list) else wrong)
         assert name in {
             *("held", "inputs", "outputs", "offers", "settled", "retry", "message", "code"),
-            *("reasons", "fits", "celsius"),
+            *("reasons", "fits", "celsius", "revoked"),
         }
 
 
@@ -307,7 +308,62 @@ def largest() -> list[tuple[SigningKey, Statement, list[bytes]]]:
                 **HERE,
                 result=bytes(messages.MAX_LONG_STATEMENT_BYTES + 256),
                 agent_key=bytes(32),
+                certificate=bytes(identity.MAX_CERTIFICATE_BYTES),
                 accepted_ms=BIG,
+            ),
+            [],
+        ),
+        (
+            wire_samples.COORDINATOR,
+            Enrolled(
+                **HERE,
+                agent_id=agent,
+                coordinator_key=wire_samples.COORDINATOR.public.raw,
+                state="admitted",
+                code="c" * 64,
+                commitment=bytes(32),
+                nonce=bytes(32),
+                certificate=bytes(identity.MAX_CERTIFICATE_BYTES),
+                x509=bytes(identity.MAX_X509_BYTES),
+                registrar_key=bytes(32),
+                broker_url="mqtts://" + "b" * 250,
+                broker_ca=bytes(identity.MAX_AUTHORITIES_BYTES),
+            ),
+            [],
+        ),
+        (
+            wire_samples.COORDINATOR,
+            Revocations(
+                **HERE,
+                number=BIG,
+                revoked=(Revoked(id=agent, since_ms=BIG, reason="r" * 64),) * identity.MAX_REVOKED,
+            ),
+            [],
+        ),
+        (
+            wire_samples.REGISTRAR,
+            Certificate(
+                **{**HERE, "issued_ms": 1},
+                agent_id=agent,
+                agent_key=wire_samples.AGENT.public.raw,
+                sealing_key=bytes(32),
+                login="l" * 64,
+                owner="o" * 64,
+                not_after_ms=BIG,
+            ),
+            [],
+        ),
+        (
+            wire_samples.AGENT,
+            Enrol(
+                **HERE,
+                agent_id=agent,
+                public_key=wire_samples.AGENT.public.raw,
+                sealing_key=bytes(32),
+                commitment=bytes(32),
+                opening=bytes(32),
+                token=bytes(16),
+                proof=bytes(32),
             ),
             [],
         ),
@@ -329,7 +385,7 @@ def test_the_longest_result_fits_a_receipt() -> None:
     key, statement, tensors = largest()[3]
     data = seal(key, statement, tensors)
     signed = open_envelope(data, key.public, Result, network=statement.network, max_bytes=300_000).signed
-    receipt = Receipt(**HERE, result=signed, agent_key=key.public.raw, accepted_ms=1)
+    receipt = Receipt(**HERE, result=signed, certificate=None, agent_key=key.public.raw, accepted_ms=1)
     assert receipt.result == signed
     assert Result.max_statement_bytes + cose.MAX_OVERHEAD_BYTES <= messages.MAX_LONG_STATEMENT_BYTES + 384
 

@@ -1,0 +1,108 @@
+"""A new key in the place of an agent's old one: agreed with the coordinator first, then put in its place.
+
+The new keys lie beside the old ones as `agent.key.next` and `sealing.key.next` until the coordinator has said that they
+count. Whatever is interrupted is taken up again with the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.enrolling.asking import MAX_ANSWER_BYTES
+from edge_agent.enrolling.keeping import keep_certificates
+from edge_agent.enrolling.ways import Way
+from edge_agent.errors import KeyFileError, PeerError, RefusedError, TransportError
+from edge_agent.own_keys import AgentKeys, KeySource, place, sealing_key, signing_key
+from edge_agent.settings import Settings
+from edge_agent.wire.envelope import open_envelope
+from edge_agent.wire.identity import Enrolled
+from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.successions import make
+
+ASK_SECONDS = 5.0
+TRIES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One change of keys.
+
+    Attributes:
+        settings: the agent's.
+        source: how key files are opened.
+        old: the keys that count now.
+        coordinator: the pinned key.
+    """
+
+    settings: Settings
+    source: KeySource
+    old: AgentKeys
+    coordinator: PublicKey
+
+    def next_keys(self) -> AgentKeys:
+        """Make the new keys, or take up those of an attempt that was cut short.
+
+        Raises:
+            KeyFileError: the old ones lie where they cannot be replaced, or the new ones cannot be written.
+        """
+        own = self.settings.agent
+        for path in (own.key_file, own.sealing_key_file):
+            if place(path, self.source) != path:
+                raise KeyFileError(
+                    f"{place(path, self.source)} is a credential of the service, which cannot be replaced from here.",
+                    hint="Move the key into a file for the change, or enrol anew with a new credential.",
+                )
+        return AgentKeys(
+            signing_key(_next(own.key_file), self.source), sealing_key(_next(own.sealing_key_file), self.source)
+        )
+
+    def ask(self, way: Way, new: AgentKeys, now_ms: int) -> Enrolled:
+        """Have the coordinator agree.
+
+        Raises:
+            TransportError: it gives no answer.
+            RefusedError: it does not agree; its code says why.
+        """
+        network = self.settings.network.name
+        said = make(self.old.signing, new.signing, network=network, new_sealing_key=new.sealing.public, now_ms=now_ms)
+        for _ in range(TRIES):
+            for data in way.ask(said, ASK_SECONDS):
+                try:
+                    answer = open_envelope(
+                        data, self.coordinator, Enrolled, network=network, max_bytes=MAX_ANSWER_BYTES
+                    ).statement
+                except PeerError:
+                    continue  # an older answer, or somebody in between
+                if answer.agent_id != new.signing.public.id:
+                    continue
+                if answer.state == "refused":
+                    code = answer.code if answer.code in RefusedError.codes else None
+                    raise RefusedError(f"The coordinator refuses the new key: {answer.code}.", code=code)
+                if answer.state == "admitted":
+                    return answer
+            time.sleep(0.5)
+        raise TransportError("The coordinator does not answer.", code="timeout", hint="The old key counts still.")
+
+    def put_in_place(self, said: Enrolled) -> None:
+        """Replace the old keys by the new ones.
+
+        Raises:
+            KeyFileError: that cannot be done; it can be tried again.
+        """
+        own = self.settings.agent
+        try:
+            keep_certificates(own.state_dir, said)
+            _next(own.sealing_key_file).replace(own.sealing_key_file)
+            _next(own.key_file).with_suffix(".pub").replace(own.key_file.with_suffix(".pub"))
+            _next(own.key_file).replace(own.key_file)
+        except OSError as error:
+            raise KeyFileError(
+                f"The new keys cannot be put in place: {error.strerror}.",
+                hint="Run this again: they lie beside the old.",
+            ) from error
+
+
+def _next(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.next{path.suffix}")

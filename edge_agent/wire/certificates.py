@@ -1,0 +1,91 @@
+"""Agent certificates: made and checked.
+
+A certificate says, signed with the registrar's key, that an agent belongs to the network and to an owner, for 30 days
+at most. Whoever takes over the coordinator, but not the registrar, can invent no agents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.errors import RefusedError
+from edge_agent.wire import cose
+from edge_agent.wire.envelope import open_envelope, seal
+from edge_agent.wire.identity import MAX_IDENTITY_BYTES, Certificate
+from edge_agent.wire.keys import PublicKey, SigningKey
+
+MAX_LIFETIME_MS = 30 * 86_400_000
+CLOCK_SLACK_MS = 300_000
+"""A certificate may begin so far in the future of whoever checks it: clocks differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedCertificate:
+    """A certificate whose signature and time were checked; only `check_certificate` makes one."""
+
+    statement: Certificate
+    signed: bytes
+
+    @property
+    def agent(self) -> PublicKey:
+        """The agent's key."""
+        return PublicKey.from_bytes(self.statement.agent_key)
+
+
+def issue(  # noqa: PLR0913 what a certificate says
+    registrar: SigningKey,
+    *,
+    network: str,
+    agent: PublicKey,
+    sealing_key: bytes | None,
+    owner: str | None,
+    now_ms: int,
+    lifetime_ms: int = MAX_LIFETIME_MS,
+) -> bytes:
+    """Sign a certificate.
+
+    Raises:
+        ValueError: for longer than 30 days.
+    """
+    if lifetime_ms > MAX_LIFETIME_MS:
+        raise ValueError("an agent certificate counts for 30 days at most")
+    statement = Certificate(
+        network=network,
+        issued_ms=now_ms,
+        agent_id=agent.id,
+        agent_key=agent.raw,
+        sealing_key=sealing_key,
+        login=agent.id,
+        owner=owner,
+        not_after_ms=now_ms + lifetime_ms,
+    )
+    return seal(registrar, statement)
+
+
+def check_certificate(
+    data: bytes, registrar: PublicKey, *, network: str, at_ms: int, agent_id: str | None = None
+) -> CheckedCertificate:
+    """Check a certificate.
+
+    Args:
+        data: the COSE_Sign1.
+        registrar: the key that must have signed it.
+        network: that it must be for.
+        at_ms: when it must count, Unix milliseconds.
+        agent_id: whose it must be.
+
+    Raises:
+        PeerError: as `open_envelope`.
+        RefusedError: `certificate-expired`, also when it does not count yet or is made for too long; `wrong-agent`.
+    """
+    opened = open_envelope(
+        data, registrar, Certificate, network=network, max_bytes=MAX_IDENTITY_BYTES + cose.MAX_OVERHEAD_BYTES
+    )
+    statement = opened.statement
+    if agent_id is not None and statement.agent_id != agent_id:
+        raise RefusedError("The certificate is another agent's.", code="wrong-agent")
+    if statement.not_after_ms - statement.issued_ms > MAX_LIFETIME_MS:
+        raise RefusedError("The certificate is made for more than 30 days.", code="certificate-expired")
+    if not statement.issued_ms - CLOCK_SLACK_MS <= at_ms < statement.not_after_ms:
+        raise RefusedError("The certificate did not count at that time.", code="certificate-expired")
+    return CheckedCertificate(statement, opened.signed)

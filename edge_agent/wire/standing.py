@@ -1,0 +1,66 @@
+"""Whether the agent of a receipt belonged to the network, and whether its key was revoked: checked offline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edge_agent.errors import RefusedError, SignatureRefusedError
+from edge_agent.wire import cose
+from edge_agent.wire.certificates import check_certificate
+from edge_agent.wire.envelope import open_envelope
+from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, Certificate, Revocations
+from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.receipts import VerifiedReceipt
+
+
+def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey) -> Certificate:
+    """Check the certificate in a receipt: by this registrar, for this agent, when the result was accepted.
+
+    Raises:
+        RefusedError: `no-certificate`, `certificate-expired`, `wrong-agent`.
+        PeerError: it is none of this registrar's.
+    """
+    if receipt.certificate is None:
+        raise RefusedError(
+            "The receipt carries no certificate of its agent.",
+            code="no-certificate",
+            hint="Its coordinator asks for none, or let the agent in before there was a registrar.",
+        )
+    checked = check_certificate(
+        receipt.certificate,
+        registrar,
+        network=receipt.result.network,
+        at_ms=receipt.accepted_ms,
+        agent_id=receipt.agent.id,
+    )
+    return checked.statement
+
+
+def open_revocations(data: bytes, signers: Sequence[PublicKey], *, network: str) -> Revocations:
+    """Open a list of revoked keys, signed by one of these keys.
+
+    Raises:
+        PeerError: it is none.
+    """
+    limit = MAX_REVOCATIONS_BYTES + cose.MAX_OVERHEAD_BYTES
+    for signer in signers[:-1]:
+        try:
+            return open_envelope(data, signer, Revocations, network=network, max_bytes=limit).statement
+        except SignatureRefusedError:
+            continue
+    return open_envelope(data, signers[-1], Revocations, network=network, max_bytes=limit).statement
+
+
+def check_not_revoked(receipt: VerifiedReceipt, revocations: Revocations) -> None:
+    """Refuse the receipt of an agent, or by a coordinator, whose key was revoked before it was accepted.
+
+    A key that was stolen can sign for any time, so what is dated before its revocation is believed only as far as the
+    coordinator's log says when it was accepted.
+
+    Raises:
+        RefusedError: `revoked`.
+    """
+    for entry in revocations.revoked:
+        if entry.id in {receipt.agent.id, receipt.coordinator.id} and entry.since_ms <= receipt.accepted_ms:
+            whose = "agent" if entry.id == receipt.agent.id else "coordinator"
+            raise RefusedError(f"The key of the {whose} {entry.id} was revoked: {entry.reason}.", code="revoked")
