@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from edge_agent import tpm
 from edge_agent.errors import KeyFileError
 from edge_agent.folders import make_private
 from edge_agent.settings import Settings
@@ -32,10 +33,12 @@ class KeySource:
     Attributes:
         passphrase: that they are encrypted with; None: they are not.
         credentials: systemd's folder for this service, if there is one.
+        tpm: seal new keys to the machine's TPM.
     """
 
     passphrase: bytes | None = None
     credentials: Path | None = None
+    tpm: bool = False
 
 
 PLAIN = KeySource()
@@ -73,7 +76,7 @@ def source_of(settings: Settings, environ: Mapping[str, str] | None = None) -> K
     if file is None and credentials is not None and (credentials / PASSPHRASE_CREDENTIAL).exists():
         file = credentials / PASSPHRASE_CREDENTIAL
     passphrase = read_password(None, file, "keys.passphrase_file")
-    return KeySource(passphrase.encode() if passphrase is not None else None, credentials)
+    return KeySource(passphrase.encode() if passphrase is not None else None, credentials, settings.keys.tpm == "on")
 
 
 def place(path: Path, source: KeySource = PLAIN) -> Path:
@@ -86,7 +89,12 @@ def place(path: Path, source: KeySource = PLAIN) -> Path:
 def plain_file(path: Path, settings: Settings) -> Path | None:
     """Return where a key lies in a form that other libraries can read, too: a file that is not encrypted."""
     source = source_of(settings)
-    if source.passphrase is not None or place(path, source) != path or not path.exists():
+    if (
+        source.passphrase is not None
+        or tpm.sealed_file(path).exists()
+        or place(path, source) != path
+        or not path.exists()
+    ):
         return None
     return path
 
@@ -103,7 +111,7 @@ def signing_key(path: Path, source: KeySource = PLAIN) -> SigningKey:
         if place(path, source) != path:
             _publish(found.public, path)
         return found
-    key = _make(SigningKey.generate(), path, source)
+    key = _make(SigningKey, path, source)
     path.with_suffix(".pub").unlink(missing_ok=True)  # that of a key that is no more: who pinned it would wait for ever
     key.public.write(path.with_suffix(".pub"))
     return key
@@ -125,16 +133,21 @@ def sealing_key(path: Path, source: KeySource = PLAIN) -> SealingKey:
         KeyFileError: what is there is no key or cannot be read, or nothing can be written.
         StateError: the folder cannot be made.
     """
-    return _read(SealingKey, path, source) or _make(SealingKey.generate(), path, source)
+    return _read(SealingKey, path, source) or _make(SealingKey, path, source)
 
 
 def _read(kind: type[K], path: Path, source: KeySource) -> K | None:
     file = place(path, source)
+    if file == path and tpm.sealed_file(path).exists():
+        return kind.generate(tpm.read_seed(path))
     return kind.from_file(file, source.passphrase) if file.exists() else None
 
 
-def _make(key: K, path: Path, source: KeySource) -> K:
+def _make(kind: type[K], path: Path, source: KeySource) -> K:
     make_private(path.parent)
+    if source.tpm:
+        return kind.generate(tpm.make_seed(path))
+    key = kind.generate()
     key.write(path, source.passphrase)
     return key
 

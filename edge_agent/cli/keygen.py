@@ -84,12 +84,12 @@ def _rotate(args: argparse.Namespace) -> int:
     from edge_agent.clock import system_now  # noqa: PLC0415 - as above
     from edge_agent.enrolling.rotation import Rotation  # noqa: PLC0415 - as above
     from edge_agent.folders import take  # noqa: PLC0415 - as above
-    from edge_agent.own_keys import agent_keys, source_of  # noqa: PLC0415 - as above
+    from edge_agent.own_keys import agent_keys, existing_signing_key, source_of  # noqa: PLC0415 - as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 - as above
 
     settings = effective(args).settings
     own = settings.agent
-    if not own.key_file.exists() or not own.coordinator_key_file.exists():
+    if existing_signing_key(own.key_file, source_of(settings)) is None or not own.coordinator_key_file.exists():
         raise KeyFileError(
             f"There is no enrolled agent in {own.state_dir}, whose keys could be replaced.",
             hint="Name its state directory with --state DIR; without an enrolment, just move agent.key away.",

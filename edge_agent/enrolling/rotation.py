@@ -16,6 +16,7 @@ from edge_agent.enrolling.ways import Way
 from edge_agent.errors import KeyFileError, PeerError, RefusedError, TransportError
 from edge_agent.own_keys import AgentKeys, KeySource, place, sealing_key, signing_key
 from edge_agent.settings import Settings
+from edge_agent.tpm import sealed_file
 from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.identity import Enrolled
 from edge_agent.wire.keys import PublicKey
@@ -94,14 +95,23 @@ class Rotation:
         own = self.settings.agent
         try:
             keep_certificates(own.state_dir, said)
-            _next(own.sealing_key_file).replace(own.sealing_key_file)
+            _swap(_next(own.sealing_key_file), own.sealing_key_file)
             _next(own.key_file).with_suffix(".pub").replace(own.key_file.with_suffix(".pub"))
-            _next(own.key_file).replace(own.key_file)
+            _swap(_next(own.key_file), own.key_file)
         except OSError as error:
             raise KeyFileError(
                 f"The new keys cannot be put in place: {error.strerror}.",
                 hint="Run this again: they lie beside the old.",
             ) from error
+
+
+def _swap(new: Path, old: Path) -> None:
+    """Put a key in the place of another, in whatever form each lies there."""
+    forms = (new, sealed_file(new)), (old, sealed_file(old))
+    for made, there, other in zip(forms[0], forms[1], reversed(forms[1]), strict=True):
+        if made.exists():
+            made.replace(there)
+            other.unlink(missing_ok=True)
 
 
 def _next(path: Path) -> Path:
