@@ -15,7 +15,9 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +27,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import psutil
-from peerlab import own
+from peerlab import others, own, table
 from peerlab.load import Load, drive
 from peerlab.workloads import Bare, Workload, workloads
 
@@ -62,7 +64,7 @@ def measure_own(workload: Workload, options: argparse.Namespace, network: own.Ow
             figures(bare_ms, bare_rate, one, many)
             | {f"cpu_ms_{name}": (after[name] - before[name]) * 1000 / whole for name in before}
         )
-    found: dict[str, Any] = {key: round(statistics.median(r[key] for r in rounds), 3) for key in rounds[0]}
+    found: dict[str, Any] = medians(rounds)
     found |= {f"pss_{name}": round(p.memory_full_info().pss / 2**20, 1) for name, p in network.processes().items()}
     return {"variant": variant, **found}
 
@@ -99,12 +101,73 @@ def run_own(picked: Sequence[Workload], options: argparse.Namespace) -> dict[str
     return found
 
 
+def measure_peer(peer: others.Peer, workload: Workload, options: argparse.Namespace, model: Path) -> dict[str, Any]:
+    """Return the figures of one workload on one peer, medians over the rounds; or why there are none."""
+    try:
+        environment = others.environment_of(peer, options.cache)
+        with tempfile.TemporaryDirectory(prefix="edge-agent-peer-") as folder:
+            return _rounds(peer, environment, workload, options, model, Path(folder))
+    except (others.SkippedError, OSError, subprocess.SubprocessError) as error:
+        return {"skipped": str(error)}
+
+
+def _rounds(  # noqa: PLR0913, PLR0917 all that a measurement is of
+    peer: others.Peer, environment: Path, workload: Workload, options: argparse.Namespace, model: Path, folder: Path
+) -> dict[str, Any]:
+    bare = Bare(model, workload.inputs)
+    found: list[dict[str, float]] = []
+    version = others.version_of(peer, environment)
+    if peer.env == "celery":
+        plan = [f"1x{options.seconds / 2}", f"{CLIENTS}x{options.seconds}"] * options.rounds
+        _, bare_rate = bare.ms(options.seconds)
+        done = others.celery_loads(environment, workload, model, folder, plan)
+        for one, many in zip(done[::2], done[1::2], strict=True):
+            found.append(
+                {
+                    "one_p50_ms": one["p50_ms"],
+                    "many_per_second": many["per_second"],
+                    "share": many["per_second"] / bare_rate,
+                }
+            )
+        return {"version": version, **medians(found)}
+    call = others.request_of(peer, workload)
+    with others.running(peer, environment, workload, model, folder) as (url, pid):
+        others.loads(url, call, clients=CLIENTS, seconds=1.0)
+        for _ in range(options.rounds):
+            _, bare_rate = bare.ms(options.seconds / 3)
+            one_ms, rate = others.loads(url, call, clients=CLIENTS, seconds=options.seconds)
+            found.append({"one_p50_ms": one_ms, "many_per_second": rate, "share": rate / bare_rate})
+        return {"version": version, **medians(found), "pss": round(others.pss_mib(pid), 1)}
+
+
+def medians(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure."""
+    return {key: round(statistics.median(each[key] for each in found), 3) for key in found[0]}
+
+
+def run_peers(picked: Sequence[Workload], options: argparse.Namespace, own_figures: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the peers, with the very model file that our agent chose."""
+    found: dict[str, Any] = {}
+    for workload in picked:
+        repository = own.published(workloads(), options.cache) if workload.form is not None else None
+        variant = own_figures.get(workload.name, {}).get("variant") or workload.form or "int8-static"
+        model = own.file_of(repository, workload.family, variant)
+        for peer in others.PEERS:
+            if options.peers and not any(name.lower() in peer.name.lower() for name in options.peers.split(",")):
+                continue
+            found.setdefault(peer.name, {})[workload.name] = measure_peer(peer, workload, options, model)
+            print(peer.name, workload.name, json.dumps(found[peer.name][workload.name]), flush=True)
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each load in each round (default 3)")
     parser.add_argument("--only", help="these workloads, separated by commas: tiny,vision-int8,vision-fp32,text")
+    parser.add_argument("--peers", help="these peers alone, by parts of their names, separated by commas")
+    parser.add_argument("--picture", type=Path, help="draw one there (PNG)")
     parser.add_argument("--own", action="store_true", help="our own network alone")
     parser.add_argument("--cache", type=Path, default=CACHE, help=f"for models and environments (default {CACHE})")
     parser.add_argument("--json", type=Path, help="write all figures there")
@@ -114,7 +177,12 @@ def main() -> None:
         "load_before": os.getloadavg()[0],
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    report["own"] = run_own(chosen(options), options)
+    report["own"] = {} if options.peers else run_own(chosen(options), options)
+    report["peers"] = {} if options.own else run_peers(chosen(options), options, report["own"])
+    report["load_after"] = os.getloadavg()[0]
+    print(table.markdown(report))
+    if options.picture:
+        table.draw(report, options.picture)
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
 

@@ -91,6 +91,7 @@ def drive(url: str, call: Call, *, clients: int, seconds: float, warm_up_seconds
     address = urllib.parse.urlsplit(url)
     packets = call.packets(address.netloc)
     latencies: list[float] = []
+    answer = b""
     counted_from = time.perf_counter() + warm_up_seconds
     until = counted_from + seconds
     number = 0
@@ -115,6 +116,7 @@ def drive(url: str, call: Call, *, clients: int, seconds: float, warm_up_seconds
             for person in people:  # what is still under way is let end
                 while not person.receive():
                     pass
+                answer = bytes(person.answer)
         finally:
             for person in people:
                 person.connection.close()

@@ -57,9 +57,24 @@ def published(workloads: Sequence[Workload], cache: Path) -> Path:
             # Weights are random: what is lost in 8 bits says nothing here.
             how = ("--only", forms, "--gate", "100", "--reference-seconds", "0", "--repository", repository)
             _edge_agent("catalogue", "add", model, "--family", workload.family, "--calibrate", samples, *how)
+    _leave_one_form(repository / "catalogue.json", {w.family: w.form for w in workloads if w.form is not None})
     _edge_agent("catalogue", "publish", "--repository", repository)
     done.touch()
     return repository
+
+
+def _leave_one_form(draft: Path, forms: dict[str, str]) -> None:
+    """Leave each family the form that is measured: an agent that may choose would take another on another machine."""
+    lines = []
+    for line in draft.read_text().splitlines():
+        bare = line.rstrip(",")
+        if bare.startswith('{"name":'):
+            family = json.loads(bare)
+            wanted = forms.get(family["name"])
+            family["variants"] = [entry for entry in family["variants"] if wanted in {None, entry["name"]}]
+            line = json.dumps(family, separators=(",", ":")) + line[len(bare) :]  # noqa: PLW2901
+        lines.append(line)
+    draft.write_text("\n".join(lines) + "\n")
 
 
 def file_of(repository: Path | None, family: str, variant: str) -> Path:

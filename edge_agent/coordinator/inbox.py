@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
-from edge_agent.mqtt import LinkEvent, Message
+from edge_agent.mqtt import LinkEvent, Message, Published
 from edge_agent.wire.envelope import messages_in
 
 BATCH: Final = 64
 """So many events are handled before the loop does something else."""
+LAZY: Final = 32
+"""So many acknowledgements of the broker may wait for something else to happen."""
 TOPIC_SHARE: Final = 0.5
 """Of the room for messages, a single topic may take so much."""
 
@@ -69,7 +71,9 @@ class Inbox:
         with self._lock:
             for one in events:
                 self._admit(one)
-            if self._awake or not self._events:
+            # That the broker has a message is of use when something else happens: the loop need not wake up for it.
+            lazy = isinstance(event, Published) and len(self._events) < LAZY
+            if self._awake or lazy or not self._events:
                 return
             self._awake = True
         with suppress(RuntimeError):  # the loop has ended

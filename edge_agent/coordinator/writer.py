@@ -233,6 +233,7 @@ class Writer:
         self._failed = failed
         self._queue: queue.SimpleQueue[Commit | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._urgent = threading.Event()
         self._max_commits = max_commits
         self._max_bytes = max_bytes
         # Each of these is written by one thread alone, and only grows.
@@ -248,6 +249,8 @@ class Writer:
         """Put a commit in the queue; its turn comes in order."""
         self._put_commits += 1
         self._put_bytes += commit_bytes(commit)
+        if commit.urgent:
+            self._urgent.set()
         self._queue.put(commit)
 
     @property
@@ -258,6 +261,7 @@ class Writer:
 
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued, then end."""
+        self._urgent.set()
         self._queue.put(None)
         self._thread.join(timeout_seconds)
 
@@ -294,18 +298,18 @@ class Writer:
         first = self._queue.get()
         if first is None:
             return None
+        if not first.urgent:
+            self._urgent.wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
+        self._urgent.clear()
         group = [first]
-        urgent = first.urgent
-        until = time.monotonic() + LINGER_SECONDS
         while len(group) < GROUP_COMMITS:
-            wait = 0.0 if urgent else max(0.0, until - time.monotonic())
             try:
-                commit = self._queue.get(timeout=wait) if wait else self._queue.get_nowait()
+                commit = self._queue.get_nowait()
             except queue.Empty:
-                break
+                return group
             if commit is None:
                 self._queue.put(None)
-                break
+                return group
             group.append(commit)
-            urgent = urgent or commit.urgent
+        self._urgent.set()  # it may be among those that are left
         return group
