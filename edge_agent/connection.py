@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from edge_agent.mqtt import BrokerAddress, LinkOptions
 from edge_agent.settings import Settings
 from edge_agent.settings.model import Limits
+from edge_agent.settings.passwords import read_password
 from edge_agent.wire.keys import SigningKey, key_id_text
 
 READ_BYTES: int = Limits.model_fields["max_inline_bytes"].default
@@ -49,6 +51,25 @@ def client_id(key: SigningKey, network: str) -> str:
     """
     secret = hashlib.sha256(key.sign(b"edge-agent client id v1\0" + network.encode())).digest()[:10]
     return f"ea1-{key.public.id}-{key_id_text(secret)}"
+
+
+def gateway_link_options(settings: Settings, client_id: str) -> LinkOptions:
+    """Turn the settings into the options of the coordinator's link to plain MQTT clients.
+
+    Raises:
+        SettingsError: the broker's address or a file does not hold.
+    """
+    options, gateway = link_options(settings, client_id), settings.gateway
+    if gateway.mqtt_url is None:
+        return options
+    return replace(
+        options,
+        address=BrokerAddress.parse(gateway.mqtt_url),
+        username=gateway.mqtt_username,
+        password=read_password(None, gateway.mqtt_password_file, "gateway.mqtt_password_file"),
+        client_cert=None,
+        client_key=None,
+    )
 
 
 def link_options(settings: Settings, client_id: str) -> LinkOptions:

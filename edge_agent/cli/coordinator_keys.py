@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
 VERBS = ("add", "list", "revoke")
-SCOPES = ("infer", "read", "operator")
+SCOPES = ("infer", "read", "operator", "mqtt")
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
 
 
@@ -33,7 +33,7 @@ def add_flags(parser: Parser) -> None:
         choices=SCOPES,
         default=[],
         help="what the key is for, may be given several times: infer (submit jobs, see its own), read (the fleet and "
-        "all jobs), operator (everything); default: infer",
+        "all jobs), operator (everything), mqtt (jobs over plain MQTT, alone); default: infer",
     )
     group.add_argument("--ttl", metavar="TIME", help="it ends after 30m, 12h or 90d; default: never, a token after 1h")
     group.add_argument("--requests-per-minute", metavar="N", type=int, help="default: gateway.requests_per_minute")
@@ -74,6 +74,10 @@ def _add(args: argparse.Namespace, settings: Settings, store: Store) -> int:
     per_day = args.jobs_per_day or settings.gateway.jobs_per_day
     if per_minute < 1 or per_day < 1:
         raise UsageError("--requests-per-minute and --jobs-per-day must be above 0.")
+    if "mqtt" in args.scope and len(set(args.scope)) > 1:
+        raise UsageError(
+            "The scope mqtt stands alone: the broker sees such a key.", hint="Make two keys, under one name."
+        )
     key_id, token, digest = new_token()
     key = KeyRecord(
         key_id,

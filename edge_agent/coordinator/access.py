@@ -31,6 +31,8 @@ class Scope(StrEnum):
     INFER = "infer"
     READ = "read"
     OPERATOR = "operator"
+    MQTT = "mqtt"
+    """Jobs over plain MQTT alone: the broker sees such a key, so that it must open nothing else."""
 
 
 ALL_SCOPES: Final = frozenset(Scope)

@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from edge_agent.mqtt.abilities import Abilities
+from edge_agent.mqtt.events import MAX_USER_PROPERTIES, Message
 from edge_agent.mqtt.tls import explain, options_context
 
 if TYPE_CHECKING:
@@ -129,14 +130,35 @@ class MqttClient(paho.Client):
                 return info.mid
 
     def _publish_properties(self, message: Outgoing) -> Properties | None:
-        if not self._speaks_5 or (message.content_type is None and message.expiry_seconds is None):
+        said = message.content_type, message.expiry_seconds, message.correlation
+        if not self._speaks_5 or (said == (None, None, None) and not message.user_properties):
             return None
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if message.content_type is not None:
             properties.ContentType = message.content_type
         if message.expiry_seconds is not None:
             properties.MessageExpiryInterval = message.expiry_seconds
+        if message.correlation is not None:
+            properties.CorrelationData = message.correlation
+        if message.user_properties:
+            properties.UserProperty = list(message.user_properties)
         return properties
+
+
+def message_of(received: MQTTMessage, topic: str) -> Message:
+    """Return a message as the link's sink gets it; what MQTT 5 says beside the payload is bounded."""
+    properties = received.properties
+    correlation = getattr(properties, "CorrelationData", None)
+    response_topic = getattr(properties, "ResponseTopic", None)
+    user = getattr(properties, "UserProperty", ())
+    return Message(
+        topic,
+        bytes(received.payload),
+        bool(received.retain),
+        response_topic if isinstance(response_topic, str) else None,
+        bytes(correlation) if isinstance(correlation, bytes | bytearray) else None,
+        tuple((str(name), str(value)) for name, value in list(user)[:MAX_USER_PROPERTIES]),
+    )
 
 
 def abilities_of(protocol: Protocol, properties: Properties | None) -> Abilities:

@@ -23,6 +23,7 @@ from edge_agent.mqtt.client import (
     MqttClient,
     abilities_of,
     in_words,
+    message_of,
     refused_connect,
     refused_filters,
     why_disconnected,
@@ -369,7 +370,7 @@ class Connection:
             return
         if self._probing is not None and self._probing.takes(topic, retain=bool(received.retain)):
             return
-        message = Message(topic, bytes(received.payload), bool(received.retain))
+        message = message_of(received, topic)
         if self._up:
             self._events.append(message)
         elif len(self._early) < self._options.inbox_messages:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from edge_agent.mqtt.packets import Protocol
 
 
+MAX_USER_PROPERTIES = 16
+
+
 @dataclass(frozen=True, slots=True)
 class Connected:
     """The broker let us in and granted every subscription; `publish` works from here on.
@@ -70,11 +73,17 @@ class Message:
         topic: as the broker gave it.
         payload: the bytes.
         retain: whether it is an old message that the broker had kept.
+        response_topic: where an answer is wanted; this and what follows only with MQTT 5.
+        correlation: to be given back with the answer.
+        user_properties: names and values, at most `MAX_USER_PROPERTIES` of them.
     """
 
     topic: str
     payload: bytes
     retain: bool
+    response_topic: str | None = None
+    correlation: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

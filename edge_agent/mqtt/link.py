@@ -139,6 +139,8 @@ class Link:
         retain: bool = False,
         content_type: str | None = None,
         expiry_seconds: int | None = None,
+        correlation: bytes | None = None,
+        user_properties: tuple[tuple[str, str], ...] = (),
     ) -> int:
         """Accept a message for this connection, and never for a later one.
 
@@ -149,6 +151,8 @@ class Link:
             retain: ask the broker to keep it; without effect where the broker does not keep messages.
             content_type: a MIME type; only sent with MQTT 5.
             expiry_seconds: after which the broker need not deliver it; only sent with MQTT 5.
+            correlation: what came with the message that this one answers; only sent with MQTT 5.
+            user_properties: names and values; only sent with MQTT 5.
 
         Returns:
             A token that the later events about this message carry; tokens grow.
@@ -165,7 +169,8 @@ class Link:
         if current is None or self.deadline is not None:
             raise not_connected(self._options.address)
         token = next(self._tokens)
-        current.accept(Outgoing(token, topic, payload, qos, retain, content_type, expiry_seconds))
+        more = (content_type, expiry_seconds, correlation, user_properties)
+        current.accept(Outgoing(token, topic, payload, qos, retain, *more))
         current.push()
         return token
 

@@ -25,6 +25,8 @@ class Outgoing:
     retain: bool
     content_type: str | None = None
     expiry_seconds: int | None = None
+    correlation: bytes | None = None
+    user_properties: tuple[tuple[str, str], ...] = ()
 
     def packet_bytes(self, protocol: Protocol) -> int:
         """Return the size of the packet that carries it."""
@@ -35,6 +37,8 @@ class Outgoing:
             protocol=protocol,
             content_type=self.content_type,
             expiry_seconds=self.expiry_seconds,
+            correlation=self.correlation,
+            user_properties=self.user_properties,
         )
 
 

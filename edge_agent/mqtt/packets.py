@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
 from edge_agent.errors import UsageError
@@ -34,12 +35,16 @@ def publish_packet_bytes(  # noqa: PLR0913 (a packet has that many parts)
     protocol: Protocol,
     content_type: str | None = None,
     expiry_seconds: int | None = None,
+    correlation: bytes | None = None,
+    user_properties: Sequence[tuple[str, str]] = (),
 ) -> int:
     """Return the size in bytes of the PUBLISH packet that carries a payload of that size (MQTT 5, 3.3)."""
     rest = 2 + len(topic.encode()) + (2 if qos else 0) + payload_bytes
     if protocol == "5":
         properties = 3 + len(content_type.encode()) if content_type is not None else 0
         properties += 5 if expiry_seconds is not None else 0
+        properties += 3 + len(correlation) if correlation is not None else 0
+        properties += sum(5 + len(name.encode()) + len(value.encode()) for name, value in user_properties)
         rest += _varint_bytes(properties) + properties
     return 1 + _varint_bytes(rest) + rest
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from edge_agent.settings.fields import Flag, Section, http_address
+from edge_agent.settings.fields import Flag, Section, broker_url, http_address
 from edge_agent.settings.passwords import read_password
 
 
@@ -18,6 +18,10 @@ def _origin(text: str) -> str:
     ):
         raise ValueError("must be `*` or an origin as browsers send it, such as https://club.example")
     return text
+
+
+def _broker_url(text: str | None) -> str | None:
+    return None if text is None else broker_url(text)
 
 
 def _address(text: str | None) -> str | None:
@@ -32,6 +36,18 @@ class Gateway(Section):
         description="`HOST:PORT` of the Open Inference Protocol over gRPC; port 0 takes a free one. Needs the extra "
         "`grpc`.",
     )
+    mqtt_clients: Literal["off", "on"] = Field(
+        default="off",
+        description="Whether plain MQTT 5 clients may submit jobs through the broker, with API keys of the scope "
+        "`mqtt`.",
+    )
+    mqtt_url: Annotated[str | None, AfterValidator(_broker_url)] = Field(
+        default=None,
+        description="Where the broker listens for plain MQTT clients, and for the gateway to meet them, if that is not "
+        "`broker.url`: a broker that takes logins for client ids must not see the coordinator's login twice.",
+    )
+    mqtt_username: str | None = Field(default=None, description="User name there.")
+    mqtt_password_file: Path | None = Field(default=None, description="File whose first line is the password there.")
     auth: Literal["auto", "required", "off"] = Field(
         default="auto",
         description="Whether callers need an API key: `auto` asks for one unless `coordinator.http` is on loopback. "

@@ -15,6 +15,7 @@ PREFIX: Final = "ea1"
 COORDINATOR: Final = "coordinator"
 UP_CHANNELS: Final = ("birth", "gone", "offers", "progress", "status", "results", "enrol")
 DOWN_CHANNELS: Final = ("jobs", "settled", "control", "enrolled")
+CLIENTS: Final = "clients"
 PROBE: Final = "probe"
 REVOCATIONS: Final = "revocations"
 CHANNELS: Final = UP_CHANNELS + DOWN_CHANNELS
@@ -22,6 +23,7 @@ CHANNELS: Final = UP_CHANNELS + DOWN_CHANNELS
 NETWORK_PATTERN: Final = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 AGENT_ID_PATTERN: Final = r"^[a-z2-7]{32}$"
 _NETWORK = re.compile(NETWORK_PATTERN.removesuffix("$") + r"\Z")
+_CLIENT = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _AGENT_ID = re.compile(AGENT_ID_PATTERN.removesuffix("$") + r"\Z")
 
 
@@ -102,6 +104,27 @@ class Topics:
     def probe(self, agent_id: str) -> str:
         """Below this the agent tries out what the broker can do: nobody else's business, and no channel."""
         return self._of(agent_id, PROBE)
+
+    @property
+    def client_jobs(self) -> str:
+        """The filter for jobs of plain MQTT clients: `ea1/{network}/clients/{name}/jobs`."""
+        return f"{self._base}/{CLIENTS}/+/jobs"
+
+    def client_of(self, topic: str) -> str:
+        """Return the name of the client that a job on this topic is of.
+
+        Raises:
+            MalformedError: not such a topic of this network.
+        """
+        name = topic.removeprefix(f"{self._base}/{CLIENTS}/").removesuffix("/jobs")
+        if not _CLIENT.match(name) or topic != f"{self._base}/{CLIENTS}/{name}/jobs":
+            raise MalformedError(f"{topic[:200]!r} is not a topic for jobs of clients of the network {self.network}.")
+        return name
+
+    def takes_results(self, topic: str, client: str) -> bool:
+        """Whether this is where a client may have its results: `ea1/{network}/clients/{name}/results`, or one below."""
+        base = f"{self._base}/{CLIENTS}/{client}/results"
+        return topic == base or bool(topic.startswith(f"{base}/") and _CLIENT.match(topic[len(base) + 1 :]))
 
     def all_agents(self, channel: str) -> str:
         """Return the filter for one channel of every agent, for example `ea1/home/+/birth`.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from edge_agent.clock import system_now
+from edge_agent.connection import gateway_link_options
 from edge_agent.coordinator.access import Access
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.keeping import Keeper
+from edge_agent.coordinator.gateway.mqtt_jobs import MqttJobs
 from edge_agent.coordinator.gateway.server import connections_of, serve
 from edge_agent.coordinator.gateway.tls import Certificate
 from edge_agent.coordinator.service import Service
@@ -85,14 +87,22 @@ class Front:
         if rpc is not None:
             await rpc.start()
             self.grpc_port = rpc.port
-        upkeep = asyncio.create_task(self._keeper.run())
+        chores = [asyncio.create_task(self._keeper.run())]
+        if self._settings.gateway.mqtt_clients == "on" and self._service is not None:
+            chores.append(asyncio.create_task(self._mqtt_jobs(self._service).run()))
         try:
             await serve(app, listener, stop, on_ready, connection=connection, tls=tls)
         finally:
-            upkeep.cancel()
-            await asyncio.wait([upkeep])
+            for chore in chores:
+                chore.cancel()
+            await asyncio.wait(chores)
             if rpc is not None:
                 await rpc.stop()
+
+    def _mqtt_jobs(self, service: Service) -> MqttJobs:
+        own = self._settings.coordinator
+        options = gateway_link_options(self._settings, f"ea1-gateway-{service.public_key.id}")
+        return MqttJobs(service, self.access, self._intake, options, wait_seconds=own.job_deadline_seconds)
 
     def _grpc_server(self) -> GrpcServer | None:
         own, gateway = self._settings.coordinator, self._settings.gateway

@@ -353,3 +353,22 @@ def test_a_catalogue_at_an_invalid_address_is_told(tmp_path: Path, address: str)
     """Before anything is asked; the message names the setting."""
     with pytest.raises(SettingsError, match=r"catalogue\.url"):
         load(None, HOME, {"catalogue.url": address, "catalogue.root_file": str(tmp_path)})
+
+
+def test_the_link_to_plain_mqtt_clients_may_be_another(tmp_path: Path) -> None:
+    """With its own address and login, and without the coordinator's certificate."""
+    from edge_agent.connection import gateway_link_options  # noqa: PLC0415 used here alone
+
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    environ = {"HOME": str(tmp_path), "EDGE_AGENT_BROKER_USERNAME": "coordinator"}
+    same = gateway_link_options(load(None, environ, {}).settings, "me")
+    assert (str(same.address), same.username) == ("mqtt://127.0.0.1:1883", "coordinator")
+    environ |= {
+        "EDGE_AGENT_GATEWAY_MQTT_URL": "mqtt://127.0.0.1:1884",
+        "EDGE_AGENT_GATEWAY_MQTT_USERNAME": "gateway",
+        "EDGE_AGENT_GATEWAY_MQTT_PASSWORD_FILE": str(password),
+    }
+    other = gateway_link_options(load(None, environ, {}).settings, "me")
+    assert (str(other.address), other.username, other.password) == ("mqtt://127.0.0.1:1884", "gateway", "secret")
+    assert (other.client_cert, other.client_key) == (None, None)
