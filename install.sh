@@ -166,8 +166,6 @@ make_release() {
     [ -n "$dry_run" ] || trap 'rm -rf -- "$release"' EXIT
     run "$python" -m venv "$release/venv"
     run "$release/venv/bin/python" -m pip install "${pip[@]}" "$what${extras:+[$extras]}"
-    # It can't write there later, and would else compile everything at each start.
-    run "$release/venv/bin/python" -m compileall -q "$release/venv/lib"
     run install -d -m 755 "$release/share"
     run install -m 644 -t "$release/share" "$source/README.md" "$source/LICENSE" "$source"/systemd/edge-*
     run install -D -m 644 -t "$release/share/drop-ins" "$source"/systemd/drop-ins/*.conf

@@ -374,6 +374,7 @@ class Agent:
             "pid": os.getpid(),
             "worker_pid": self._workers.pid,
             "containment": contained.document() if contained is not None else None,
+            "bounds": self._workers.bounds,
             "machine": self._machine.text,
             "session": self._session,
             "catalogue": self._watch.known.state if self._watch is not None else None,

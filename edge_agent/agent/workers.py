@@ -16,6 +16,7 @@ from edge_agent.agent.events import (
 )
 from edge_agent.agent.unsealing import Unsealing
 from edge_agent.errors import EdgeAgentError, PeerError, UsageError
+from edge_agent.inference import bounds, control_group
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied, WorkerEvent
@@ -55,11 +56,13 @@ class Workers:
         self._unsealing = unsealing
         self._store = store
         self._threads = threads
+        self._delegated, self._why_not = control_group.enter()
         self._worker = Worker(
             lambda event: put(unsealing.closed(event)),
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
             readable=store.readable,
+            delegated=self._delegated,
             log=logging.getLogger("edge_agent.worker"),
         )
         self._canaries = Canaries(put, logging.getLogger("edge_agent.canary"))
@@ -73,6 +76,13 @@ class Workers:
     def containment(self) -> Containment | None:
         """What holds the serving worker, as far as it has said."""
         return self._worker.containment
+
+    @property
+    def bounds(self) -> dict[str, str | None]:
+        """What bounds the workers from outside, for a status file: a control group, else a watcher, and then why."""
+        if self._delegated is not None:
+            return {"by": bounds.GROUP, "why": None}
+        return {"by": bounds.WATCHER, "why": self._why_not}
 
     @property
     def owes_since(self) -> float | None:
@@ -129,7 +139,9 @@ class Workers:
         except EdgeAgentError as error:
             self._put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
         else:
-            self._canaries.start(asked, Options(self._threads, command.limit_bytes, self._store.readable))
+            self._canaries.start(
+                asked, Options(self._threads, command.limit_bytes, self._store.readable, self._delegated)
+            )
 
     def _load(self, command: LoadModel) -> None:
         variant = command.variant

@@ -20,6 +20,7 @@ CHECKS: tuple[Check, ...] = (
     Check("memory", "there is memory for models", machine.memory),
     Check("runtime", "onnxruntime starts, with telemetry off", worker.runtime),
     Check("containment", "what a model could reach from its worker", worker.containment),
+    Check("bounds", "what bounds the running agent's workers from outside", worker.bounds),
     Check("models", "model files are what the catalogue says", files.models),
     Check("broker", "the broker lets us in", network.broker),
     Check("coordinator", "the coordinator's hello is signed by the pinned key", network.coordinator),

@@ -95,7 +95,7 @@ def _why_not_writable(folder: Path) -> str:
 
 
 def _room(context: Context, folder: Path) -> Finding:
-    free, used = _free_bytes(folder), _in_use(folder)
+    free, used = _free_bytes(folder), in_use(folder)
     comfortable = context.settings.agent.spool_bytes + COMFORTABLE_FREE_BYTES
     text = f"{folder} can be written, {_size(free)} free; {'an agent' if used else 'no agent'} runs on it now"
     facts = {"folder": str(folder), "free_bytes": free, "in_use": used}
@@ -113,7 +113,7 @@ def _free_bytes(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-def _in_use(folder: Path) -> bool:
+def in_use(folder: Path) -> bool:
     """Whether another process holds the lock; it is not taken away for longer than it takes to look."""
     with contextlib.suppress(OSError), (folder / LOCK_FILE).open() as lock:
         try:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from edge_agent.agent.status import read_status
+from edge_agent.doctor.files import in_use
 from edge_agent.doctor.findings import Finding, SkipCheck, failed, ok, warning
 from edge_agent.errors import WorkerError
+from edge_agent.inference.bounds import GROUP
 from edge_agent.inference.events import WorkerDied, WorkerEvent, WorkerStarted
 from edge_agent.inference.handle import Worker
 
@@ -100,6 +103,18 @@ def containment(context: Context) -> Finding:
         return warning(f"models of strangers are run all the same; {text}", _MEND_CONTAINMENT, found.document())
     what = "models that did not come with the program are refused (agent.uncontained_models)"
     return warning(f"{what}; {text}", _MEND_CONTAINMENT, found.document())
+
+
+def bounds(context: Context) -> Finding:
+    """What bounds the memory, processes and CPU of the running agent's workers from outside."""
+    folder = context.settings.agent.state_dir
+    status = read_status(folder) if in_use(folder) else None
+    found = status.get("bounds") if status is not None else None
+    if not isinstance(found, dict):
+        raise SkipCheck("no agent runs here; where systemd delegates a control group to it, its workers have their own")
+    if found.get("by") == GROUP:
+        return ok("a control group of its own for each worker: memory, processes, share of the CPU", found)
+    return ok(f"limits, and a watcher on the memory of workers, since {found.get('why')}", found)
 
 
 def _telemetry(pid: int) -> str:

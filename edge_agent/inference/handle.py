@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from edge_agent.errors import WorkerError
 from edge_agent.inference.containment import Containment
+from edge_agent.inference.control_group import Delegated
 from edge_agent.inference.events import (
     CanaryDone,
     CanaryFailed,
@@ -55,20 +56,22 @@ class Worker:
         threads: inside an operator.
         memory_limit_bytes: what models and runs may take, above the idle worker's memory; None for no limit.
         readable: folders and files of models, as `Options` has them.
+        delegated: where a control group is made for it, if anywhere.
         log: for the start and end of the process, and at debug level for what it prints.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a seam
         self,
         sink: Callable[[WorkerEvent], None],
         *,
         threads: int,
         memory_limit_bytes: int | None,
         readable: tuple[str, ...] = (),
+        delegated: Delegated | None = None,
         log: logging.Logger,
     ) -> None:
         self._sink = sink
-        self._options = Options(threads, memory_limit_bytes, readable)
+        self._options = Options(threads, memory_limit_bytes, readable, delegated)
         self._log = log
         self._process: WorkerProcess | None = None
 
@@ -86,6 +89,11 @@ class Worker:
     def containment(self) -> Containment | None:
         """What holds for the worker; None if there is none, or it has not said so yet."""
         return self._process.containment if self._process is not None and self._process.alive else None
+
+    @property
+    def in_group(self) -> bool:
+        """Whether the worker has a control group of its own."""
+        return self._process is not None and self._process.alive and self._process.in_group
 
     @property
     def owes_since(self) -> float | None:

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from edge_agent.inference.control_group import Delegated
+
 # Variables of the daemon that its worker may need to find the same Python packages and libraries. Nothing
 # else is passed on: no proxies, no credentials, no home.
 _PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
@@ -33,11 +35,13 @@ class Options:
     Attributes:
         memory_limit_bytes: counts from what the idle worker has.
         readable: folders and files of models, absolute; it can read no others, nor one that comes to be there later.
+        delegated: where a control group is made for it; None if it is bounded without one.
     """
 
     threads: int
     memory_limit_bytes: int | None = None
     readable: tuple[str, ...] = ()
+    delegated: Delegated | None = None
 
 
 def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.inference.messages import plain
@@ -14,22 +15,39 @@ _QUOTED_CHARACTERS = 600
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT)
 
 
-def write(status: int, printed: Iterable[str], *, hung: bool, garbled: str, oom_killed: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class End:
+    """What is known of an end beside its status.
+
+    Attributes:
+        hung: it was killed for not answering.
+        garbled: what was wrong with its last answer; empty if nothing was.
+        oom_killed: the kernel killed it, or something, for memory during its life.
+        too_much: why it was ended for the memory that it held; empty if it was not.
+    """
+
+    hung: bool = False
+    garbled: str = ""
+    oom_killed: bool = False
+    too_much: str = ""
+
+
+def write(status: int, printed: Iterable[str], end: End) -> str:
     """Return why the worker is no more.
 
     Args:
         status: as `subprocess` gives it, the negative signal number for a death by signal.
         printed: its lines on the standard error stream.
-        hung: it was killed for not answering.
-        garbled: what was wrong with its last answer; empty if nothing was.
-        oom_killed: the kernel killed some process for memory during its life.
+        end: what is known beside that.
     """
-    if hung:
+    if end.hung:
         text = "The worker did not answer in time and was killed."
-    elif garbled:
-        text = f"The worker was killed because it sent something that is not an answer: {garbled}"
+    elif end.too_much:
+        text = f"The worker was ended because {end.too_much}; a smaller variant may fit."
+    elif end.garbled:
+        text = f"The worker was killed because it sent something that is not an answer: {end.garbled}"
     else:
-        text = f"The worker {how_it_ended(status, oom_killed=oom_killed)}."
+        text = f"The worker {how_it_ended(status, oom_killed=end.oom_killed)}."
     last = " | ".join(list(printed)[-_QUOTED_LINES:])
     return plain(f"{text} Its last lines: {last[-_QUOTED_CHARACTERS:]}" if last else text)
 

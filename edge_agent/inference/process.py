@@ -17,6 +17,7 @@ from typing import IO, Literal
 
 from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
 from edge_agent.inference import frames, launch, obituary
+from edge_agent.inference.bounds import Bounds
 from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import (
     CanaryDone,
@@ -53,7 +54,7 @@ _END_SECONDS = 2.0
 _STDERR_SECONDS = 0.5
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-Verdict = Literal["hung", "stop"]
+Verdict = Literal["hung", "stop", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,9 @@ class WorkerProcess:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._outbox = Outbox(self._ours)
         self._popen: subprocess.Popen[bytes] | None = None
+        self._too_much = ""
+        limits = (options.delegated, options.memory_limit_bytes, options.threads)
+        self._bounds = Bounds(*limits, self._end_for_memory)
         self._failure: Exception | None = None
         self._is_started = threading.Event()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -154,6 +158,11 @@ class WorkerProcess:
     def alive(self) -> bool:
         """Whether it takes commands: not ended, not killed, not stopping."""
         return self._popen is not None and self._verdict is None and not (self._stopping or self._ended)
+
+    @property
+    def in_group(self) -> bool:
+        """Whether it has a control group of its own."""
+        return self._bounds.in_group
 
     @property
     def owes_since(self) -> float | None:
@@ -260,9 +269,11 @@ class WorkerProcess:
     def _live(self) -> None:
         try:
             popen = self._popen = launch.spawn(self._options, self._theirs)
+            self._bounds.hold(popen.pid)
         except (OSError, subprocess.SubprocessError) as error:
             self._failure = error
             self._ended = True
+            self._bounds.let_go()
             self._close()
             return
         finally:
@@ -281,7 +292,9 @@ class WorkerProcess:
             status = popen.wait()
         self._close()
         drain.join(_STDERR_SECONDS)
-        self._tell_end(popen.pid, status, garbled)
+        oom_killed = self._bounds.oom_killed() if self._bounds.in_group else obituary.oom_kills() > self._oom_kills
+        self._bounds.let_go()
+        self._tell_end(popen.pid, status, garbled, oom_killed=oom_killed)
 
     def _listen(self) -> str:
         """Give events to the sink until the worker closes its end; return what it said wrong, if anything."""
@@ -342,7 +355,11 @@ class WorkerProcess:
         self._outbox.abandon()
         self._ours.close()
 
-    def _tell_end(self, pid: int, status: int, garbled: str) -> None:
+    def _end_for_memory(self, reason: str) -> None:
+        self._too_much = reason
+        self.kill("memory")
+
+    def _tell_end(self, pid: int, status: int, garbled: str, *, oom_killed: bool) -> None:
         with self._lock:
             self._ended = True
             tokens = tuple(expected.name for expected in self._expected if isinstance(expected.name, int))
@@ -352,7 +369,7 @@ class WorkerProcess:
             self._log.info("The worker has stopped", extra={"action": "worker-stopped", "pid": pid})
             return
         hung = verdict == "hung"
-        oom_killed = obituary.oom_kills() > self._oom_kills
-        message = obituary.write(status, tuple(self._stderr), hung=hung, garbled=garbled, oom_killed=oom_killed)
+        end = obituary.End(hung=hung, garbled=garbled, oom_killed=oom_killed, too_much=self._too_much)
+        message = obituary.write(status, tuple(self._stderr), end)
         self._log.warning("%s", message, extra={"action": "worker-died", "pid": pid, "held_runs": len(tokens)})
         self._sink(WorkerDied(pid, "worker-hung" if hung else "worker-died", message, tokens))

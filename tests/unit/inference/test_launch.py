@@ -51,14 +51,14 @@ def test_packages_of_the_user_are_found_without_a_home(monkeypatch: pytest.Monke
 )
 def test_every_end_has_its_words(status: int, oom_killed: bool, words: str) -> None:  # noqa: FBT001 - a table
     """The message names the signal or status, and the likely cause."""
-    message = obituary.write(status, [], hung=False, garbled="", oom_killed=oom_killed)
+    message = obituary.write(status, [], obituary.End(oom_killed=oom_killed))
     assert words in message
 
 
 def test_last_words_are_quoted_but_not_all() -> None:
     """The last three lines are quoted, shortened and made harmless."""
     lines = [f"line {n}" for n in range(50)] + ["terminate called\x1b[2J", "x" * 5000]
-    message = obituary.write(-6, lines, hung=False, garbled="", oom_killed=False)
+    message = obituary.write(-6, lines, obituary.End())
     assert len(message) < 800
     assert "\x1b" not in message
     assert "line 48" not in message
@@ -66,8 +66,10 @@ def test_last_words_are_quoted_but_not_all() -> None:
 
 def test_our_own_reasons_come_first() -> None:
     """A worker that we killed is not said to have been killed from outside."""
-    assert "in time" in obituary.write(-9, [], hung=True, garbled="", oom_killed=True)
-    message = obituary.write(-9, [], hung=False, garbled="A frame is odd.", oom_killed=True)
+    assert "in time" in obituary.write(-9, [], obituary.End(hung=True, oom_killed=True))
+    message = obituary.write(-9, [], obituary.End(too_much="it held 9 MiB of memory", oom_killed=True))
+    assert "ended because it held 9 MiB of memory" in message
+    message = obituary.write(-9, [], obituary.End(garbled="A frame is odd.", oom_killed=True))
     assert "not an answer: A frame is odd." in message
 
 
