@@ -1,7 +1,7 @@
 """What bounds a worker from outside: a control group of its own, else a watcher on its proportional memory (PSS).
 
 `RLIMIT_DATA` comes first and fails cleanly where memory is asked for; these two are behind it, for what it does not
-count: shared memory, page tables, buffers of sockets, files that are mapped. Either ends the worker, and the reason is told.
+count: shared memory, page tables, buffers of sockets, files that are mapped. Either ends the worker, and says why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A control group of its own for each worker, where systemd has delegated one to the agent (`Delegate=`).
 
 The kernel then bounds what counts for a worker whatever it does: memory with page tables, stacks and cached files,
-threads and processes, and its share of the CPU against the daemon. When memory runs out there, the worker goes as a whole, and
-nobody else. See Documentation/admin-guide/cgroup-v2.rst of the kernel and https://systemd.io/CGROUP_DELEGATION.
+threads and processes, and its share of the CPU against the daemon. When memory runs out there, the worker goes as a
+whole, and nobody else. See Documentation/admin-guide/cgroup-v2.rst of the kernel and https://systemd.io/CGROUP_DELEGATION.
 
 A group that has processes cannot hand controllers on to groups below it, so that the daemon first moves into one of its
 own, as `DelegateSubgroup=` of newer systemd would have it.

@@ -3,7 +3,8 @@
 #
 # Needs dpkg-deb and the Python that the package is for (python3.11 on Debian 12, with pip), whose machine and version the
 # wheels have to fit. The package brings an environment of its own: Debian's Python packages are too old for the program,
-# and onnxruntime is not among them (docs/adr/0024-installation.md). SOURCE_DATE_EPOCH is taken for all times.
+# and onnxruntime is not among them (docs/adr/0024-installation.md). SOURCE_DATE_EPOCH is taken for all times,
+# XZ_LEVEL (6) for the compression.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -50,7 +51,7 @@ if [ -n "$wheels" ]; then
     what=$(find "$wheels" -maxdepth 1 -name 'edge_agent-*.whl' | sort -V | tail -n 1)
 fi
 "$python" -m pip install "${pip[@]}" "${what:-.}"
-rm -rf "$site/bin"
+rm -rf "${site:?}/bin"
 find "$site" -name __pycache__ -prune -exec rm -rf {} +
 # Tests and headers of others, which nothing here runs or compiles.
 find "$site" -type d \( -name tests -o -name testing -o -name include \) -path "*/numpy/*" -prune -exec rm -rf {} +
@@ -108,4 +109,4 @@ Description: serves this machine's spare time to an open inference network
  environment of its own.
 END
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-dpkg-deb --root-owner-group -Zxz --build "$tree" "$output/edge-agent_${version}_$architecture.deb"
+dpkg-deb --root-owner-group -Zxz -z"${XZ_LEVEL:-6}" --build "$tree" "$output/edge-agent_${version}_$architecture.deb"

@@ -12,8 +12,7 @@ if [ "$architecture" = "$(dpkg --print-architecture)" ]; then
     chroot "$target" apt-get update -qq
     chroot "$target" apt-get install -qq -y --download-only python3-venv adduser
 else
-    debootstrap --foreign --arch="$architecture" --variant=minbase --include=python3,python3-venv,ca-certificates \
+    # Downloads and unpacks; what has to run on that architecture is left to `emulated.sh FOLDER --configure`.
+    debootstrap --foreign --arch="$architecture" --variant=minbase --include=python3,python3-venv,ca-certificates,procps \
         bookworm "$target" "$mirror"
-    cp "$(command -v "qemu-${QEMU_NAME:-aarch64}-static")" "$target/usr/bin/"
-    chroot "$target" "/usr/bin/qemu-${QEMU_NAME:-aarch64}-static" /bin/bash /debootstrap/debootstrap --second-stage
 fi

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs a command in the folder of a foreign Debian, emulated by qemu-user: emulated.sh FOLDER COMMAND [ARGUMENT]...
+#
+#     tests/machines/make_image.sh IMAGE arm64 && tests/machines/emulated.sh IMAGE --configure
+#
+# In namespaces of its own: the kernel (6.7 and later) lets a user namespace have its own list of foreign formats, so that
+# nothing of this machine is changed. Needs root, and qemu-user-static.
+set -euo pipefail
+image=$(cd "$1" && pwd)
+shift
+[ "${1:-}" != --configure ] || set -- /debootstrap/debootstrap --second-stage
+export IMAGE=$image QEMU=${QEMU:-/usr/bin/qemu-aarch64-static}
+[ -x "$QEMU" ] || { echo "skipped: $QEMU is not installed (qemu-user-static)" >&2; exit 0; }
+# shellcheck disable=SC2016  # the variables are those of the inner shell
+exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --mount --pid --fork --kill-child bash -euc '
+    mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc 2>/dev/null || {
+        echo "skipped: this kernel gives a user namespace no list of formats (Linux 6.7 and later do)" >&2; exit 0; }
+    # ELF, 64 bits, little endian, EM_AARCH64; F: the emulator is opened now, and so need not be inside.
+    magic="\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    mask="\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+    echo ":emulated:M::$magic:$mask:$QEMU:F" >/proc/sys/fs/binfmt_misc/register
+    mount --rbind /dev "$IMAGE/dev"
+    mount -t proc proc "$IMAGE/proc"
+    [ ! -d "$IMAGE/mnt/tree" ] || mount --bind "$TREE" "$IMAGE/mnt/tree"
+    exec chroot "$IMAGE" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 ORT_DISABLE_TELEMETRY=1 "$@"
+' inner "$@"
