@@ -21,6 +21,6 @@ exec unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 --mount --pid -
     echo ":emulated:M::$magic:$mask:$QEMU:F" >/proc/sys/fs/binfmt_misc/register
     mount --rbind /dev "$IMAGE/dev"
     mount -t proc proc "$IMAGE/proc"
-    [ ! -d "$IMAGE/mnt/tree" ] || mount --bind "$TREE" "$IMAGE/mnt/tree"
+    [ -z "${TREE:-}" ] || mount --bind "$TREE" "$IMAGE/mnt/tree"
     exec chroot "$IMAGE" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 ORT_DISABLE_TELEMETRY=1 "$@"
 ' inner "$@"

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -158,26 +159,29 @@ class Machine:
 
 
 class Network:
-    """A broker and a coordinator of somebody else, in the network namespace of a machine.
+    """A broker and a coordinator of somebody else, in the network namespace of a machine, or on the loopback here.
 
     Args:
-        netns: the namespace's name.
+        netns: the namespace's name; None for the loopback here, and ports that are free.
         folder: for their state and logs.
     """
 
-    def __init__(self, netns: str, folder: Path) -> None:
+    def __init__(self, netns: str | None, folder: Path) -> None:
         self._netns = netns
+        self.broker_port = BROKER_PORT if netns else _free_port()
+        self._http = HTTP if netns else f"127.0.0.1:{_free_port()}"
         self.folder = folder
         self.state = folder / "coordinator"
         folder.mkdir(parents=True, exist_ok=True)
+        self.verified = ""
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
         """Start both, and wait until they work."""
-        self._start("broker", ["broker", "--listen", f"127.0.0.1:{BROKER_PORT}"])
+        self._start("broker", ["broker", "--listen", f"127.0.0.1:{self.broker_port}"])
         environ = {"EDGE_AGENT_COORDINATOR_ADMIT": "anyone"}
         ready = self.folder / "ready.json"
-        command = ["coordinator", "--broker", f"mqtt://127.0.0.1:{BROKER_PORT}", "--http", HTTP]
+        command = ["coordinator", "--broker", f"mqtt://127.0.0.1:{self.broker_port}", "--http", self._http]
         self._start("coordinator", [*command, "--state", str(self.state), "--ready-file", str(ready)], environ)
         until = time.monotonic() + 60
         while not ready.exists():
@@ -212,7 +216,9 @@ class Network:
         until = time.monotonic() + seconds
         while True:
             files = ["--input", str(scan), "--receipt", str(receipt), "--output", str(output)]
-            status, text = self.edge_agent("submit", "digits", *files, "--deadline", "20")
+            status, text = self.edge_agent(
+                "submit", "digits", *files, "--deadline", "20", "--coordinator", f"http://{self._http}"
+            )
             if status == 0:
                 break
             if time.monotonic() > until:
@@ -222,6 +228,7 @@ class Network:
         status, text = self.edge_agent("verify", str(receipt), *files)
         if status != 0:
             raise MachineError(f"the receipt does not verify: {text}")
+        self.verified = text
         found: dict[str, Any] = json.loads(output.read_text())
         return found
 
@@ -234,7 +241,8 @@ class Network:
         self._processes.clear()
 
     def _enter(self) -> list[str]:
-        return ["ip", "netns", "exec", self._netns, sys.executable, "-m", "edge_agent"]
+        inside = ["ip", "netns", "exec", self._netns] if self._netns else []
+        return [*inside, sys.executable, "-m", "edge_agent"]
 
     def _start(self, name: str, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -245,6 +253,13 @@ class Network:
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "ORT_DISABLE_TELEMETRY": "1", **more}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def _do(command: Sequence[str]) -> None:
