@@ -42,7 +42,7 @@ umask 022
 # -- the environment, put together for the place where it will be ---------------------------------------------------
 mkdir -p "$venv/bin" "$site"
 printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' "$abi" >"$venv/pyvenv.cfg"
-ln -s "/usr/bin/python$abi" "$venv/bin/python3"
+ln -s "../../../../bin/python$abi" "$venv/bin/python3"
 ln -s python3 "$venv/bin/python"
 pip=(--quiet --disable-pip-version-check --no-input --no-compile --target "$site")
 what=.
@@ -53,9 +53,10 @@ fi
 "$python" -m pip install "${pip[@]}" "${what:-.}"
 rm -rf "${site:?}/bin"
 find "$site" -name __pycache__ -prune -exec rm -rf {} +
+find "$site" -name '.git*' -delete
 # Tests and headers of others, which nothing here runs or compiles.
 find "$site" -type d \( -name tests -o -name testing -o -name include \) -path "*/numpy/*" -prune -exec rm -rf {} +
-printf '#!/usr/lib/edge-agent/venv/bin/python3\nimport sys\n\nfrom edge_agent.cli import main\n\nsys.exit(main())\n' >"$venv/bin/edge-agent"
+printf '#!/bin/sh\nexec /usr/lib/edge-agent/venv/bin/python3 -P -m edge_agent "$@"\n' >"$venv/bin/edge-agent"
 chmod 755 "$venv/bin/edge-agent"
 # No debugging symbols, and no byte code of packages: it is compiled when the package is configured.
 find "$site" -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null || true

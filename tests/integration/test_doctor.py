@@ -192,7 +192,7 @@ def test_a_first_start_is_no_fault(network: Network, tmp_path: Path) -> None:
     """No folder, no key: both are made later, and nothing is made now."""
     report = doctor(*sound(network, state=str(tmp_path / "new" / "agent")))
     assert report.outcome("failed") == []
-    assert set(report.outcome("skipped")) == {"admission", "clock"}
+    assert set(report.outcome("skipped")) == {"admission", "bounds", "clock"}
     assert list(tmp_path.iterdir()) == []
 
 

@@ -43,8 +43,8 @@ def test_dry_run_shows_every_step_in_order_and_needs_no_root(tmp_path: Path) -> 
     steps = (
         "-m venv",
         "-m pip install",
-        "venv /opt/edge-agent",
-        "edge-agent.service",
+        "ln -sfn",
+        "/etc/systemd/system/edge-agent.service",
         "systemd-sysusers",
         "systemd-tmpfiles",
     )
