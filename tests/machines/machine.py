@@ -183,7 +183,7 @@ class Network:
         ready = self.folder / "ready.json"
         command = ["coordinator", "--broker", f"mqtt://127.0.0.1:{self.broker_port}", "--http", self._http]
         self._start("coordinator", [*command, "--state", str(self.state), "--ready-file", str(ready)], environ)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not ready.exists():
             if time.monotonic() > until or any(process.poll() is not None for process in self._processes):
                 raise MachineError(f"the network does not come up; see {self.folder}")
