@@ -58,8 +58,8 @@ find "$site" -name '.git*' -delete
 find "$site" -type d \( -name tests -o -name testing -o -name include \) -path "*/numpy/*" -prune -exec rm -rf {} +
 printf '#!/bin/sh\nexec /usr/lib/edge-agent/venv/bin/python3 -P -m edge_agent "$@"\n' >"$venv/bin/edge-agent"
 chmod 755 "$venv/bin/edge-agent"
-# No debugging symbols, and no byte code of packages: it is compiled when the package is configured.
-find "$site" -name '*.so*' -type f -exec strip --strip-unneeded {} + 2>/dev/null || true
+# No byte code: it is compiled when the package is configured. Libraries stay as their authors linked them: `strip` breaks
+# those that patchelf has been at (OpenBLAS in numpy: "ELF load command address/offset not page-aligned").
 find "$site" -type f -exec chmod 644 {} +
 mkdir -p "$tree/usr/bin"
 ln -s ../lib/edge-agent/venv/bin/edge-agent "$tree/usr/bin/edge-agent"
@@ -110,4 +110,6 @@ Description: serves this machine's spare time to an open inference network
  environment of its own.
 END
 find "$tree" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+# Whatever was done to it: it must start what it is for, before anybody gets it.
+PYTHONPATH=$site PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 "$python" -P -c 'import onnxruntime, edge_agent.cli'
 dpkg-deb --root-owner-group -Zxz -z"${XZ_LEVEL:-6}" --build "$tree" "$output/edge-agent_${version}_$architecture.deb"

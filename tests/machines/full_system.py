@@ -40,7 +40,9 @@ def prepare(image: Path, deb: Path, broker: str, key: Path, folder: Path) -> Pat
     root, disk = folder / "root", folder / "disk.img"
     subprocess.run(["cp", "-a", str(image), str(root)], check=True)
     shutil.copy2(deb, root / "root" / "agent.deb")
-    subprocess.run(["chroot", str(root), "dpkg", "-i", "/root/agent.deb"], check=True, stdout=subprocess.DEVNULL)
+    install = 'mount -t proc proc "$0/proc" && exec chroot "$0" dpkg -i /root/agent.deb'
+    alone = ["unshare", "--mount", "--pid", "--fork", "bash", "-c", install, str(root)]
+    subprocess.run(alone, check=True, stdout=subprocess.DEVNULL)
     (root / "etc/edge-agent/config.toml").write_text(f'[broker]\nurl = "{broker}"\n')
     shutil.copy2(key, root / "var/lib/edge-agent/coordinator.pub")
     subprocess.run(["chroot", str(root), "chown", "-R", "edge-agent:", "/var/lib/edge-agent"], check=True)

@@ -206,7 +206,7 @@ class Network:
         )
         return done.returncode, done.stdout.decode(errors="replace")
 
-    def job(self, seconds: float = 60.0) -> dict[str, Any]:
+    def job(self, seconds: float = 150.0) -> dict[str, Any]:
         """Send a scan of a digit until it is answered, verify the receipt offline, and return the response.
 
         Raises:
