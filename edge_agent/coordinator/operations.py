@@ -12,7 +12,6 @@ from sqlalchemy.engine import Connection
 from edge_agent.clock import Now
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import AgentsChanged, Event
-from edge_agent.coordinator.identities import standing
 from edge_agent.coordinator.orders import write_drained, write_labels
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import Registry
@@ -110,7 +109,7 @@ class Operations:
 
 def admission(store: Store, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
     """Read who may work here, whose they are, and what else the operator ordered; certify who needs it."""
-    return store.write(lambda connection: standing(connection, registrar, now_ms))
+    return store.standing(registrar, now_ms)
 
 
 def attempts_of(connection: Connection, job_id: bytes) -> list[StoredAttempt]:

@@ -15,7 +15,9 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 
 from edge_agent.coordinator import identities, migrations
 from edge_agent.coordinator.ages import gap_ms, remaining_seconds
+from edge_agent.coordinator.events import AgentsChanged
 from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
+from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, stored_job
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
@@ -187,6 +189,10 @@ class Store:
     def revoke(self, agent_id: str, reason: str, now_ms: int) -> None:
         """Let an agent's key count no more, for ever."""
         self.write(lambda connection: identities.revoke(connection, agent_id, reason, now_ms))
+
+    def standing(self, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
+        """Say who may work here now, and what the operator ordered; certify who needs it. See `identities.standing`."""
+        return self.write(lambda connection: identities.standing(connection, registrar, now_ms))
 
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""

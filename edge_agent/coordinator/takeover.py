@@ -5,7 +5,6 @@ from __future__ import annotations
 from edge_agent.clock import Now
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.idempotency import MAX_KNOWN
-from edge_agent.coordinator.identities import standing
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.keys import PublicKey
@@ -36,7 +35,7 @@ def take_over(  # noqa: PLR0913 each is a fact of this start
         if agent.public_key is not None:
             key = PublicKey.from_bytes(agent.public_key)
             core.registry.restore(agent.id, key, agent.session, served.get(agent.id, set()), now.monotonic)
-    found = store.write(lambda connection: standing(connection, registrar, now.wall_ms))
+    found = store.standing(registrar, now.wall_ms)
     core.registry.approved, core.registry.owners = found.approved, found.owners
     core.registry.certificates, core.registry.revoked = found.certificates, found.revoked
     core.registry.orders = found.orders

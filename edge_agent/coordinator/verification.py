@@ -42,7 +42,11 @@ class Step:
 
 STEPS: Final = (
     Step("size", "no longer than a message may be", ("too-large",)),
-    Step("key", "the topic names an agent whose key is known, admitted and not revoked", ("malformed", "not-enrolled")),
+    Step(
+        "key",
+        "the topic names an agent whose key is known, admitted and not revoked",
+        ("malformed", "not-enrolled", "revoked"),
+    ),
     Step("rate", "its topic has not used up its allowance of useless messages", ("rate-limited",)),
     Step(
         "envelope",
@@ -101,7 +105,7 @@ class VerifiedResult:
         if self._seal is not _SEAL:
             raise TypeError("a VerifiedResult is made by verify_result alone")
 
-    def countersigned(self, salt: bytes, certificate: bytes | None) -> Countersigned:
+    def countersigned(self, salt: bytes, certificate: bytes | None = None) -> Countersigned:
         """Return what its receipt is made of: with the job's salt, and the agent's certificate if there is one."""
         return Countersigned(self.signed, self.key, salt, certificate)
 

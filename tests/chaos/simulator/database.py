@@ -13,6 +13,7 @@ from typing import Any
 
 from edge_agent.coordinator.ages import remaining_seconds
 from edge_agent.coordinator.events import (
+    AgentsChanged,
     Commit,
     EndAttempt,
     EndJob,
@@ -221,6 +222,10 @@ class Database:
         """Return every agent that was ever here; whether it is approved, the operator says elsewhere."""
         saved = self.tables.agents.values()
         return [StoredAgent(a.agent_id, a.public_key, True, a.session, a.software, a.seen_ms) for a in saved]
+
+    def standing(self, _registrar: object, _now_ms: int) -> AgentsChanged:
+        """Say who may work here, as the database has it: everybody; the operator says more elsewhere."""
+        return AgentsChanged(frozenset(self.tables.agents))
 
     def accepted(self) -> dict[bytes, int]:
         """Return how many results of each variant were accepted."""
