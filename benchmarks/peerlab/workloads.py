@@ -71,7 +71,7 @@ def workloads() -> list[Workload]:
     ids = random.integers(1, MINILM_L6["vocabulary"], (1, SEQUENCE))
     return [
         Workload("tiny", "digits", None, {port.name: random.random(shape, np.float32)}),
-        Workload("vision-int8", "vision-int8", "int8-u8s8-channel", {"image": image}),
+        Workload("vision-int8", "vision-int8", "int8-reproducible", {"image": image}),
         Workload("vision-fp32", "vision-fp32", "fp32", {"image": image}),
         Workload("text", "text", "int8-dynamic-u8", {"ids": ids}),
     ]

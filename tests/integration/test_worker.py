@@ -628,3 +628,25 @@ def test_the_worker_imports_nothing_of_the_daemons() -> None:
     loaded = imported_with("edge_agent.inference.service")
     assert "onnxruntime" in loaded
     assert not {"pydantic", "psutil", "cryptography", "paho", "asyncio", "onnx"} & loaded
+
+
+def test_runs_side_by_side_in_a_contained_worker_each_give_their_own_answer() -> None:
+    """Its threads come to be behind the containment; inputs are read into buffers of their own; the bound holds."""
+    heard = Heard(threads=2, memory_limit_bytes=PLENTY)
+    try:
+        heard.start()
+        heard.worker.load(ONE, onnx_models.file_of(onnx_models.doubling()), 1, 2)
+        heard.next(ModelLoaded)
+        found: dict[int, bytes] = {}
+        sent = 0
+        while len(found) < 60:
+            while sent < 60 and sent - len(found) < 3:
+                heard.worker.run(sent, ONE, [floats(sent, -sent)], (), PLENTY)
+                sent += 1
+            done = heard.next(RunDone)
+            found[done.token] = done.outputs[0].data
+        assert found == {number: struct.pack("<2f", 2 * number, -2 * number) for number in range(60)}
+        heard.worker.run(99, ONE, [floats(1, 2)], (), 4)
+        assert heard.next(RunFailed).code == "too-large"
+    finally:
+        heard.worker.stop(5)
