@@ -196,6 +196,7 @@ class FakeAgent:
             agent_id=self.id,
             public_key=self.key.public.raw,
             sealing_key=hashlib.sha256(self.key.public.raw).digest(),
+            hybrid_key=None,
             session=session or self.session,
             state=state,  # type: ignore[arg-type] # checked by the model
             coordinator_session=answers,

@@ -59,6 +59,7 @@ def birth() -> Birth:
         agent_id=AGENT.public.id,
         public_key=AGENT.public.raw,
         sealing_key=SealingKey.generate(hashlib.sha256(b"sealing").digest()).public,
+        hybrid_key=bytes(range(64)) * 19,
         session=3,
         state="online",
         coordinator_session=None,

@@ -58,7 +58,7 @@ from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import in_a_line, standing, write_status
-from edge_agent.agent.unsealing import Unsealing
+from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
 from edge_agent.enrolling.keeping import keep_certificates
@@ -118,7 +118,10 @@ class Agent:
         self._machine = machine
         self._topics = Topics(options.network)
         self._coordinator_id = coordinator_key.id
-        self._presence = Presence(key, self._topics, machine.statement, options.sealing_public)
+        halves = halves_of(options.sealing)
+        self._presence = Presence(
+            key, self._topics, machine.statement, options.sealing_public, hybrid_key=hybrid_key(halves)
+        )
         self._planner = Planner(
             catalogue,
             options.policy,
@@ -151,7 +154,7 @@ class Agent:
             store,
             options.threads,
             options.policy.room_bytes(machine.budget_bytes),
-            Unsealing(options.secret_halves, options.network, self._presence.agent_id),
+            Unsealing(halves, options.network, self._presence.agent_id),
         )
         self._supervisor = supervisor.here()
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())

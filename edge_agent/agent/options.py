@@ -13,7 +13,6 @@ from edge_agent.agent.reporting import Detail
 from edge_agent.agent.rules import Rules
 from edge_agent.models.fit import MachineFacts
 from edge_agent.mqtt import LinkOptions
-from edge_agent.wire.hpke import SecretHalf
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.sealing_key import SealingKey
 
@@ -50,11 +49,6 @@ class Options:
     def sealing_public(self) -> bytes | None:
         """The public half of `sealing`."""
         return self.sealing.public if self.sealing is not None else None
-
-    @property
-    def secret_halves(self) -> tuple[SecretHalf, ...]:
-        """What opens jobs that are sealed to this agent, the best suite first."""
-        return (SecretHalf(self.sealing.private),) if self.sealing is not None else ()
 
 
 @dataclass(frozen=True, slots=True)

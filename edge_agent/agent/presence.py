@@ -26,14 +26,23 @@ class Presence:
         topics: of the network.
         machine: the few facts that a birth carries.
         sealing_key: what inputs for the agent are sealed to, 32 bytes.
+        hybrid_key: the same in the hybrid suite, 1216 bytes, for this run of the agent.
     """
 
-    def __init__(self, key: SigningKey, topics: Topics, machine: Machine, sealing_key: bytes | None = None) -> None:
+    def __init__(
+        self,
+        key: SigningKey,
+        topics: Topics,
+        machine: Machine,
+        sealing_key: bytes | None = None,
+        hybrid_key: bytes | None = None,
+    ) -> None:
         self.key = key
         self.topics = topics
         self.agent_id = key.public.id
         self._machine = machine
         self._sealing_key = sealing_key
+        self._hybrid_key = hybrid_key
 
     def birth(
         self,
@@ -50,6 +59,7 @@ class Presence:
             agent_id=self.agent_id,
             public_key=self.key.public.raw,
             sealing_key=self._sealing_key,
+            hybrid_key=self._hybrid_key,
             session=session,
             state=state,
             coordinator_session=coordinator_session,

@@ -11,8 +11,25 @@ from dataclasses import replace
 from edge_agent.agent.events import RunModel
 from edge_agent.errors import EdgeAgentError, MalformedError, RefusedError
 from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
-from edge_agent.wire.hpke import SecretHalf
+from edge_agent.wire.hpke import HYBRID, SecretHalf, new_hybrid
 from edge_agent.wire.sealing import Unsealed, is_sealed, open_question, seal_answer, why_not_sealed_inputs
+from edge_agent.wire.sealing_key import SealingKey
+
+
+def halves_of(key: SealingKey | None) -> tuple[SecretHalf, ...]:
+    """Return what opens jobs that are sealed to this agent, the best suite first; nothing without a key.
+
+    The hybrid one is made for this run of the agent and never written: what was sealed to it nobody opens later.
+    """
+    if key is None:
+        return ()
+    hybrid = new_hybrid()
+    return (hybrid, SecretHalf(key.private)) if hybrid is not None else (SecretHalf(key.private),)
+
+
+def hybrid_key(halves: Sequence[SecretHalf]) -> bytes | None:
+    """Return the public key of the hybrid suite among them."""
+    return next((half.public.raw for half in halves if half.suite == HYBRID), None)
 
 
 class Unsealing:

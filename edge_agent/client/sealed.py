@@ -16,7 +16,7 @@ from edge_agent.client.http import Client
 from edge_agent.client.procedures import NO_OPTIONS, Answer
 from edge_agent.errors import JobFailedError, MalformedError, RefusedError
 from edge_agent.wire.envelope import announced_key, open_envelope
-from edge_agent.wire.hpke import X25519, PublicHalf, new_halves
+from edge_agent.wire.hpke import HYBRID, X25519, PublicHalf, SecretHalf, new_halves
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import MAX_STATEMENT_BYTES, Birth
@@ -84,11 +84,9 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
     about = _object(client.get("/api/v1/coordinator"))
     network = str(about.get("network"))
     birth = _birth(client.get(f"/api/v1/agents/{agent_id}/birth"), agent_id, network)
-    if birth.sealing_key is None:
-        raise RefusedError(f"the agent {agent_id} takes no sealed jobs", code="wrong-agent")
     keys, salt = new_halves(), salt or new_salt()
     question = Question(family, tuple(inputs), tuple(outputs), salt, tuple(key.public for key in keys))
-    asked = seal_question(question, PublicHalf(X25519, birth.sealing_key), network=network, agent_id=agent_id)
+    asked = seal_question(question, _half(birth, keys), network=network, agent_id=agent_id)
     request = json.dumps({"inputs": [tensor_to_json(asked)]}).encode()
     placed = replace(options, placement=replace(options.placement, agents=(agent_id,)))
     answer = client.infer_json(family, request, version=version, options=placed)
@@ -116,6 +114,15 @@ def _birth(signed: bytes, agent_id: str, network: str) -> Birth:
     if key.id != agent_id:
         raise RefusedError(f"The birth is not that of the agent {agent_id}.", code="wrong-agent")
     return open_envelope(signed, key, Birth, network=network, max_bytes=2 * MAX_STATEMENT_BYTES).statement
+
+
+def _half(birth: Birth, ours: Sequence[SecretHalf]) -> PublicHalf:
+    """Return the best key of an agent that can be sealed to here."""
+    if birth.hybrid_key is not None and any(key.suite == HYBRID for key in ours):
+        return PublicHalf(HYBRID, birth.hybrid_key)
+    if birth.sealing_key is None:
+        raise RefusedError(f"the agent {birth.agent_id} takes no sealed jobs", code="wrong-agent")
+    return PublicHalf(X25519, birth.sealing_key)
 
 
 def _object(body: bytes) -> dict[str, Any]:

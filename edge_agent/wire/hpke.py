@@ -88,7 +88,17 @@ def new_halves() -> tuple[SecretHalf, ...]:
     """
     _library()
     plain = SecretHalf(X25519PrivateKey.generate())
-    return (SecretHalf(X25519PrivateKey.generate(), mlkem), plain) if (mlkem := _new_mlkem()) is not None else (plain,)
+    hybrid = new_hybrid()
+    return (plain,) if hybrid is None else (hybrid, plain)
+
+
+def new_hybrid() -> SecretHalf | None:
+    """Make a key of the hybrid suite; None where the library has none."""
+    try:
+        _library()
+        return SecretHalf(X25519PrivateKey.generate(), _mlkem().MLKEM768PrivateKey.generate())
+    except UsageError:
+        return None
 
 
 def encrypt(plain: bytes, to: PublicHalf, info: bytes) -> bytes:
@@ -120,13 +130,6 @@ def decrypt(sealed: bytes, keys: Sequence[SecretHalf], info: bytes) -> bytes:
         if sealed[:1] == bytes((key.suite,)):
             return key.open(sealed[1:], info)
     raise RefusedError("What was sealed is of a suite for which there is no key here.", code="wrong-input")
-
-
-def _new_mlkem() -> Any:  # noqa: ANN401 a key of ML-KEM-768, or None
-    try:
-        return _mlkem().MLKEM768PrivateKey.generate()
-    except UsageError:
-        return None
 
 
 @cache

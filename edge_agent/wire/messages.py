@@ -146,6 +146,7 @@ class Birth(Statement):
     agent_id: AgentId
     public_key: Bytes32
     sealing_key: Bytes32 | None
+    hybrid_key: Annotated[bytes, Field(min_length=1_216, max_length=1_216)] | None
     session: Positive
     state: Literal["online", "stopped"]
     coordinator_session: Positive | None

@@ -38,6 +38,7 @@ def birth_of(agent: FakeAgent, signer: SigningKey | None = None, sealing: Sealin
             "agent_id": agent.id,
             "public_key": agent.key.public.raw,
             "sealing_key": sealing.public,
+            "hybrid_key": None,
             "network": NETWORK,
         }
     )

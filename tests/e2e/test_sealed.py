@@ -17,6 +17,7 @@ from edge_agent.client import Client, JobOptions, Placement, infer_sealed
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.models.scans import load_scans
 from edge_agent.mqtt import Connected, Message
+from edge_agent.wire.hpke import HYBRID
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.oip_json import response_from_json, tensor_to_json
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -59,6 +60,7 @@ def test_neither_broker_nor_coordinator_can_read_a_sealed_job(network: Network, 
     assert [tensor.name for tensor in again.outputs] == ["label"]
     assert found.answer.job_id != again.answer.job_id
     assert found.question.data in seen
+    assert found.question.data[0] == found.answer.outputs[0].data[0] == HYBRID
     assert seen.count(image.data) == 1
     logits = plain.tensors[0].data
     assert image.data not in sealed_files

@@ -7,11 +7,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fakes import NETWORK, answer_to, scan
 
 from edge_agent.agent.events import RunModel
-from edge_agent.agent.unsealing import Unsealing
+from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.errors import PeerError
 from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
-from edge_agent.wire.hpke import PublicHalf, SecretHalf
+from edge_agent.wire.hpke import HYBRID, X25519, PublicHalf, SecretHalf
 from edge_agent.wire.sealing import SEALED, Question, open_answer, seal_question
+from edge_agent.wire.sealing_key import SealingKey
 from edge_agent.wire.tensors import Tensor
 
 AGENT = "a" * 32
@@ -66,6 +67,21 @@ def test_what_cannot_be_opened_is_refused(between: Unsealing, inputs: tuple[Tens
     assert inputs[-1].spec.name == SEALED
     with pytest.raises(PeerError):
         between.opened(run(1, *inputs))
+
+
+def test_an_agent_opens_both_suites_and_its_hybrid_key_is_new_at_each_start() -> None:
+    """The plain one stays what it was."""
+    key = SealingKey.generate(b"\1" * 32)
+    first, second = halves_of(key), halves_of(key)
+    assert [half.suite for half in first] == [HYBRID, X25519]
+    assert first[1].public == second[1].public == PublicHalf(X25519, key.public)
+    assert hybrid_key(first) not in {None, hybrid_key(second)}
+    assert (halves_of(None), hybrid_key(first[1:])) == ((), None)
+    question = Question("digits", (IMAGE,), (), SALT, (THEIRS.public,))
+    asked = seal_question(question, first[0].public, network=NETWORK, agent_id=AGENT)
+    assert Unsealing(first, NETWORK, AGENT).opened(run(1, asked)).inputs == (IMAGE,)
+    with pytest.raises(PeerError):
+        Unsealing(second, NETWORK, AGENT).opened(run(1, asked))
 
 
 def test_an_agent_without_a_key_takes_no_sealed_jobs() -> None:

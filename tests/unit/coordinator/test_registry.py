@@ -23,6 +23,7 @@ def _birth(session: int, state: str = "online") -> Birth:
         agent_id=KEY.id,
         public_key=KEY.raw,
         sealing_key=None,
+        hybrid_key=None,
         session=session,
         state=state,  # type: ignore[arg-type] # checked by the model
         coordinator_session=None,
