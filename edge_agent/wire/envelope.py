@@ -115,7 +115,7 @@ def messages_in(packet: bytes) -> list[bytes]:
     """
     view = memoryview(packet)
     starts: list[int] = []
-    at = 0
+    at = tensors = 0
     try:
         while at < len(view):
             if view[at] == cose.TAGGED:
@@ -123,7 +123,11 @@ def messages_in(packet: bytes) -> list[bytes]:
                     return [packet]
                 starts.append(at)
                 at += cose.sign1_end(view[at:])
+                tensors = 0
                 continue
+            tensors += 1
+            if tensors > MAX_TENSORS:  # megabytes of empty ones would take seconds to walk
+                return [packet]
             head = strict_cbor.read_head(view, at)
             if head.major != strict_cbor.BYTES:
                 return [packet]

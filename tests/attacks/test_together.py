@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from wire_samples import AGENT as AGENT_KEY
 from wire_samples import COORDINATOR as COORDINATOR_KEY
@@ -151,6 +153,23 @@ def test_another_header_beside_the_proof_is_refused() -> None:
     """Nothing rides along where no signature covers it."""
     with pytest.raises(MalformedError):
         opened(rebuilt(together(2)[0], salt=bytes(32)))
+
+
+def test_a_packet_of_a_million_empty_tensors_is_not_walked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays one message after as many as one may have: the network's thread has other things to do."""
+    looked = 0
+    genuine = strict_cbor.read_head
+
+    def counted(*arguments: Any) -> Any:  # noqa: ANN401 passed on
+        nonlocal looked
+        looked += 1
+        return genuine(*arguments)
+
+    monkeypatch.setattr(strict_cbor, "read_head", counted)
+    first, second = together(2)
+    packet = first + b"\x40" * 1_000_000 + second
+    assert messages_in(packet) == [packet]
+    assert looked < 1_000
 
 
 def test_a_packet_of_messages_comes_apart_into_them_and_nothing_else_does() -> None:

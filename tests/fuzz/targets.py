@@ -34,7 +34,16 @@ from edge_agent.models import catalogue, golden
 from edge_agent.settings.layers import load
 from edge_agent.wire import cose, hpke, strict_cbor, strict_json
 from edge_agent.wire.bundles import verify_bundle, verify_tree_head
-from edge_agent.wire.envelope import _validate, announced_key, attach, open_envelope, peek_key_id, seal
+from edge_agent.wire.envelope import (
+    _validate,
+    announced_key,
+    attach,
+    messages_in,
+    open_envelope,
+    peek_key_id,
+    seal,
+    seal_together,
+)
 from edge_agent.wire.job_options import options_from
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.kinds import ALL_STATEMENTS
@@ -77,7 +86,7 @@ class Target:
 
 
 def _messages() -> list[bytes]:
-    return [seal(key, statement, tensors) for key, statement, tensors in wire_samples.one_of_each()]
+    return [*_together(), *(seal(key, statement, tensors) for key, statement, tensors in wire_samples.one_of_each())]
 
 
 def _payloads() -> list[bytes]:
@@ -93,6 +102,22 @@ def _envelope(data: bytes) -> None:
     opened = open_envelope(data, AGENT.public, (Result, Birth), network=wire_samples.NETWORK, max_bytes=MAX_BYTES)
     if isinstance(opened.statement, Result):
         attach(opened.statement.outputs, opened.attachments)
+
+
+def _packet(data: bytes) -> None:
+    if b"".join(messages_in(data)) != data:
+        raise AssertionError("bytes were lost or invented")
+
+
+def _packets() -> list[bytes]:
+    return [b"".join(_together()), b"".join(_messages()[:3])]
+
+
+def _together() -> list[bytes]:
+    """Return messages that share a signature, each with its proof."""
+    result = wire_samples.result()
+    said = [(result.model_copy(update={"epoch": epoch}), (wire_samples.OUTPUT.data,)) for epoch in (1, 2, 3)]
+    return seal_together(AGENT, said)
 
 
 def _statement(data: bytes) -> None:
@@ -316,6 +341,7 @@ TARGETS: Final = (
     ),
     Target("cose", _cose, PEER, _messages, "brokers, peers, files", 20),
     Target("envelope", _envelope, PEER, _messages, "brokers and peers", 20),
+    Target("packet", _packet, (), _packets, "brokers and peers", 10),
     Target("statement", _statement, PEER, _payloads, "enrolled peers: what is rightly signed", 20),
     Target("tensors", _tensors, PEER, lambda: [b"\2\2\0\0\0ab\0\0\0\0", b"\xff\0\1\1"], "peers and clients", 60),
     Target(
