@@ -1,11 +1,13 @@
 """What a result costs the coordinator: verifying, countersigning, and appending its receipt to the log; and the sizes.
 
-    python benchmarks/receipts.py [--jobs 2000] [--leaves 20000] [--json]
+    python benchmarks/receipts.py [--jobs 2000] [--leaves 20000] [--together 16] [--json]
 
 One process plays everything around the coordinator: an agent signs its results beforehand, and the core, the writer's
 own functions and a real database do with them what they do in production. The figures are CPU time of this process
 (all threads), the mean over all jobs; `log` is the share of the append and its leaf in `store`. The log has so many
 leaves before the first job. Sizes are of a receipt of `digits`, plain and with its proof.
+With `--together`, so many results, each with a signature of its own, are there at one moment, as under load: what the
+coordinator signs because of them shares a signature.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def signatures_ms() -> float:
     return (time.process_time() - begun) / turns * 1000
 
 
-def measure(jobs: int, leaves: int, folder: Path) -> dict[str, Any]:
+def measure(jobs: int, leaves: int, folder: Path, together: int = 1) -> dict[str, Any]:
     """Return the figures."""
     clock = ManualClock()
     script = CoordinatorScript(clock)
@@ -64,18 +66,17 @@ def measure(jobs: int, leaves: int, folder: Path) -> dict[str, Any]:
     store = Store(folder / "coordinator.db")
     log = fill(store, leaves)
     script.connect()
-    script.join(agent, agent.offer(room=1))
+    script.join(agent, agent.offer(room=together))
     verify = stored = logged = 0.0
     waiting: list[Commit] = []
     receipts: list[bytes] = []
     connection = store.engine.connect()
-    for _ in range(jobs):
-        _, commands = script.submit()
+    for _ in range(jobs // together):
+        commands = [command for _ in range(together) for command in script.submit()[1]]
         commits = of_type(commands, Commit)
-        (job,) = jobs_for(agent, commands)
-        answer = agent.result(job)
+        answers = [agent.result(job) for job in jobs_for(agent, commands)]
         begun = time.process_time()
-        commands = script.tell(answer)
+        commands = script.core.handle_together(answers, clock.now)
         verify += time.process_time() - begun
         waiting += [*commits, *of_type(commands, Commit)]
         if len(waiting) < 2 * GROUP:
@@ -108,6 +109,7 @@ def measure(jobs: int, leaves: int, folder: Path) -> dict[str, Any]:
     store.close()
     return {
         "jobs": jobs,
+        "together": together,
         "leaves": leaves,
         "verify_ms": verify / jobs * 1000,
         "signatures_ms": signatures_ms(),
@@ -126,10 +128,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--leaves", type=int, default=20_000)
+    parser.add_argument("--together", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(args.jobs, args.leaves, Path(folder))
+        found = measure(args.jobs, args.leaves, Path(folder), args.together)
     if args.json:
         print(json.dumps(found))
         return
