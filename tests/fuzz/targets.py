@@ -27,12 +27,12 @@ from wire_samples import AGENT, COORDINATOR
 from edge_agent.agent.control import parse_request
 from edge_agent.agent.gates import parse_reading
 from edge_agent.coordinator.gateway.encodings import Unpacker, wanted_coding
-from edge_agent.errors import InputError, PeerError, SettingsError, StateError, UsageError, WorkerError
+from edge_agent.errors import EdgeAgentError, InputError, PeerError, SettingsError, StateError, UsageError, WorkerError
 from edge_agent.inference import frames, model_file
 from edge_agent.inference.messages import event_of
 from edge_agent.models import catalogue, golden
 from edge_agent.settings.layers import load
-from edge_agent.wire import cose, hpke, strict_cbor, strict_json
+from edge_agent.wire import cose, hpke, oip_grpc, strict_cbor, strict_json
 from edge_agent.wire.bundles import verify_bundle, verify_tree_head
 from edge_agent.wire.envelope import (
     _validate,
@@ -49,9 +49,13 @@ from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.kinds import ALL_STATEMENTS
 from edge_agent.wire.messages import Birth, Hello, Job, Result
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_body, response_from_body, tensor_to_json
+from edge_agent.wire.protobuf import field, packed
 from edge_agent.wire.receipts import verify_receipt
+from edge_agent.wire.registrar_files import read_certificates, read_requests, write_certificates, write_requests
 from edge_agent.wire.sealing import SEALED, Question, open_answer, open_question, seal_answer, seal_question
+from edge_agent.wire.successions import is_one
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
+from edge_agent.wire.tokens import Token
 from edge_agent.wire.topics import Topics
 
 MAX_BYTES: Final = 1 << 20
@@ -245,6 +249,44 @@ def _packed_samples() -> list[bytes]:
     ]
 
 
+def _grpc(data: bytes) -> None:
+    for parse in (oip_grpc.model_named, oip_grpc.infer_request, oip_grpc.only_ready):
+        try:
+            parse(data)
+        except InputError:
+            continue
+
+
+def _grpc_samples() -> list[bytes]:
+    described = field(1, "image") + field(2, "FP32") + packed(3, (1, 1, 8, 8))
+    named = field(1, "digits") + field(2, "1")
+    return [named + field(5, described) + field(7, IMAGE.data), named, field(2, value=True)]
+
+
+# -- enrolment --------------------------------------------------------------------------------------------------------
+
+
+def _registrar_file(data: bytes) -> None:
+    for parse in (read_requests, read_certificates):
+        try:
+            parse(data)
+        except EdgeAgentError:
+            continue
+    is_one(data, MAX_BYTES)
+
+
+def _registrar_samples() -> list[bytes]:
+    return [
+        write_certificates(NETWORK, [(b"certificate", b"of a broker")]),
+        write_requests(NETWORK, []),
+        *_messages()[:4],
+    ]
+
+
+def _token_samples() -> list[bytes]:
+    return [Token(NETWORK, COORDINATOR.public.id, bytes(16)).text().encode()]
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +411,11 @@ TARGETS: Final = (
         "HTTP clients",
         20,
     ),
+    Target("grpc", _grpc, INPUT, _grpc_samples, "gRPC clients", 10),
+    Target(
+        "token", lambda data: Token.parse(data.decode("latin-1")), (UsageError,), _token_samples, "whoever enrols", 10
+    ),
+    Target("registrar-file", _registrar_file, (), _registrar_samples, "a stolen coordinator, peers", 10),
     Target("onnx", _onnx, (WorkerError,), _onnx_samples, "catalogues, mirrors, owners", 10),
     Target("catalogue", catalogue.parse, (StateError,), _catalogue_samples, "a catalogue's operator", 10),
     Target("golden", golden.decode_cases, PEER, _golden_samples, "a catalogue's operator", 10),
