@@ -185,6 +185,8 @@ class RefusedError(PeerError):
         "wrong-proof",
         "unverified",
         "rate-limited",
+        "ledger-wrong",
+        "check-steered",
     )
 
 

@@ -24,6 +24,7 @@ from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.requests import request_digest
 from edge_agent.coordinator.rules import Rules as CoordinatorRules
 from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.trust import TrustRules
 from edge_agent.inference.events import (
     CanaryDone,
     ModelLoaded,
@@ -351,6 +352,7 @@ class CoordinatorScript:
         catalogue: what may be asked for.
         admit_anyone: otherwise agents are admitted by `AgentsChanged`.
         rng: of the jitter; without it every wait has its full length.
+        check_rules: how often results are checked.
     """
 
     def __init__(
@@ -363,6 +365,7 @@ class CoordinatorScript:
         session: int = 100,
         max_agents: int = 1000,
         rng: random.Random | None = None,
+        check_rules: TrustRules | None = None,
     ) -> None:
         self.clock = clock or ManualClock()
         self.catalogue = catalogue or builtin()
@@ -375,6 +378,8 @@ class CoordinatorScript:
             registry=self.registry,
             rules=self.rules,
             rng=rng,
+            check_rules=check_rules,
+            check_secret=b"what nobody knows",
         )
         self._jobs = 0
 

@@ -28,6 +28,7 @@ from edge_agent.wire.messages import (
     TreeHead,
     VariantClass,
 )
+from edge_agent.wire.pledges import CheckKey, LedgerHead
 from edge_agent.wire.sealing_key import SealingKey
 from edge_agent.wire.status import FitReport, Reason, Status
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -262,4 +263,6 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
             Revocations(**here, number=1, revoked=(Revoked(id=agent, since_ms=NOW_MS, reason="stolen"),)),
             (),
         ),
+        (COORDINATOR, LedgerHead(**here, size=1, chain=leaf_hash(b"one")), ()),
+        (COORDINATOR, CheckKey(**here, period=20_000, commitment=leaf_hash(b"one")), ()),
     ]

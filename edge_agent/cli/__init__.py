@@ -42,6 +42,8 @@ COMMANDS: tuple[str, ...] = (
     "top",
     "verify",
     "log",
+    "ledger",
+    "checks",
     "receipt",
     "models",
     "catalogue",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator_keys
 from edge_agent.cli.parsing import add_settings, effective, new_command
-from edge_agent.cli.parts import add_ready_file, ready_file, set_up_log, write_ready_file
+from edge_agent.cli.parts import add_ready_file, own_secret, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     from edge_agent.coordinator.options import Options  # noqa: PLC0415 as above
     from edge_agent.coordinator.rules import Rules  # noqa: PLC0415 as above
     from edge_agent.coordinator.store import Store  # noqa: PLC0415 as above
+    from edge_agent.coordinator.trust import TrustRules  # noqa: PLC0415 as above
     from edge_agent.own_keys import signing_key  # noqa: PLC0415 as above
     from edge_agent.own_keys import source_of as key_source_of  # noqa: PLC0415 as above
     from edge_agent.published import known_now, source_of, watch  # noqa: PLC0415 as above
@@ -143,6 +144,9 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         max_job_deadline_seconds=own.max_job_deadline_seconds,
         max_agents=own.max_agents,
         inbox_bytes=settings.limits.inbox_bytes,
+        check_rules=TrustRules(first=own.check_first, floor=own.check_share),
+        check_secret=own_secret(own.state_dir / "checks.key"),
+        trusted_owners=own.trusted_owners,
         retention_seconds=own.retention_hours * 3600,
         registrar=registrar if own.admit == "approved" else None,
         terms=Terms(own.agents_broker_url or settings.broker.url, _authorities(settings)),

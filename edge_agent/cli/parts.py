@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,28 @@ def set_up_log(settings: Settings) -> None:
     from edge_agent import log  # noqa: PLC0415 only commands that log need it
 
     log.set_up(settings.log.level, settings.log.format)
+
+
+def own_secret(path: Path) -> bytes:
+    """Read a secret of 32 bytes, or make it at the first start.
+
+    Raises:
+        StateError: the file is there and does not hold one, or it cannot be written.
+    """
+    from edge_agent.folders import make_private, write_durably  # noqa: PLC0415 as above
+
+    make_private(path.parent)
+    try:
+        if not path.exists():
+            write_durably(path, secrets.token_bytes(32))
+        found = path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{path} cannot be used: {error.strerror}") from error
+    if len(found) != 32:
+        raise StateError(
+            f"{path} does not hold a secret of 32 bytes", hint="Move it away: another one is made, and draws go on."
+        )
+    return found
 
 
 def add_ready_file(parser: Parser, content: str) -> None:

@@ -67,6 +67,14 @@ def add_options(parser: Parser) -> None:
     group.add_argument("--idempotency-key", metavar="KEY", help="the same request under the same key is one job")
     group.add_argument("--labels", metavar="NAMES", default="", help="only on agents that have all these labels")
     group.add_argument("--owner", metavar="NAME", help="only on agents of this owner")
+    group.add_argument(
+        "--mode",
+        default="signed",
+        help="how the result is verified before it is given out: signed (default), rechecked, or quorum(n) of n owners",
+    )
+    group.add_argument(
+        "--accept-newcomers", action="store_true", help="take results of unknown machines before they are checked"
+    )
     group.add_argument("--class", dest="klass", metavar="ID", help="only in this class of machines, as answers name it")
     group.add_argument("--client", metavar="NAME", help="for whom; machines are shared fairly between clients")
 
@@ -86,6 +94,8 @@ def options_of(args: argparse.Namespace) -> JobOptions:
         max_attempts=args.max_attempts,
         placement=Placement(labels_from(args.labels), args.owner, args.klass),
         client=args.client,
+        mode=args.mode,
+        accept_newcomers=args.accept_newcomers,
     )
 
 

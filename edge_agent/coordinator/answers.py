@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome, Record
-from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError
-from edge_agent.coordinator.leasing import Leasing, note
+from edge_agent.coordinator.checking import Checking
+from edge_agent.coordinator.events import Command, Commit
+from edge_agent.coordinator.job_note import note
+from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
+from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import Draw
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
-from edge_agent.coordinator.verification import VerifiedResult, match_attempt, open_answer, verify_result
+from edge_agent.coordinator.verification import match_attempt, open_answer, verify_result
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Family
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import Opened
-from edge_agent.wire.messages import Failure, Result, VariantClass
-from edge_agent.wire.receipts import make_receipts
+from edge_agent.wire.messages import Failure, Result
 
 LATE_CODES = frozenset({"stale-epoch", "stale-session", "unknown-job"})
 """What honest agents and brokers send, too, after a fault: repeated, retained, or overtaken. Worth no warning."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    """A result that has ended its job and has no receipt yet; `records` are of the job's other attempts."""
-
-    verified: VerifiedResult
-    job: Job
-    attempt: Attempt
-    records: tuple[Record, ...]
-
-    def commit(self, receipt: bytes, now: Now) -> Commit:
-        """Return what is stored of it."""
-        statement, job = self.verified.statement, self.job
-        outcome = Outcome(
-            job.id,
-            job.state,
-            outputs=self.verified.outputs,
-            receipt=receipt,
-            agent_id=statement.agent_id,
-            variant=statement.variant,
-            klass=_class_id(statement.klass),
-            run_us=statement.run_us,
-        )
-        end = (*self.records, EndJob(outcome, self.attempt.epoch, now.wall_ms))
-        return Commit(end, durable=not job.synchronous, then=(outcome,))
 
 
 class Answers:
@@ -59,6 +32,7 @@ class Answers:
         registry: the agents.
         leasing: the jobs.
         statements: signs what we say; holds our key.
+        checking: decides which results are checked, and how.
         families: of the catalogue, by name.
         rules: limits and times.
         draw: gives random numbers from 0 to 1.
@@ -69,6 +43,7 @@ class Answers:
         registry: Registry,
         leasing: Leasing,
         statements: Statements,
+        checking: Checking,
         families: dict[str, Family],
         rules: Rules,
         draw: Draw,
@@ -76,13 +51,13 @@ class Answers:
         self._registry = registry
         self._leasing = leasing
         self._statements = statements
+        self._checking = checking
         self._families = families
         self._rules = rules
         self._draw = draw
-        self._accepted: list[_Accepted] = []
 
     def on_answer(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:
-        """Accept a result, take note of a failure, or refuse either. What is accepted is told by `finish`.
+        """Accept a result, take note of a failure, or refuse either. What is accepted is told by `Acceptance.finish`.
 
         Raises:
             PeerError: it could not be opened, and nothing has changed.
@@ -120,35 +95,10 @@ class Answers:
             raise RefusedError(f"the family {job.family} is no longer in the catalogue", code="wrong-model")
         max_skew_ms = int(self._rules.max_clock_skew_seconds * 1000)
         verified = verify_result(opened, job, family, received_ms=now.wall_ms, max_skew_ms=max_skew_ms)
-        self._learn(agent, job, attempt, verified.statement.run_us, now)
-        cancels, records = self._leasing.succeed(job, attempt, now)
-        self._accepted.append(_Accepted(verified, job, attempt, tuple(records)))
-        # The other attempt is called off first: what its agent still computes is for nothing.
-        return cancels
-
-    def finish(self, now: Now) -> list[Command]:
-        """Countersign what was accepted since the last call, with one signature, and store it; then it is told."""
-        if not self._accepted:
+        if job.state is JobState.HELD:  # it came again, and is settled when it is checked
             return []
-        accepted, self._accepted = self._accepted, []
-        receipts = make_receipts(
-            self._statements.key,
-            [one.verified.countersigned(one.job.salt, self._certificate(one)) for one in accepted],
-            network=self._statements.topics.network,
-            accepted_ms=now.wall_ms,
-        )
-        commits = [one.commit(receipt, now) for one, receipt in zip(accepted, receipts, strict=True)]
-        by_agent: dict[str, list[Result]] = {}
-        for one in accepted:
-            by_agent.setdefault(one.verified.statement.agent_id, []).append(one.verified.statement)
-        settled = [p for agent, results in by_agent.items() for p in self._statements.accepted(agent, results, now)]
-        # Commits are stored in order: behind the last of them, all are.
-        commits[-1] = replace(commits[-1], then=(*commits[-1].then, *settled))
-        return [*commits]
-
-    def _certificate(self, one: _Accepted) -> bytes | None:
-        certified = self._registry.certificates.get(one.verified.statement.agent_id)
-        return certified.signed if certified is not None else None
+        self._learn(agent, job, attempt, verified.statement.run_us, now)
+        return self._checking.on_result(job, attempt, verified, now)
 
     def _learn(self, agent: Agent, job: Job, attempt: Attempt, run_us: int, now: Now) -> None:
         """Refine what is known of the agent's speed and room."""
@@ -175,12 +125,6 @@ class Answers:
             return [failed, *lost]
         error = JobError(failure.code, failure.message, blame)
         return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
-
-
-@lru_cache(maxsize=1024)
-def _class_id(klass: VariantClass) -> str:
-    """Name a class; there are few of them, and each result has one."""
-    return klass.id
 
 
 def refusal(where: str, error: PeerError) -> Note:

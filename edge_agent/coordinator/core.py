@@ -8,12 +8,14 @@ broker remembers, orders or repeats.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edge_agent.clock import Now
 from edge_agent.coordinator import assortment
+from edge_agent.coordinator.acceptance import Acceptance
 from edge_agent.coordinator.answers import Answers, refusal
+from edge_agent.coordinator.checking import Checking
 from edge_agent.coordinator.events import (
     AgentsChanged,
     BrokerConnected,
@@ -33,17 +35,20 @@ from edge_agent.coordinator.events import (
 )
 from edge_agent.coordinator.floods import Floods
 from edge_agent.coordinator.idempotency import KnownRequests
-from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent
-from edge_agent.coordinator.leasing import Leasing, note
+from edge_agent.coordinator.job_note import note
+from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
+from edge_agent.coordinator.leasing import Leasing
+from edge_agent.coordinator.parties import Parties
 from edge_agent.coordinator.presence import PRESENCE_MAX_BYTES, Presence
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.timers import Kind
+from edge_agent.coordinator.trust import Trust, TrustRules
 from edge_agent.errors import PeerError, RefusedError, TooLargeError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
-from edge_agent.wire.job_options import ANYWHERE
+from edge_agent.wire.job_options import ANYWHERE, owners_wanted
 
 if TYPE_CHECKING:
     import random
@@ -64,9 +69,12 @@ class Core:
         registry: the agents; restored ones included.
         rules: limits and times.
         rng: draws the jitter of retries; without it, every wait has its full length.
+        check_rules: how often results are checked.
+        check_secret: 32 bytes that nobody else knows: what agents could guess, they could cheat around.
+        trusted_owners: whose machines the operator trusts beside its own.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 each is a part of what a coordinator is
         self,
         *,
         statements: Statements,
@@ -74,6 +82,9 @@ class Core:
         registry: Registry,
         rules: Rules,
         rng: random.Random | None = None,
+        check_rules: TrustRules | None = None,
+        check_secret: bytes = b"",
+        trusted_owners: Iterable[str] = (),
     ) -> None:
         draw = rng.random if rng is not None else lambda: 1.0
         self._families = families = {family.name: family for family in catalogue.families}
@@ -81,8 +92,14 @@ class Core:
         self.leasing = Leasing(registry, statements, rules, draw)
         self.requests = KnownRequests()
         self.presence = Presence(registry, self.leasing, statements, families, rules.max_clock_skew_seconds)
-        self._answers = Answers(registry, self.leasing, statements, families, rules, draw)
         self._floods = Floods(rules.messages_per_second)
+        self._acceptance = Acceptance(registry, self.leasing, statements)
+        self._parties = Parties(registry, trusted_owners)
+        trust = Trust(check_rules or TrustRules())
+        self.checking = Checking(
+            self._parties, self.leasing, statements, self._acceptance, families, trust, check_secret
+        )
+        self._answers = Answers(registry, self.leasing, statements, self.checking, families, rules, draw)
         self._statements = statements
         self._topics = statements.topics
         self._rules = rules
@@ -123,7 +140,8 @@ class Core:
                 if defect is None:
                     raise
                 defect(event, error)
-        commands += self._answers.finish(now)
+        commands += self.checking.follow_up(now)
+        commands += self._acceptance.finish(now)
         if self.connected:  # whatever happened may have made room, or have shown that waiting is in vain
             commands += self.leasing.dispatch(now, self.session)
         else:
@@ -157,7 +175,7 @@ class Core:
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
-        due = self.leasing.next_deadline()
+        due = min((at for at in (self.leasing.next_deadline(), self.checking.next_deadline()) if at), default=None)
         if self._listened_at is None or not self._something_is_leased():
             return due
         listen = self._listened_at + self._rules.lease_seconds / LISTENS_PER_LEASE
@@ -204,6 +222,8 @@ class Core:
             priority=submit.priority,
             placement=submit.placement,
             synchronous=not submit.durable,
+            mode=submit.mode,
+            accept_newcomers=submit.accept_newcomers,
         )
         refused = self._refuse(job, now)
         if refused is not None:
@@ -219,7 +239,7 @@ class Core:
         # The client of a synchronous job is told nothing before its result, which is stored with or after this.
         return [Commit((record,), urgent=False), stored]
 
-    def _refuse(self, job: Job, now: Now) -> SubmitRefused | None:
+    def _refuse(self, job: Job, now: Now) -> SubmitRefused | None:  # noqa: PLR0911 one reason a branch
         """Say why a new job cannot be taken on, if it cannot."""
         limit = self._max_packet_bytes
         size = job.input_bytes + PACKET_OVERHEAD_BYTES
@@ -240,6 +260,10 @@ class Core:
         if not self.registry.may_serve(job.family, job.variant, job.placement, since):
             such = "" if job.variant is None and job.placement == ANYWHERE else " as it is asked for"
             return self._nobody(job, f"no machine offers {job.family}{such}", now)
+        wanted = owners_wanted(job.mode)
+        if wanted > 1 and (there := self._parties.owners_of(job.family, job.variant)) < wanted:
+            text = f"{job.mode} takes machines of {wanted} owners, and machines of {there} offer {job.family} now"
+            return SubmitRefused(job.id, "no-agent", text, 2.0)
         return None
 
     def _nobody(self, job: Job, text: str, now: Now) -> SubmitRefused:
@@ -337,7 +361,9 @@ class Core:
 
 def _too_late(job: Job) -> str:
     """Say where a job was when its deadline passed."""
-    if job.attempts:
+    if job.state is JobState.HELD:
+        where = "its result was still being checked"
+    elif job.attempts:
         where = "it was still with an agent"
     elif job.failures:
         where = f"{job.failures} attempt{'s' if job.failures != 1 else ''} had failed"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from edge_agent.clock import boot_number, system_now
+from edge_agent.coordinator.books import Books
 from edge_agent.coordinator.clients import Clients
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.enrolling import Enrolling
@@ -84,6 +85,7 @@ class Coordinator:
         self.public_key: PublicKey = key.public
         self.receipt_log = ReceiptLog(store, key, options.network, system_now)
         self.supervisor = supervisor.here()
+        self.books = Books(store, key, options.network, options.check_secret, system_now)
         self._journal = Journal(log)
         self.failure: EdgeAgentError | None = None
         self._options = options
@@ -95,6 +97,9 @@ class Coordinator:
             registry=Registry(admit_anyone=options.admit_anyone, max_agents=options.max_agents),
             rules=options.rules,
             rng=random.Random(os.urandom(16)),  # noqa: S311 jitter, not a secret
+            check_rules=options.check_rules,
+            check_secret=options.check_secret,
+            trusted_owners=options.trusted_owners,
         )
         core = self._core
         counters = self._journal.counters
@@ -139,7 +144,6 @@ class Coordinator:
             max_bytes=self._options.inbox_bytes,
             dropped=lambda name: self._journal.counters.update([name]),
         )
-        # No will: agents learn from their leases, not from us, when we are away.
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
         self._link = Link(self._options.link, subscriptions, inbox.put, will=lambda: None, rng=rng, log=log)
         self._sending = Sending(self._link)
@@ -307,7 +311,6 @@ class Coordinator:
             self._loop.call_soon_threadsafe(self._give_up, reason)
 
     # -- service for the gateway ------------------------------------------------------------------------------------
-
     @property
     def counters(self) -> Mapping[str, int]:
         """How often each thing happened, by its action and code."""
@@ -334,7 +337,7 @@ class Coordinator:
     ) -> Accepted:
         """Take a job on; see `service.Service`."""
         entry = self.catalogue.family(family)
-        taken = arranged(entry, inputs, outputs, options.placement)
+        taken = arranged(entry, inputs, outputs, options)
         seconds = deadline_seconds(options, self._options.job_deadline_seconds, self._options.max_job_deadline_seconds)
         if self._writer.full:
             raise ResourceError("the database is behind with what waits to be written", code="queue-full")
@@ -361,6 +364,8 @@ class Coordinator:
                 priority=options.priority,
                 max_attempts=options.max_attempts,
                 placement=options.placement,
+                mode=options.mode,
+                accept_newcomers=options.accept_newcomers,
             )
         )
         return await accepted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from edge_agent.coordinator.jobs import JobError, JobState
 from edge_agent.coordinator.orders import Orders
@@ -58,6 +59,9 @@ class Submit:
         priority: among the jobs of that client.
         max_attempts: None for as many as the rules say.
         placement: which agents may have it.
+        mode: how its result is verified before it is given out.
+        accept_newcomers: whether results of newcomers may be given out before they are checked.
+        checks: the id of the job that this one checks.
     """
 
     job_id: bytes
@@ -74,6 +78,9 @@ class Submit:
     priority: int = 0
     max_attempts: int | None = None
     placement: Placement = ANYWHERE
+    mode: str = "signed"
+    accept_newcomers: bool = False
+    checks: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,28 @@ class SubmitRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """What was done to verify a result, beyond its signature.
+
+    Attributes:
+        mode: that the client asked for.
+        state: `signed`: nothing more; `pending`: a check runs; `rechecked` or `quorum`: machines of so many owners
+            agree; `disputed`: they do not, or proved it wrong after it was given out.
+        by: ids of the agents that agree with it.
+        probability: with which it was to be checked.
+        drawn: whether it was.
+        period: whose key the draw was made with.
+    """
+
+    mode: str
+    state: str
+    by: tuple[str, ...] = ()
+    probability: float = 0.0
+    drawn: bool = False
+    period: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """A job ended.
 
@@ -187,6 +216,7 @@ class Outcome:
         outputs: of a job that succeeded.
         receipt: the coordinator's COSE_Sign1 over the agent's, with the salt in its unprotected header.
         klass: id of the class of machines in which it was computed.
+        verification: of a job that succeeded.
     """
 
     job_id: bytes
@@ -198,6 +228,7 @@ class Outcome:
     klass: str | None = None
     run_us: int | None = None
     error: JobError | None = None
+    verification: Verification | None = None
 
 
 # -- what is written ------------------------------------------------------------------------------------------------
@@ -271,7 +302,43 @@ class SaveAgent:
     sealing_key: bytes | None = None
 
 
-Record = InsertJob | InsertAttempt | EndAttempt | EndJob | SaveAgent
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a check found of a result that was given out before."""
+
+    job_id: bytes
+    verification: Verification
+
+
+@dataclass(frozen=True, slots=True)
+class SaveStanding:
+    """How far an agent with a variant, or an owner, is trusted; see `trust.Standing`."""
+
+    name: str
+    variant: bytes
+    count: int
+    failures: int
+    unclear: int
+    resting_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddEntry:
+    """An entry of the ledger, before it has its number; see `wire.ledger`.
+
+    Attributes:
+        job_id: whose result it is for; None for what only moves escrow.
+    """
+
+    kind: Literal["result", "release", "forfeit"]
+    debit: str
+    credit: str
+    amount: int
+    at_ms: int
+    job_id: bytes | None = None
+
+
+Record = InsertJob | InsertAttempt | EndAttempt | EndJob | SaveAgent | Verified | SaveStanding | AddEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Jobs and attempts as values, and the one table that says how a job may change.
 
 A *job* is what a client wants once; an *attempt* is one try of it on one agent, with a lease and a fencing epoch. A
-*hedged* job has two live attempts on two agents, of which at most one is accepted.
+*hedged* job has two live attempts on two agents, of which at most one is accepted. A *held* job has a result that is
+not given out before machines of other owners have confirmed it.
 Whatever is not in `TRANSITIONS` raises: there is no other way to change a job's state.
 """
 
@@ -21,6 +22,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     LEASED = "leased"
     HEDGED = "hedged"
+    HELD = "held"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -36,6 +38,7 @@ class JobEvent(StrEnum):
 
     LEASE = "lease"
     HEDGE = "hedge"
+    HOLD = "hold"
     LOSE = "lose"
     REQUEUE = "requeue"
     ACCEPT = "accept"
@@ -65,6 +68,12 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.LEASED, JobEvent.ACCEPT): JobState.SUCCEEDED,
     (JobState.LEASED, JobEvent.FAIL): JobState.FAILED,
     (JobState.LEASED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.LEASED, JobEvent.HOLD): JobState.HELD,
+    (JobState.HEDGED, JobEvent.HOLD): JobState.HELD,
+    (JobState.HELD, JobEvent.REQUEUE): JobState.QUEUED,
+    (JobState.HELD, JobEvent.ACCEPT): JobState.SUCCEEDED,
+    (JobState.HELD, JobEvent.FAIL): JobState.FAILED,
+    (JobState.HELD, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.HEDGED, JobEvent.LOSE): JobState.LEASED,
     (JobState.HEDGED, JobEvent.ACCEPT): JobState.SUCCEEDED,
     (JobState.HEDGED, JobEvent.FAIL): JobState.FAILED,
@@ -141,6 +150,9 @@ class Job:
         failures: attempts that count against `max_attempts`.
         failed_on: agents that failed it; others are preferred.
         killed: agents whose workers died over it.
+        mode: how its result is verified before it is given out; see `wire.job_options.JobOptions`.
+        accept_newcomers: whether results of newcomers may be given out before they are checked.
+        checks: the id of the job that this one checks: it is the coordinator's own, and no client waits for it.
         input_digests: the salted digests of its inputs, once they were needed.
     """
 
@@ -164,6 +176,9 @@ class Job:
     failures: int = 0
     failed_on: set[str] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
+    mode: str = "signed"
+    accept_newcomers: bool = False
+    checks: bytes | None = None
     input_digests: tuple[TensorDigest, ...] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import Command, Commit, EndAttempt, EndJob, InsertAttempt, Outcome, Publish, Record
 from edge_agent.coordinator.hedging import HedgeBudget
+from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
 from edge_agent.coordinator.matching import Matching
 from edge_agent.coordinator.queues import MAX_LANES, FairQueue, Shape, shape_of
@@ -26,12 +27,11 @@ from edge_agent.coordinator.retries import (
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Lease, Statements
 from edge_agent.coordinator.timers import Kind, Timer, Timers
-from edge_agent.notes import Note
 
 LOOK_AGAIN_SECONDS = 0.001
 """Nobody is looked at again sooner than this."""
 
-__all__ = ["Leasing", "Rules", "note"]
+__all__ = ["Leasing", "Rules"]
 
 
 class Leasing:
@@ -49,6 +49,7 @@ class Leasing:
         self.input_bytes = 0
         self.accepted: Counter[bytes] = Counter()
         self.hedges = HedgeBudget(rules.hedge_share)
+        self.ended: list[Job] = []  # without a result, since somebody last looked: for who waits for checks
         self._registry = registry
         self._statements = statements
         self._rules = rules
@@ -76,7 +77,7 @@ class Leasing:
                 agent.in_flight[job.id] = attempt.lease_until
         if job.state is JobState.QUEUED:
             self._queue.put(job)
-        if job.synchronous:
+        if job.synchronous and job.checks is None:
             self.hedges.earn()
 
     # -- time -----------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ class Leasing:
         late_at = now.monotonic + agent.speed(offer).late_after_us(ahead) / 1e6
         agent.in_flight[job.id] = late_at
         self._watch(job.id, attempt)
-        if job.synchronous and job.state is JobState.LEASED and late_at < job.deadline:
+        if job.synchronous and job.checks is None and job.state is JobState.LEASED and late_at < job.deadline:
             self._timers.set(late_at, Kind.HEDGE, job.id, job.epoch)
         lease = self._statements.lease(
             job,
@@ -343,6 +344,7 @@ class Leasing:
             last = lost[0]
             records.insert(0, self._ended(job, *lost, now))
         self._remove(job)
+        self.ended.append(job)
         outcome = Outcome(job.id, job.state, error=error)
         return [
             *cancels,
@@ -351,6 +353,19 @@ class Leasing:
             ),
             note(logging.WARNING, f"The job {job.state}: {error.message}", f"job-{job.state}", job, last),
         ]
+
+    def hold(self, job: Job, attempt: Attempt, now: Now) -> list[Command]:
+        """Keep a result until it is checked. Nothing is stored: its agent sends it again until it is settled."""
+        job.apply(JobEvent.HOLD)
+        others = [other for other in job.attempts if other is not attempt]
+        commands = self._call_off(job, others, now)
+        for other in others:
+            self._release(job, other)
+        if (agent := self._registry.agents.get(attempt.agent_id)) is not None:
+            agent.in_flight.pop(job.id, None)
+        attempt.timer_at = 0.0  # whatever timer there is counts no more
+        records = tuple(self._ended(job, other, OVERTAKEN, now) for other in others)
+        return [*commands, Commit(records, urgent=False)] if records else commands
 
     def succeed(self, job: Job, attempt: Attempt, now: Now) -> tuple[list[Command], list[Record]]:
         """End a job whose result is accepted; the caller commits the result, with the records that are given back.
@@ -383,11 +398,3 @@ class Leasing:
         self._queue.discard(job.id)
         self.input_bytes -= job.input_bytes
         del self.jobs[job.id]
-
-
-def note(level: int, sentence: str, action: str, job: Job, attempt: Attempt | None = None) -> Note:
-    """Make a log line about a job, and about an attempt of it."""
-    fields: list[tuple[str, str | int]] = [("job_id", job.id.hex()), ("epoch", attempt.epoch if attempt else job.epoch)]
-    if attempt is not None:
-        fields.append(("agent_id", attempt.agent_id))
-    return Note(level, sentence, action, tuple(fields))

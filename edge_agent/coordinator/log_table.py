@@ -64,6 +64,12 @@ def find(connection: Connection, leaf: bytes) -> int | None:
     return found
 
 
+def leaves(connection: Connection, *, after: int, limit: int) -> list[bytes]:
+    """Return the hashes of leaves in order, from number `after` on (the first is 0)."""
+    query = sa.select(log_nodes.c.hash).where(log_nodes.c.level == 0, log_nodes.c.position >= after)
+    return list(connection.scalars(query.order_by(log_nodes.c.position).limit(limit)))
+
+
 def root(connection: Connection, leaves: int) -> bytes:
     """Return the root of the tree of the first `leaves` leaves, which there are."""
     return merkle.fold(_hashes(connection, merkle.places(Span(0, leaves))))

@@ -37,7 +37,8 @@ class Matching:
 
     def look_around(self, now: Now) -> View:
         """Look at every agent."""
-        seen: list[object] = [self._registry.approved, self._registry.owners, self._registry.orders]
+        registry = self._registry
+        seen: list[object] = [registry.approved, registry.owners, registry.orders, registry.resting]
         room = 0
         paused: list[float] = []
         for agent in self._registry.agents.values():

@@ -61,6 +61,20 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
             refused_from VARCHAR, PRIMARY KEY (id)
         )""",
     ),
+    6: (
+        "ALTER TABLE jobs ADD COLUMN checks BLOB",
+        "ALTER TABLE jobs ADD COLUMN mode VARCHAR",
+        "ALTER TABLE results ADD COLUMN verification VARCHAR",
+        """CREATE TABLE standings (
+            name VARCHAR NOT NULL, variant BLOB NOT NULL, count BIGINT NOT NULL, failures BIGINT NOT NULL,
+            unclear BIGINT NOT NULL, resting_until_ms BIGINT NOT NULL, PRIMARY KEY (name, variant)
+        )""",
+        """CREATE TABLE ledger (
+            number BIGINT NOT NULL, kind VARCHAR NOT NULL, debit VARCHAR NOT NULL, credit VARCHAR NOT NULL,
+            amount BIGINT NOT NULL, leaf BLOB, at_ms BIGINT NOT NULL, chain BLOB NOT NULL,
+            PRIMARY KEY (number), UNIQUE (leaf)
+        ) WITHOUT ROWID""",
+    ),
 }
 """What leads from each version to the next."""
 

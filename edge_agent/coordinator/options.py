@@ -8,6 +8,7 @@ from edge_agent.coordinator.admissions import Terms
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import MAX_AGENTS
 from edge_agent.coordinator.rules import Rules
+from edge_agent.coordinator.trust import TrustRules
 from edge_agent.mqtt import LinkOptions
 
 
@@ -21,6 +22,9 @@ class Options:
         registrar: says which agents belong here; None where no certificates are asked for.
         terms: what agents that enrol are told besides.
         inbox_bytes: of messages that wait to be handled; and of what waits to be written.
+        check_rules: how often results are checked.
+        check_secret: 32 bytes that the keys of the draws are derived from.
+        trusted_owners: whose machines the operator trusts beside its own.
     """
 
     network: str
@@ -34,3 +38,6 @@ class Options:
     inbox_bytes: int = 64 * 1024 * 1024
     registrar: Registrar | None = None
     terms: Terms = field(default_factory=Terms)
+    check_rules: TrustRules = field(default_factory=TrustRules)
+    check_secret: bytes = b""
+    trusted_owners: tuple[str, ...] = ()

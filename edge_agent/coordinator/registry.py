@@ -114,6 +114,7 @@ class Registry:
         orders: what else the operator ordered of single agents.
         certificates: of those that have one.
         revoked: keys that count no more, whoever else may work here.
+        resting: (agent, variant) to whom nothing of the variant is given; an empty variant is all of them.
     """
 
     def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
@@ -124,6 +125,7 @@ class Registry:
         self.warming = Warming()
         self.certificates: Mapping[str, AgentCertificates] = {}
         self.revoked: Mapping[str, Revoked] = {}
+        self.resting: frozenset[tuple[str, bytes]] = frozenset()
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
 
@@ -294,8 +296,9 @@ class Registry:
         return [
             agent
             for agent in self.agents.values()
-            if family in agent.offers
+            if (offer := agent.offers.get(family)) is not None
             and agent.presence is Presence.ONLINE
+            and not self._rests(agent.id, offer.variant)
             and not agent.skewed
             and self.admitted(agent.id)
             and agent.id not in self.orders.drained
@@ -307,7 +310,12 @@ class Registry:
 
     def _may_have(self, agent: Agent, family: str, variant: bytes | None, placement: Placement) -> bool:
         offer = agent.offers[family]
+        if self._rests(agent.id, offer.variant):
+            return False
         return (variant is None or offer.variant == variant) and self._placed(agent, placement, offer)
+
+    def _rests(self, agent_id: str, variant: bytes) -> bool:
+        return bool(self.resting) and ((agent_id, b"") in self.resting or (agent_id, variant) in self.resting)
 
     def _placed(self, agent: Agent, placement: Placement, offer: Offer | None) -> bool:
         own = self.orders.labels.get(agent.id, frozenset())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Family, Port
-from edge_agent.wire.job_options import JobOptions, Placement
+from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.sealing import is_sealed, why_not_sealed_inputs
 from edge_agent.wire.tensors import Tensor, TensorSpec
 
@@ -69,7 +69,7 @@ def ordered(family: Family, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def arranged(
-    family: Family, inputs: Sequence[Tensor], outputs: Sequence[str], placement: Placement
+    family: Family, inputs: Sequence[Tensor], outputs: Sequence[str], options: JobOptions
 ) -> tuple[Tensor, ...]:
     """Check the tensors of a request and put them into order; of sealed ones, all that can be seen.
 
@@ -82,7 +82,9 @@ def arranged(
     problem = why_not_sealed_inputs([tensor.spec for tensor in inputs])
     if problem is None and outputs:
         problem = "the outputs that a sealed job wants stand in what is sealed"
-    if problem is None and len(placement.agents) != 1:
+    if problem is None and options.wanted > 1:
+        problem = "nobody but the agent that a job is sealed to can compute it: it cannot be rechecked"
+    if problem is None and len(options.placement.agents) != 1:
         problem = "a sealed job names the agent that it is sealed to, with the parameter agent"
     if problem is not None:
         raise InputError(problem, hint="docs/http.md says how jobs are sealed; `edge-agent submit --seal` does it.")

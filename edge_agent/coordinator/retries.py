@@ -19,8 +19,8 @@ OVERTAKEN: Final = "overtaken"
 INNOCENT: Final = frozenset({"queue-full", "handed-back", "not-enrolled", "not-sent", "not-arrived", OVERTAKEN})
 """Ways of an attempt to end that say nothing of the job: they do not count against its attempts."""
 
-LOST: Final = frozenset({"not-held", "not-arrived", "handed-back", "not-enrolled"})
-"""Ways to end that are no reason to wait: the agent is away, or says that it will not do it."""
+LOST: Final = frozenset({"not-held", "not-arrived", "handed-back", "not-enrolled", "wrong-result", "not-confirmed"})
+"""Ways to end that are no reason to wait: the agent is away, says that it will not do it, or did something else."""
 
 DEADLY: Final = frozenset({"worker-died", "worker-hung"})
 """Failures that cost an agent its worker."""

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.engine import RowMapping
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
 
-from edge_agent.coordinator.events import Outcome
+from edge_agent.coordinator.events import Outcome, Verification
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
 from edge_agent.coordinator.retries import DEADLY, counts
+from edge_agent.coordinator.schema import standings
+from edge_agent.coordinator.trust import Standing, Subject
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.job_options import ANYWHERE, Placement
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -37,6 +40,8 @@ class StoredJob:
     client: str = ""
     priority: int = 0
     deadline_ms: int = 0
+    verification: Verification | None = None
+    checks: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,31 @@ def placement_from_text(text: str | None) -> Placement:
     return Placement(tuple(labels), owner, klass, tuple(agents[0]) if agents else ())
 
 
+def standing_rows(connection: Connection) -> dict[Subject, Standing]:
+    """Read how far everybody is trusted."""
+    return {
+        Subject(row["name"], row["variant"]): Standing(
+            row["count"], row["failures"], row["unclear"], row["resting_until_ms"]
+        )
+        for row in connection.execute(sa.select(standings)).mappings()
+    }
+
+
+def verification_to_text(verification: Verification | None) -> str | None:
+    """Write what was done to verify a result for a column."""
+    if verification is None:
+        return None
+    return json.dumps({name: getattr(verification, name) for name in Verification.__slots__})
+
+
+def verification_from_text(text: str | None) -> Verification | None:
+    """Read what `verification_to_text` wrote; of results from before it was kept, the signature is all there is."""
+    if text is None:
+        return None
+    found = json.loads(text)
+    return Verification(**(found | {"by": tuple(found["by"])}))
+
+
 def pack_tensors(tensors: Iterable[Tensor]) -> bytes:
     """Encode tensors for a column."""
     return strict_cbor.encode(
@@ -112,6 +142,8 @@ def restored_job(
         client=row["client"],
         priority=row["priority"],
         placement=placement_from_text(row["placement"]),
+        mode=row["mode"] or "signed",
+        checks=row["checks"],
         state=JobState(row["state"]),
         epoch=row["epoch"],
         attempts=[
@@ -154,6 +186,8 @@ def stored_job(row: RowMapping) -> StoredJob:
         client=row["client"],
         priority=row["priority"],
         deadline_ms=row["deadline_ms"],
+        verification=verification_from_text(row["verification"]),
+        checks=row["checks"],
     )
 
 
@@ -169,4 +203,5 @@ def outcome_of(stored: StoredJob) -> Outcome:
         klass=stored.klass,
         run_us=stored.run_us,
         error=stored.error,
+        verification=stored.verification,
     )

@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -94,6 +94,8 @@ jobs = Table(
     Column("placement", String),  # JSON; absent: anywhere
     Column("deadline_at_ms", BigInteger),  # on the monotonic clock of the boot that `meta` names
     Column("ended_age_ms", BigInteger),  # the database's age when it was noticed that the job had ended
+    Column("checks", LargeBinary),  # the job that this one checks: no client's
+    Column("mode", String),  # how it is verified before it is given out; absent: by its signature
     Index("jobs_by_state", "state"),
     Index("jobs_by_age", "ended_age_ms"),
 )
@@ -123,6 +125,34 @@ results = Table(
     Column("outputs", LargeBinary, nullable=False),
     Column("receipt", LargeBinary, nullable=False),
     Column("klass", String),  # id of the class of machines that computed it
+    Column("verification", String),  # what else was done to verify it, JSON; absent: nothing
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    # `wire.ledger.LedgerEntry`: never changed, never removed
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String, nullable=False),
+    Column("debit", String, nullable=False),
+    Column("credit", String, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("leaf", LargeBinary, unique=True),  # one entry a result, whatever happens
+    Column("at_ms", BigInteger, nullable=False),
+    Column("chain", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+standings = Table(
+    "standings",
+    metadata,
+    # an agent with a variant, an agent (no variant), or an owner (`owner:NAME`): see `trust.Standing`
+    Column("name", String, primary_key=True),
+    Column("variant", LargeBinary, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("unclear", BigInteger, nullable=False),
+    Column("resting_until_ms", BigInteger, nullable=False),
 )
 
 agent_orders = Table(

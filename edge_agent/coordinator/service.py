@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.coordinator.admissions import Admissions
+from edge_agent.coordinator.books import Books
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.observation import Observation
 from edge_agent.coordinator.operations import Operations
@@ -43,6 +44,7 @@ class Service(Protocol):
     public_key: PublicKey
     receipt_log: ReceiptLog
     admissions: Admissions
+    books: Books
     observed: Observation
     operations: Operations
 

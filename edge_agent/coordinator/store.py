@@ -282,6 +282,7 @@ class Store:
         query = (
             sa.select(jobs, results.c.agent_id, results.c.variant.label("result_variant"), results.c.klass)
             .add_columns(results.c.run_us, results.c.outputs.label("result_outputs"), results.c.receipt)
+            .add_columns(results.c.verification)
             .join(results, results.c.job_id == jobs.c.id, isouter=True)
             .where(jobs.c.id == job_id)
         )
@@ -295,7 +296,8 @@ class Store:
         query = (
             sa.select(*(column for column in jobs.columns if column.name not in {"inputs", "salt"}))
             .add_columns(results.c.agent_id, results.c.variant.label("result_variant"), results.c.klass)
-            .add_columns(results.c.run_us, empty.label("result_outputs"), results.c.receipt)
+            .add_columns(results.c.run_us, empty.label("result_outputs"), results.c.receipt, results.c.verification)
+            .where(jobs.c.checks.is_(None))
             .join(results, results.c.job_id == jobs.c.id, isouter=True)
             .order_by(jobs.c.submitted_ms.desc())
             .limit(limit)

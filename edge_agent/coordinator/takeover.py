@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from edge_agent.clock import Now
+from edge_agent.coordinator import ledger_table
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.idempotency import MAX_KNOWN
 from edge_agent.coordinator.registrar import Registrar
+from edge_agent.coordinator.rows import standing_rows
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.keys import PublicKey
 
@@ -40,6 +42,8 @@ def take_over(  # noqa: PLR0913 each is a fact of this start
     core.registry.certificates, core.registry.revoked = found.certificates, found.revoked
     core.registry.orders = found.orders
     core.leasing.accepted.update(store.accepted())
+    core.checking.trust.restore(store.read(standing_rows))
+    core.checking.ledger.restore(store.read(ledger_table.balances))
     jobs = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=lease_seconds, boot=boot)
     for job in jobs:
         core.leasing.add(job)

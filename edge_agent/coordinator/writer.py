@@ -14,14 +14,27 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
 from edge_agent.coordinator.bulk import Bulk, Statements
-from edge_agent.coordinator.events import Commit, EndAttempt, EndJob, InsertAttempt, InsertJob, Record, SaveAgent
+from edge_agent.coordinator.events import (
+    AddEntry,
+    Commit,
+    EndAttempt,
+    EndJob,
+    InsertAttempt,
+    InsertJob,
+    Record,
+    SaveAgent,
+    SaveStanding,
+    Verified,
+)
 from edge_agent.coordinator.jobs import JobState
+from edge_agent.coordinator.ledger_table import Chain
 from edge_agent.coordinator.log_table import Appender
-from edge_agent.coordinator.rows import pack_tensors, placement_to_text
-from edge_agent.coordinator.schema import agents, attempts, jobs, results
+from edge_agent.coordinator.rows import pack_tensors, placement_to_text, verification_to_text
+from edge_agent.coordinator.schema import agents, attempts, jobs, results, standings
 from edge_agent.coordinator.store import FINAL, Store
 from edge_agent.errors import StateError
 from edge_agent.wire.receipts import receipt_leaf
@@ -40,13 +53,16 @@ LINGER_SECONDS = 0.02
 then is written once, not three times."""
 
 
-def apply(connection: Connection | Bulk, record: Record, log: Appender) -> None:
+def apply(  # noqa: C901 one branch a record
+    connection: Connection | Bulk, record: Record, log: Appender, chain: Chain | None = None
+) -> None:
     """Write one record inside the caller's transaction.
 
     Args:
         connection: in a transaction.
         record: what happened.
         log: takes one leaf for each result; the caller has it written at the end of the transaction.
+        chain: takes entries of the ledger; the caller has them written like the leaves.
 
     Raises:
         StateError: when a job would end twice; the transaction must be given up, and `log` is of no use any more.
@@ -74,6 +90,8 @@ def apply(connection: Connection | Bulk, record: Record, log: Appender) -> None:
                     "priority": submit.priority,
                     "placement": placement_to_text(submit.placement),
                     "deadline_at_ms": int(record.deadline * 1000),
+                    "checks": submit.checks,
+                    "mode": None if submit.mode == "signed" else submit.mode,
                 },
             )
         case InsertAttempt():
@@ -86,7 +104,17 @@ def apply(connection: Connection | Bulk, record: Record, log: Appender) -> None:
             if record.state is not None:
                 connection.execute(_MOVE_JOB, {"b_id": record.job_id, "state": record.state.value})
         case EndJob():
-            _end_job(connection, record, log)
+            _end_job(connection, record, log, chain)
+        case AddEntry():
+            if chain is None:
+                raise StateError("there is no ledger to write to")
+            chain.append(connection, record)
+        case Verified():
+            found = {"b_id": record.job_id, "verification": verification_to_text(record.verification)}
+            connection.execute(_VERIFY_RESULT, found)
+        case SaveStanding():
+            row = {column.name: getattr(record, column.name) for column in standings.columns}
+            connection.execute(_REPLACE_STANDING, row)
         case SaveAgent():
             values = {
                 "public_key": record.public_key,
@@ -106,7 +134,7 @@ def _end_attempt(connection: Connection | Bulk, job_id: bytes, epoch: int, outco
     connection.execute(_END_ATTEMPT, ended)
 
 
-def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender) -> None:
+def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender, chain: Chain | None) -> None:
     outcome = record.outcome
     error = outcome.error
     ended = connection.execute(
@@ -135,9 +163,13 @@ def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender) -> No
                 "outputs": pack_tensors(outcome.outputs),
                 "receipt": outcome.receipt,
                 "klass": outcome.klass,
+                "verification": verification_to_text(outcome.verification),
             },
         )
-        log.append(receipt_leaf(outcome.receipt))
+        leaf = receipt_leaf(outcome.receipt)
+        log.append(leaf)
+        if chain is not None:
+            chain.note(outcome.job_id, leaf)
 
 
 def forget_strangers(most: int) -> sa.Delete:
@@ -151,6 +183,15 @@ _FORGET_STRANGERS = forget_strangers(MAX_STRANGERS)
 _INSERT_JOB = sa.insert(jobs)
 _INSERT_ATTEMPT = sa.insert(attempts)
 _INSERT_RESULT = sa.insert(results)
+_VERIFY_RESULT = (
+    sa.update(results).where(results.c.job_id == sa.bindparam("b_id")).values(verification=sa.bindparam("verification"))
+)
+_REPLACE_STANDING = sqlite_insert(standings).on_conflict_do_update(
+    index_elements=["name", "variant"],
+    set_={
+        n: getattr(sqlite_insert(standings).excluded, n) for n in ("count", "failures", "unclear", "resting_until_ms")
+    },
+)
 _MOVE_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
@@ -174,11 +215,11 @@ _END_ATTEMPT = (
 )
 
 
-def apply_all(connection: Connection, records: Iterable[Record], log: Appender) -> None:
+def apply_all(connection: Connection, records: Iterable[Record], log: Appender, chain: Chain | None = None) -> None:
     """Write records as `apply` does one after the other, in fewer statements."""
     bulk = Bulk(connection, FINAL, _BULK)
     for record in records:
-        apply(bulk, record, log)
+        apply(bulk, record, log, chain)
     bulk.flush()
 
 
@@ -267,7 +308,7 @@ class Writer:
 
     def _run(self) -> None:
         with closing(self._store.engine.connect()) as connection:
-            durable = log = None
+            durable = log = chain = None
             while (group := self._next_group()) is not None:
                 self.owes_since = time.monotonic()
                 wanted = any(commit.durable for commit in group)
@@ -280,12 +321,14 @@ class Writer:
                         durable = wanted
                     records = [record for commit in group for record in commit.records]
                     if log is None:
-                        log = Appender.load(connection)
+                        log, chain = Appender.load(connection), Chain.load(connection)
                         connection.rollback()
                     if records or wanted:
                         with connection.begin():
-                            apply_all(connection, records, log)
+                            apply_all(connection, records, log, chain)
                             log.write(connection)
+                            if chain is not None:
+                                chain.write(connection)
                 except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
                     self._failed(error)
                     return

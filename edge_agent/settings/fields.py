@@ -76,6 +76,7 @@ def optional_broker_url(text: str | None) -> str | None:
 Seconds = Annotated[float, Field(gt=0, le=86_400 * 365, allow_inf_nan=False)]
 SecondsOrNever = Annotated[float, Field(ge=0, le=86_400 * 365, allow_inf_nan=False)]
 MessageBytes = Annotated[int, Field(ge=65_536, le=255 * MIB)]
+OwnerName = Annotated[str, Field(pattern=r"^[ -~]{1,64}$")]
 Label = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._=-]{0,63}$")]
 FamilyPattern = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}$")]
 FamilyValue = Annotated[str, Field(pattern=r"^[a-z0-9*?][a-z0-9._*?-]{0,63}=[0-9]{1,6}(\.[0-9]{1,6})?$")]

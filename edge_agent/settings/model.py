@@ -21,6 +21,7 @@ from edge_agent.settings.fields import (
     Flag,
     Label,
     MessageBytes,
+    OwnerName,
     Seconds,
     SecondsOrNever,
     Weight,
@@ -209,6 +210,18 @@ class Coordinator(_Section):
     offer_grace_seconds: SecondsOrNever = Field(
         default=30.0,
         description="How long jobs for a family that nobody offers now are kept waiting for an agent.",
+    )
+    check_first: Annotated[int, Field(ge=0, le=10_000)] = Field(
+        default=10,
+        description="So many results of each agent with a variant, and of each owner, are always checked on a machine "
+        "of another owner, and held until then.",
+    )
+    check_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.05, description="Of later results, the share that is checked; it falls to this value."
+    )
+    trusted_owners: Annotated[tuple[OwnerName, ...], Field(max_length=256)] = Field(
+        default=(),
+        description="Owners whose machines the operator trusts as much as its own: those approved without an owner.",
     )
     retention_hours: Annotated[float, Field(gt=0, le=24 * 3650, allow_inf_nan=False)] = Field(
         default=168.0, description="How long jobs that have ended are kept, with their receipts."

@@ -33,6 +33,8 @@ NAMES: Final = (
     "class",
     "client",
     "agent",
+    "mode",
+    "accept_newcomers",
 )
 """The parameters that are options of a job; others are for other servers and are passed over."""
 
@@ -41,6 +43,7 @@ _NAME = re.compile(r"[ -~]{1,64}")
 _LABEL = re.compile(LABEL_PATTERN)
 _AGENT = re.compile(AGENT_ID_PATTERN)
 _CLASS = re.compile(r"[0-9a-f]{32}")
+_QUORUM = re.compile(r"quorum\(([2-5])\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ class JobOptions:
         max_attempts: 1 to 100; the coordinator's own by default.
         placement: which agents may have it.
         client: for whom it is; machines are shared fairly between clients. The sender's address by default.
+        mode: how the result is verified before it is given out: `signed`, `rechecked` by a machine of another owner,
+            or by a `quorum(n)` of n owners, 2 to 5, whose machines agree.
+        accept_newcomers: take results of machines that are not known yet before they are checked.
     """
 
     deadline_seconds: float | None = None
@@ -82,6 +88,8 @@ class JobOptions:
     max_attempts: int | None = None
     placement: Placement = ANYWHERE
     client: str | None = None
+    mode: str = "signed"
+    accept_newcomers: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds.
@@ -113,8 +121,20 @@ class JobOptions:
             raise _wrong(
                 "agent", "the id of an agent, 32 letters and digits, as answers and the list of agents show it"
             )
+        self._check_mode()
 
-    def parameters(self) -> dict[str, str | int | float]:
+    def _check_mode(self) -> None:
+        if not _is_text(self.mode) or (self.mode not in {"signed", "rechecked"} and not _QUORUM.fullmatch(self.mode)):
+            raise _wrong("mode", "signed, rechecked or quorum(n) with n from 2 to 5")
+        if type(self.accept_newcomers) is not bool:
+            raise _wrong("accept_newcomers", "true or false")
+
+    @property
+    def wanted(self) -> int:
+        """How many owners' machines must agree: 1 when nothing is asked for."""
+        return owners_wanted(self.mode)
+
+    def parameters(self) -> dict[str, str | int | float | bool]:
         """Return what is not left to the coordinator, as parameters of a request."""
         found = {
             "deadline_seconds": self.deadline_seconds,
@@ -126,6 +146,8 @@ class JobOptions:
             "class": self.placement.klass,
             "client": self.client,
             "agent": self.placement.agents[0] if self.placement.agents else None,
+            "mode": self.mode if self.mode != "signed" else None,
+            "accept_newcomers": self.accept_newcomers or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -157,7 +179,20 @@ def options_from(parameters: Mapping[str, Any]) -> JobOptions:
             labels_from(labels), parameters.get("owner"), parameters.get("class"), () if agent is None else (agent,)
         ),
         client=parameters.get("client"),
+        mode=parameters.get("mode", "signed"),
+        accept_newcomers=_truth(parameters.get("accept_newcomers", False)),
     )
+
+
+def owners_wanted(mode: str) -> int:
+    """Return of how many owners machines must agree in a mode."""
+    quorum = _QUORUM.fullmatch(mode)
+    return int(quorum[1]) if quorum else 2 if mode == "rechecked" else 1
+
+
+def _truth(value: object) -> Any:  # noqa: ANN401 what is no truth value is refused with the other options
+    """Take 0 and 1 for truth values: not every client of the protocol can send those."""
+    return bool(value) if type(value) is int and value in {0, 1} else value
 
 
 def labels_from(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from edge_agent.wire.messages import (
     Statement,
     TreeHead,
 )
+from edge_agent.wire.pledges import CheckKey, LedgerHead
 from edge_agent.wire.status import Status
 
 ALL_STATEMENTS: tuple[type[Statement], ...] = (
@@ -25,4 +26,5 @@ ALL_STATEMENTS: tuple[type[Statement], ...] = (
     *(Hello, Job, Settled, Control, Receipt, TreeHead),  # by the coordinator
     Status,  # by agents, for the operator
     *(Enrol, Succession, Enrolled, Certificate, Revocations),  # about identities
+    *(LedgerHead, CheckKey),  # by the coordinator, for everybody
 )

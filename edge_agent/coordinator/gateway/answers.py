@@ -67,6 +67,11 @@ SIGNED = "signed"
 """The result is signed by the agent and countersigned: nobody else has computed it again."""
 
 
+def verification_state(outcome: Outcome) -> str:
+    """Return in one word what was done to verify a result; see `events.Verification`."""
+    return SIGNED if outcome.verification is None else outcome.verification.state
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What went wrong, before it has the form that the client's protocol gives it.
@@ -155,7 +160,7 @@ def outcome_headers(outcome: Outcome) -> dict[str, str]:
     return {
         JOB_HEADER: outcome.job_id.hex(),
         RECEIPT_HEADER: receipt_path(outcome.job_id),
-        VERIFICATION_HEADER: SIGNED,
+        VERIFICATION_HEADER: verification_state(outcome),
     }
 
 
@@ -169,5 +174,5 @@ def outcome_parameters(outcome: Outcome, *, inline: bool = False) -> dict[str, s
         "agent_id": outcome.agent_id or "",
         "run_us": outcome.run_us or 0,
         "class": outcome.klass or "",
-        "verification": SIGNED,
+        "verification": verification_state(outcome),
     }

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from edge_agent import __version__
 from edge_agent.coordinator.access import Access
 from edge_agent.coordinator.gateway.answers import Problem, problem_answer, problem_of
+from edge_agent.coordinator.gateway.book_routes import add_book_routes
 from edge_agent.coordinator.gateway.dashboard.routes import add_dashboard
 from edge_agent.coordinator.gateway.guard import Guard
 from edge_agent.coordinator.gateway.identity_routes import add_identity_routes
@@ -91,6 +92,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     add_log_routes(app, service)
     add_operating_routes(app, service)
     add_identity_routes(app, service)
+    add_book_routes(app, service)
     add_metrics(app, service.observed)
     app.state.feed = add_dashboard(app, service)
     return app

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from edge_agent.coordinator.access import Caller, Scope
+from edge_agent.coordinator.events import Verification
 from edge_agent.coordinator.gateway.answers import JOB_HEADER, json_answer, receipt_path
 from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
@@ -161,6 +162,7 @@ def _job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:
             "class": job.klass,
             "run_us": job.run_us,
             "receipt": receipt_path(job.id),
+            "verification": _verification_view(job),
         }
     return view
 
@@ -175,6 +177,19 @@ def _fares(live: Agent | None) -> dict[str, Any]:
         "reasons": [reason.code for reason in status.reasons] if status else [],
         "celsius": status.celsius if status else None,
         "cpu_percent": status.cpu_percent if status else None,
+    }
+
+
+def _verification_view(job: StoredJob) -> dict[str, Any]:
+    """Say what was done to verify a result, with what is needed to see that it was not steered."""
+    found = job.verification or Verification("signed", "signed")
+    return {
+        "mode": found.mode,
+        "state": found.state,
+        "by": list(found.by),
+        "probability": found.probability,
+        "drawn": found.drawn,
+        "period": found.period,
     }
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edge_agent.coordinator.requests import arranged, check_inputs, mismatch, ordered, request_digest
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Port
-from edge_agent.wire.job_options import Placement
+from edge_agent.wire.job_options import JobOptions, Placement
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 FAMILY = digits()
@@ -119,7 +119,7 @@ def test_sealed_inputs_are_checked_for_what_can_be_seen() -> None:
     """One tensor of bytes, no outputs in the clear, exactly one agent: and then they are left as they are."""
     sealed = Tensor(TensorSpec("#sealed", DataType.UINT8, (3,)), b"abc")
     placed = Placement(agents=("a" * 32,))
-    assert arranged(FAMILY, (sealed,), (), placed) == (sealed,)
+    assert arranged(FAMILY, (sealed,), (), JobOptions(placement=placed)) == (sealed,)
     wrong = Tensor(TensorSpec("#sealed", DataType.INT8, (3,)), b"abc")
     for inputs, outputs, placement in (
         ((sealed,), (), Placement()),
@@ -128,4 +128,4 @@ def test_sealed_inputs_are_checked_for_what_can_be_seen() -> None:
         ((wrong,), (), placed),
     ):
         with pytest.raises(InputError, match="seal"):
-            arranged(FAMILY, inputs, outputs, placement)
+            arranged(FAMILY, inputs, outputs, JobOptions(placement=placement))

@@ -1,0 +1,1 @@
+"""What `benchmarks/classes.py` is made of."""

@@ -1,0 +1,394 @@
+"""What becomes of a verified result: given out, given out and checked, or held until it is checked. Pure.
+
+A check is a job like any other: of its own id and salt, leased to a machine of another owner, which cannot tell it
+from a client's. The answers of a *case*, the result in question first, are votes; `reviews` says what follows.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from dataclasses import dataclass, field, replace
+
+from edge_agent.clock import Now
+from edge_agent.coordinator.acceptance import Acceptance, class_id
+from edge_agent.coordinator.checks import Settlement, Standing, Vote
+from edge_agent.coordinator.classes import Classes
+from edge_agent.coordinator.comparing import Answer
+from edge_agent.coordinator.events import (
+    Command,
+    Commit,
+    InsertJob,
+    Record,
+    SaveStanding,
+    Submit,
+    Verification,
+    Verified,
+)
+from edge_agent.coordinator.job_note import note
+from edge_agent.coordinator.jobs import Attempt, Blame, Job
+from edge_agent.coordinator.leasing import Leasing
+from edge_agent.coordinator.ledger import Ledger, amount_of
+from edge_agent.coordinator.parties import Parties
+from edge_agent.coordinator.reviews import Review
+from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.trust import Party, Trust
+from edge_agent.coordinator.verification import VerifiedResult
+from edge_agent.models.catalogue import Family, Reproducibility, Variant
+from edge_agent.notes import Note
+from edge_agent.wire.draws import Draw, period_key, period_of
+from edge_agent.wire.job_options import Placement, owners_wanted
+from edge_agent.wire.sealing import is_sealed
+
+MAX_CASES = 1000
+"""So many results are being checked at most; further ones that need not be held are given out unchecked."""
+
+CHECK_SECONDS = 30.0
+"""A check that has no answer after so long is given to other machines."""
+
+MAX_ASKED = 8
+"""So many checks are sent out for one result at most, answered or not."""
+
+CHOICE = 3
+"""Out of so many machines that the draw names, the one that is expected to be quickest does the check."""
+
+LOOK_AGAIN_SECONDS = 1.0
+
+UNKNOWN = Reproducibility(kind="none")
+"""Of a variant that the catalogue has no longer."""
+
+
+@dataclass(slots=True)
+class Case:
+    """A result that is being checked.
+
+    Attributes:
+        job: that it is of, as it was.
+        held: the attempt and its result, while they wait for the end of this; the job is live then.
+        asked: checks without an answer, by their ids.
+        sent: how many checks were sent out.
+        waiting: whether nobody could be asked when it was last tried.
+    """
+
+    job: Job
+    review: Review
+    verification: Verification
+    epoch: int
+    held: tuple[Attempt, VerifiedResult] | None = None
+    asked: dict[bytes, Job] = field(default_factory=dict)
+    sent: int = 0
+    waiting: bool = False
+
+    @property
+    def demanded(self) -> bool:
+        """Whether the client asked for more than the agent's signature."""
+        return owners_wanted(self.verification.mode) > 1
+
+
+class Checking:
+    """Decides about results, sends out checks and draws the consequences.
+
+    Args:
+        parties: whose each agent is.
+        leasing: the jobs.
+        statements: signs what we say.
+        acceptance: ends jobs with results.
+        families: of the catalogue, by name.
+        trust: how far each agent is trusted.
+        secret: 32 bytes that the keys of the draws are derived from.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 each is a part of the core
+        self,
+        parties: Parties,
+        leasing: Leasing,
+        statements: Statements,
+        acceptance: Acceptance,
+        families: dict[str, Family],
+        trust: Trust,
+        secret: bytes,
+    ) -> None:
+        self.trust = trust
+        self.classes = Classes()
+        self.ledger = Ledger()
+        self._parties = parties
+        self._leasing = leasing
+        self._statements = statements
+        self._acceptance = acceptance
+        self._families = families
+        self._secret = secret
+        self._key = (0, b"")
+        self._cases: dict[bytes, Case] = {}
+        self._of_check: dict[bytes, bytes] = {}
+        self._proven: dict[bytes, list[Vote]] = {}
+        self._look_again_at: float | None = None
+
+    # -- results --------------------------------------------------------------------------------------------------
+
+    def on_result(self, job: Job, attempt: Attempt, verified: VerifiedResult, now: Now) -> list[Command]:
+        """Say what becomes of a result of a live job."""
+        answer = Answer(class_id(verified.statement.klass), verified.outputs)
+        vote = Vote(self._parties.party(attempt.agent_id), answer, job.id)
+        if job.checks is not None:
+            done = self._acceptance.accept(job, attempt, verified, Verification("signed", "signed"), now)
+            return [*done, *self._voted(job, vote, now)]
+        draw, period = self._draw(verified.signed, now)
+        proven = [known for known in self._proven.pop(job.id, []) if known.party.owner != vote.party.owner]
+        demanded = owners_wanted(job.mode) > 1
+        probability = 1.0 if demanded or proven else self.trust.probability(vote.party, attempt.variant)
+        # Nobody else can open what is sealed to an agent: a check of it is impossible.
+        sealed = is_sealed(tensor.spec for tensor in job.inputs)
+        drawn = draw.check < probability and not sealed
+        verification = Verification(job.mode, "signed", (), probability, drawn, period)
+        case = self._open(job, attempt, vote, draw, verification, proven) if drawn else None
+        if case is None or not (demanded or proven or self._somebody_for(case)):
+            self.trust.accepted(vote.party, attempt.variant)
+            entries = self._unchecked(job, vote.party, attempt.variant, now)
+            return self._acceptance.accept(job, attempt, verified, verification, now, entries)
+        newcomer = self.trust.newcomer(vote.party, attempt.variant) and not job.accept_newcomers
+        self._cases[job.id] = case
+        if demanded or proven or newcomer:
+            case.held = (attempt, verified)
+            return [*self._leasing.hold(job, attempt, now), *self._go_on(case, now)]
+        case.verification = Verification(job.mode, "pending", (), probability, drawn, period)
+        done = self._acceptance.accept(job, attempt, verified, case.verification, now)
+        return [*done, *self._go_on(case, now)]
+
+    def _open(  # noqa: PLR0913, PLR0917 what a case consists of
+        self, job: Job, attempt: Attempt, vote: Vote, draw: Draw, verification: Verification, proven: list[Vote]
+    ) -> Case | None:
+        entry = self._variant(job, attempt.variant)
+        demanded = owners_wanted(job.mode)
+        if len(self._cases) >= MAX_CASES and demanded == 1 and not proven:
+            return None
+        reproducibility = entry.reproducibility if entry else UNKNOWN
+        share = self.trust.rules.trusted_share
+        review = Review(attempt.variant, reproducibility, draw, share, max(2, demanded), [vote, *proven])
+        return Case(job, review, verification, attempt.epoch)
+
+    def _unchecked(self, job: Job, party: Party, variant: bytes, now: Now) -> tuple[Record, ...]:
+        """Enter a result that nobody checks; that of a newcomer is worth nothing."""
+        if self.trust.newcomer(party, variant):
+            return ()
+        amount = amount_of(self._variant(job, variant))
+        return tuple(self.ledger.unchecked(job.id, party, variant, amount, now.wall_ms))
+
+    def _variant(self, job: Job, variant: bytes) -> Variant | None:
+        family = self._families.get(job.family)
+        return family.variant(variant) if family else None
+
+    def _draw(self, signed: bytes, now: Now) -> tuple[Draw, int]:
+        period = period_of(now.wall_ms)
+        if self._key[0] != period:
+            self._key = (period, period_key(self._secret, period))
+        return Draw.of(self._key[1], signed), period
+
+    # -- checks ---------------------------------------------------------------------------------------------------
+
+    def _voted(self, check: Job, vote: Vote, now: Now) -> list[Command]:
+        case = self._answered(check)
+        if case is None:  # its case was closed, or is from before a restart
+            return []
+        if all(vote.party.owner != known.party.owner for known in case.review.votes):
+            case.review.votes.append(vote)
+        return self._go_on(case, now)
+
+    def _answered(self, check: Job) -> Case | None:
+        subject = self._of_check.pop(check.id, None)
+        case = self._cases.get(subject) if subject else None
+        if case is not None:
+            case.asked.pop(check.id, None)
+        return case
+
+    def follow_up(self, now: Now) -> list[Command]:
+        """Go on where jobs ended without a result, and where nobody could be asked before."""
+        commands: list[Command] = []
+        ended, self._leasing.ended = self._leasing.ended, []
+        for job in ended:
+            self._proven.pop(job.id, None)
+            if job.checks is not None and (case := self._answered(job)) is not None:
+                commands += self._go_on(case, now)
+            elif (own := self._cases.get(job.id)) is not None:
+                own.held = None  # the client has been told that there is none; what it shows of the agent still counts
+        if self._look_again_at is not None and now.monotonic >= self._look_again_at:
+            self._look_again_at = None
+            for case in [case for case in self._cases.values() if case.waiting]:
+                commands += self._go_on(case, now)
+        self._parties.expire(self.trust, now.wall_ms)
+        return commands
+
+    def next_deadline(self) -> float | None:
+        """Return the monotonic second at which `follow_up` is due, if any."""
+        return self._look_again_at
+
+    def _go_on(self, case: Case, now: Now) -> list[Command]:
+        """Ask as many machines as are needed, or close the case."""
+        commands: list[Command] = []
+        case.waiting = False
+        settlement = case.review.settle(self.classes, self.trust)
+        while settlement.standing is Standing.OPEN:
+            known = max(len(settlement.right), 1)
+            missing = 1 if settlement.dispute else max(1, case.review.wanted - known)
+            if len(case.asked) >= missing:
+                return commands
+            asked = self._ask(case, settlement, now, several=missing > 1) if case.sent < MAX_ASKED else None
+            if asked is not None:
+                commands += asked
+                continue
+            if case.asked:
+                return commands
+            if case.demanded and case.held is not None and case.sent < MAX_ASKED:
+                case.waiting = True  # the client wants it so, and says with its deadline how long
+                self._look_again_at = now.monotonic + LOOK_AGAIN_SECONDS
+                return commands
+            settlement = case.review.settle(self.classes, self.trust, more=False)
+            break
+        return [*commands, *self._close(case, settlement, now)]
+
+    def _somebody_for(self, case: Case) -> bool:
+        return bool(self._order(case, dispute=False))
+
+    def _order(self, case: Case, *, dispute: bool) -> list[str]:
+        candidates = self._parties.candidates(case.job.family, case.review.variant, case.review.able)
+        asked = (self._parties.party(name) for job in case.asked.values() for name in job.placement.agents)
+        return case.review.order(candidates, self.trust, dispute=dispute, asked=asked)
+
+    def _ask(self, case: Case, settlement: Settlement, now: Now, *, several: bool) -> list[Command] | None:
+        """Send a check to one of the machines that the draw names; None if there are none."""
+        order = self._order(case, dispute=settlement.dispute)
+        if not order:
+            return None
+        trusted = self._parties.party(order[0]).trusted
+        chosen = [name for name in order if self._parties.party(name).trusted is trusted][: 1 if several else CHOICE]
+        case.sent += 1
+        job = self._check_of(case, tuple(sorted(chosen)), now)
+        if not self._leasing.takes(job):
+            return None
+        case.asked[job.id] = job
+        self._of_check[job.id] = case.job.id
+        self._leasing.add(job)
+        submit = Submit(
+            job_id=job.id,
+            salt=job.salt,
+            family=job.family,
+            inputs=job.inputs,
+            outputs=job.outputs,
+            variant=job.variant,
+            idempotency_key=None,
+            request_digest=b"",
+            durable=False,
+            deadline_seconds=CHECK_SECONDS,
+            client=job.client,
+            priority=job.priority,
+            max_attempts=job.max_attempts,
+            placement=job.placement,
+            checks=job.checks,
+        )
+        deadline_ms = now.wall_ms + int(CHECK_SECONDS * 1000)
+        return [Commit((InsertJob(submit, now.wall_ms, deadline_ms, job.max_attempts, job.deadline),), urgent=False)]
+
+    def _check_of(self, case: Case, agents: tuple[str, ...], now: Now) -> Job:
+        """Make a job that looks like any other; nobody who lacks the key can tell its id from a random one."""
+        subject = case.job
+        about = b"%d %d %s" % (case.sent, case.epoch, subject.id)
+        return Job(
+            id=hmac.digest(self._secret, b"check id " + about, "sha256")[:16],
+            family=subject.family,
+            inputs=subject.inputs,
+            outputs=subject.outputs,
+            salt=hmac.digest(self._secret, b"check salt " + about, "sha256"),
+            submitted_ms=now.wall_ms,
+            deadline=now.monotonic + CHECK_SECONDS,
+            max_attempts=2,
+            variant=case.review.variant,
+            client=subject.client,
+            priority=subject.priority,
+            placement=Placement(agents=agents),
+            synchronous=True,  # nothing is lost with it that the case would not ask for again
+            checks=subject.id,
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _close(self, case: Case, settlement: Settlement, now: Now) -> list[Command]:
+        """Draw the consequences: for the agents' standing, and for the result in question."""
+        del self._cases[case.job.id]
+        for check in case.asked.values():
+            self._of_check.pop(check.id, None)
+        review = case.review
+        review.close(settlement, self.trust, self.classes, now.wall_ms)
+        standings = tuple(
+            SaveStanding(s.name, s.variant, st.count, st.failures, st.unclear, st.resting_until_ms)
+            for s, st in self.trust.take_changed()
+        )
+        entries = self._entries(case, settlement, now)
+        self._parties.expire(self.trust, now.wall_ms)
+        notes: list[Command] = [_blamed(review.votes[number], case.job) for number in settlement.wrong]
+        right = 0 in settlement.right
+        by = tuple(review.votes[number].party.agent_id for number in settlement.right)
+        agreed = settlement.standing is Standing.AGREED
+        state = (
+            ("quorum" if case.verification.mode.startswith("quorum") else "rechecked")
+            if agreed and right
+            else ("disputed" if len(review.votes) > 1 else "signed")
+        )
+        before = case.verification
+        verification = Verification(
+            before.mode, state, by if right and agreed else (), before.probability, before.drawn, before.period
+        )
+        if case.held is None:
+            records: tuple[Record, ...] = (Verified(case.job.id, verification), *standings, *entries)
+            self._acceptance.later(records)
+            return notes
+        attempt, verified = case.held
+        if not self._parties.admitted(attempt.agent_id):
+            lost = self._leasing.lose(case.job, attempt, "not-enrolled", now)
+            others = tuple(entry for entry in entries if getattr(entry, "job_id", None) != case.job.id)
+            self._acceptance.later((*standings, *others))
+            return [*notes, *lost]
+        if (right and agreed) or (len(review.votes) == 1 and not case.demanded):
+            also = (*standings, *entries)
+            return [*notes, *self._acceptance.accept(case.job, attempt, verified, verification, now, also)]
+        if agreed:
+            self._proven[case.job.id] = [replace(review.votes[number], job_id=b"") for number in settlement.right]
+            case.job.variant = review.variant  # what is proven is proven of this variant
+        code = "wrong-result" if 0 in settlement.wrong else "not-confirmed"
+        settled = self._statements.settled(attempt.agent_id, verified.statement, "refused", code, now)
+        lost = self._leasing.lose(
+            case.job,
+            attempt,
+            code,
+            now,
+            message="machines of other owners got other outputs",
+            blame=Blame.AGENT,
+            then=settled,
+        )
+        self._acceptance.later((*standings, *entries))
+        return [*notes, *lost]
+
+    def _entries(self, case: Case, settlement: Settlement, now: Now) -> tuple[Record, ...]:
+        """Enter what the settlement says of each result: those that agree are verified, wrong ones cost."""
+        review, at_ms = case.review, now.wall_ms
+        amount = amount_of(self._variant(case.job, review.variant))
+        found: list[Record] = []
+        for number in settlement.right if settlement.standing is Standing.AGREED else ():
+            vote = review.votes[number]
+            if not vote.job_id:
+                found += self.ledger.release(vote.party, review.variant, at_ms)
+                continue
+            new = self.trust.newcomer(vote.party, review.variant)
+            found += self.ledger.confirmed(vote.job_id, vote.party, review.variant, amount, at_ms, newcomer=new)
+        for number in settlement.wrong:
+            found += self.ledger.forfeited(review.votes[number].party, at_ms)
+        if len(review.votes) == 1 and not case.demanded:
+            found += self._unchecked(case.job, review.subject.party, review.variant, now)
+        return tuple(found)
+
+
+def _blamed(vote: Vote, job: Job) -> Note:
+    text = (
+        f"A result of {vote.party.agent_id} (owner {vote.party.owner or 'unknown'}) is wrong: machines of other owners "
+        "agree on another one; it gets no work for a while"
+    )
+    line = note(logging.WARNING, text, "wrong-result", job)
+    return Note(line.level, line.sentence, line.action, (*line.fields, ("agent_id", vote.party.agent_id)))

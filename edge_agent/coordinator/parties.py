@@ -1,0 +1,74 @@
+"""Whose each agent is, and which of them could check a result. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.trust import Party, Trust
+
+OPERATOR = "operator"
+STRANGERS = "?"
+"""Agents that nobody vouched for: they may all be one person's."""
+
+
+class Parties:
+    """Owners of agents, for checks.
+
+    Args:
+        registry: the agents.
+        trusted_owners: whose machines the operator trusts beside its own.
+    """
+
+    def __init__(self, registry: Registry, trusted_owners: Iterable[str] = ()) -> None:
+        self._registry = registry
+        self._trusted = frozenset(trusted_owners)
+        self._expires_ms: int | None = None
+
+    def party(self, agent_id: str) -> Party:
+        """Say who stands for the results of an agent.
+
+        One that the operator admitted without naming an owner is the operator's own. Those that nobody named, where
+        anybody is let in, count as one owner.
+        """
+        owner = self._registry.owners.get(agent_id)
+        if owner is not None:
+            return Party(agent_id, f"={owner}", owner in self._trusted)
+        if agent_id in self._registry.approved:
+            return Party(agent_id, OPERATOR, trusted=True)
+        return Party(agent_id, STRANGERS)
+
+    def admitted(self, agent_id: str) -> bool:
+        """Whether an agent may still work here."""
+        return self._registry.admitted(agent_id)
+
+    def candidates(self, family: str, variant: bytes, able: Callable[[str], bool]) -> list[Party]:
+        """Return those that offer this very variant now, in a class of which something follows."""
+        return [
+            self.party(agent.id)
+            for agent in self._registry.offering(family)
+            if agent.offers[family].variant == variant and able(agent.offers[family].klass.id)
+        ]
+
+    def owners_of(self, family: str, variant: bytes | None) -> int:
+        """Return how many owners' machines offer a family now."""
+        return len(
+            {
+                self.party(a.id).owner
+                for a in self._registry.offering(family)
+                if variant in {None, a.offers[family].variant}
+            }
+        )
+
+    def expire(self, trust: Trust, now_ms: int) -> None:
+        """Let the registry know who rests, when that changes."""
+        if not trust.news and (self._expires_ms is None or now_ms < self._expires_ms):
+            return
+        trust.news = False
+        resting = {
+            (subject.name, subject.variant): standing.resting_until_ms
+            for subject, standing in trust.standings.items()
+            if standing.resting_until_ms > now_ms
+        }
+        self._registry.resting = frozenset(resting)
+        self._expires_ms = min(resting.values(), default=None)

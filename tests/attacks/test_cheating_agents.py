@@ -1,0 +1,207 @@
+"""Agents that answer what they did not compute: nothing of it is given out, and nobody honest pays for it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from fakes import answer_to, scan
+from pools import Pool, lie
+
+from edge_agent.coordinator.trust import TrustRules
+
+HONEST = {"a1": "ada", "b1": "bob", "c1": "cy", "d1": "dee"}
+
+
+def _warm(pool: Pool, jobs: int = 60) -> None:
+    for number in range(jobs):
+        assert pool.true(pool.ask(number), number)
+
+
+def _honest_unharmed(pool: Pool, *cheats: str) -> None:
+    assert all(pool.failures(name) == 0 for name in pool.members if name not in cheats)
+
+
+@pytest.mark.parametrize("kind", ["random", "cache", "smaller"])
+def test_a_newcomer_that_cheats_all_the_time_is_caught_at_its_first_job_and_nothing_of_it_is_given_out(
+    kind: str,
+) -> None:
+    """Random outputs, an old answer, a smaller model: held, contradicted by three owners, and given nothing more."""
+    pool = Pool({"mallory": "mal", **HONEST}, quick=["mallory"])
+    cheat = pool.members["mallory"]
+    cheat.behave = {
+        "random": lambda image: lie(image, b"random"),
+        "cache": lambda image: answer_to(scan(12345)) if image else (),
+        "smaller": lambda image: lie(image, b"smaller"),
+    }[kind]
+    for number in range(40):
+        assert pool.true(pool.ask(number), number)
+    assert pool.failures("mallory") == 1
+    assert ("refused", "wrong-result") in cheat.told
+    given = len(cheat.seen)
+    for number in range(40, 80):
+        assert pool.true(pool.ask(number), number)
+    assert len(cheat.seen) == given  # it rests
+    _honest_unharmed(pool, "mallory")
+
+
+def test_a_cheat_that_was_honest_until_trusted_is_caught_by_a_later_check() -> None:
+    """What it cheated with before the check is given out; then it is back at the start and rests."""
+    pool = Pool({"mallory": "mal", **HONEST}, quick=["mallory"], check_rules=TrustRules(first=3, floor=0.5))
+    _warm(pool)
+    cheat = pool.members["mallory"]
+    cheat.behave = lambda image: lie(image, b"later")
+    wrong = sum(not pool.true(pool.ask(number), number) for number in range(100, 200))
+    assert pool.failures("mallory") == 1
+    assert wrong < 10
+    disputed = [found for found in pool.verified() if found.verification.state == "disputed"]
+    assert len(disputed) == 1  # the result that the check proved wrong is marked, so that its client can learn it
+    assert pool.true(pool.ask(500), 500)
+    _honest_unharmed(pool, "mallory")
+
+
+def test_two_accomplices_of_different_owners_cannot_bring_a_third_down() -> None:
+    """Two that tell the same lie outvote one honest machine, but nobody is punished on the word of two."""
+    pool = Pool({"m1": "mal", "m2": "mol", "a1": "ada"}, quick=["m1"])
+    for name in ("m1", "m2"):
+        pool.members[name].behave = lambda image: lie(image, b"plot")
+    for number in range(20):
+        pool.ask(number)
+    _honest_unharmed(pool, "m1", "m2")
+
+
+def test_accomplices_are_found_where_three_honest_owners_or_a_trusted_machine_are_asked() -> None:
+    """A dispute goes to the operator's own machine first."""
+    pool = Pool({"m1": "mal", "m2": "mol", "own": None, **HONEST}, quick=["m1", "m2"])
+    for name in ("m1", "m2"):
+        pool.members[name].behave = lambda image: lie(image, b"plot")
+    for number in range(60):
+        outcome = pool.ask(number, mode="rechecked")
+        assert outcome is None or pool.true(outcome, number)
+    assert pool.failures("m1") == pool.failures("m2") == 1
+    _honest_unharmed(pool, "m1", "m2")
+
+
+def test_an_owner_cannot_validate_itself_with_its_other_machines() -> None:
+    """Machines of one owner never check each other, also where there is nobody else."""
+    pool = Pool({"m1": "mal", "m2": "mal", "m3": "mal", "a1": "ada"})
+    for name in ("m1", "m2", "m3"):
+        pool.members[name].behave = lambda image: lie(image, b"plot")
+    for number in range(30):
+        pool.ask(number)
+    for name in ("m1", "m2", "m3"):
+        for image, _ in pool.members[name].seen:
+            others = [m for m in ("m1", "m2", "m3") if m != name]
+            assert all(image not in {seen for seen, _ in pool.members[other].seen} for other in others) or (
+                image in {seen for seen, _ in pool.members["a1"].seen}
+            )
+    standings = pool.script.core.checking.trust.standings
+    mals = {pool.members[name].agent.id for name in ("m1", "m2", "m3")}
+    assert all(s.count == 0 for subject, s in standings.items() if subject.name in mals)
+    _honest_unharmed(pool, "m1", "m2", "m3")
+
+
+def test_a_copy_of_another_agents_result_is_no_answer_to_its_own_job() -> None:
+    """What one agent signed for its job is refused when another one sends it, and changes nothing."""
+    pool = Pool({"mallory": "mal", **HONEST})
+    honest, cheat = pool.members["a1"], pool.members["mallory"]
+    pool.only("a1", "b1")
+    honest.silent = True
+    pool.members["b1"].silent = True
+    assert pool.ask(1) is None
+    holder = honest if honest.waiting else pool.members["b1"]
+    (opened,) = holder.waiting
+    stolen = holder.agent.result(opened)
+    topic = f"ea1/home/{cheat.agent.id}/results"
+    before = dict(pool.script.core.leasing.jobs)
+    pool.carry_out(pool.script.tell(type(stolen)(topic, stolen.payload)))
+    assert pool.script.core.leasing.jobs == before
+    assert pool.script.core.checking.trust.standings == {}
+
+
+def test_a_check_cannot_be_told_from_a_job() -> None:
+    """It has an id and a salt of its own, and the machine that checks sees no other difference."""
+    pool = Pool(HONEST)
+    _warm(pool, 5)
+    jobs = [job for member in pool.members.values() for _, job in member.seen]
+    assert len(jobs) == len(set(jobs)) > 5
+    inputs = [image for member in pool.members.values() for image, _ in member.seen]
+    assert len(set(inputs)) == 5
+    for member in pool.members.values():
+        mine = [image for image, _ in member.seen]
+        assert len(mine) == len(set(mine))  # nobody is asked the same twice
+
+
+def test_a_machine_that_leaves_while_it_is_checked_loses_nothing() -> None:
+    """Its result is here: the check ends without it, and network loss is nobody's fault."""
+    pool = Pool(HONEST)
+    for member in pool.members.values():
+        member.silent = True
+    pool.ask(1)
+    first = next(member for member in pool.members.values() if member.waiting)
+    assert pool.carry_out(pool.answer(first, first.waiting.pop())) == []  # held
+    checker = next(member for member in pool.members.values() if member.waiting)
+    pool.carry_out(pool.script.tell(first.agent.gone()))
+    for member in pool.members.values():
+        member.silent = False
+    outcomes = pool.carry_out(pool.answer(checker, checker.waiting.pop()))
+    assert [outcome.state.value for outcome in outcomes if outcome.agent_id == first.agent.id] == ["succeeded"]
+    _honest_unharmed(pool)
+
+
+def test_a_checker_that_never_answers_holds_nothing_up_for_long_and_is_not_blamed() -> None:
+    """After its time the check goes to another machine."""
+    pool = Pool(HONEST)
+    for member in pool.members.values():
+        member.silent = True
+    pool.ask(1, deadline=600.0)
+    first = next(member for member in pool.members.values() if member.waiting)
+    pool.carry_out(pool.answer(first, first.waiting.pop()))
+    for member in pool.members.values():
+        member.silent = False
+    outcomes = pool.carry_out(pool.script.tick_until(120.0))
+    assert first.agent.id in {outcome.agent_id for outcome in outcomes if outcome.state.value == "succeeded"}
+    _honest_unharmed(pool)
+
+
+def test_quorum_takes_that_many_owners_and_names_them() -> None:
+    """The result says whose machines agree with it; no two are of one owner."""
+    pool = Pool({"a1": "ada", "a2": "ada", "b1": "bob", "c1": "cy"})
+    outcome = pool.ask(1, mode="quorum(3)")
+    assert outcome is not None
+    assert outcome.verification is not None
+    assert outcome.verification.state == "quorum"
+    names = {member.agent.id: name for name, member in pool.members.items()}
+    assert sorted(names[agent_id][0] for agent_id in outcome.verification.by) == ["a", "b", "c"]
+
+
+def test_a_quorum_that_cannot_be_reached_is_refused_at_once() -> None:
+    """Two owners' machines are here; three are asked for."""
+    pool = Pool({"a1": "ada", "b1": "bob"})
+    _, commands = pool.script.submit(1, mode="quorum(3)")
+    assert [getattr(command, "code", None) for command in commands] == ["no-agent"]
+
+
+def test_the_operators_own_machines_are_neither_held_nor_checked() -> None:
+    """A household pays nothing: each input is computed once, and given out at once."""
+    pool = Pool({"own1": None, "own2": None})
+    for number in range(20):
+        outcome = pool.ask(number)
+        assert pool.true(outcome, number)
+        assert outcome is not None
+        assert outcome.verification is not None
+        assert outcome.verification.state == "signed"
+    assert sum(len(member.seen) for member in pool.members.values()) == 20
+
+
+def test_newcomers_are_given_out_unchecked_to_who_accepts_that_and_checked_all_the_same() -> None:
+    """The client gets its answer before the check has one."""
+    pool = Pool(HONEST)
+    for member in pool.members.values():
+        member.silent = True
+    pool.ask(1, accept_newcomers=True)
+    first = next(member for member in pool.members.values() if member.waiting)
+    outcomes = pool.carry_out(pool.answer(first, first.waiting.pop()))
+    assert [outcome.verification.state for outcome in outcomes if outcome.verification] == ["pending"]
+    checks = list(itertools.chain.from_iterable(member.waiting for member in pool.members.values()))
+    assert len(checks) == 1
