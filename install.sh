@@ -239,13 +239,16 @@ enrol() {
     fi
     [ -n "$url" ] || { say "  not enrolled: no --url was given"; return; }
     case $token_file in
-        '') if [ -t 0 ] && [ -z "$dry_run" ]; then read -rsp "Enrolment token: " token && echo; fi ;;
+        '') if [ -t 0 ] && [ -z "$dry_run" ]; then read -rsp "Enrolment token; empty to be approved by a code: " token && echo; fi ;;
         -) [ -n "$dry_run" ] || read -r token ;;
         *) [ -n "$dry_run" ] || { read -r token <"$token_file" || [ -n "$token" ]; } ;;
     esac
-    # The token goes through a pipe: an argument could be read by every user of this machine.
-    say "+ edge-agent enrol $url -   (as $user, the token on standard input)"
-    if [ -z "$dry_run" ] && ! printf '%s\n' "$token" | as_user enrol "$url" -; then
+    # The token goes through a pipe: an argument could be read by every user of this machine. Without one, a code is shown
+    # that the operator compares and approves.
+    local how=(-) note="the token on standard input"
+    [ -n "$token$dry_run" ] || { how=() note="without a token: the operator approves the code"; }
+    say "+ edge-agent enrol $url ${how[*]}   (as $user, $note)"
+    if [ -z "$dry_run" ] && ! printf '%s\n' "$token" | as_user enrol "$url" "${how[@]}"; then
         die 69 "the coordinator did not enrol this machine; all else is installed." \
             "see the lines above, get a new token (edge-agent coordinator token), and run this again."
     fi

@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import BROKER_PORT, REPOSITORY, Machine, MachineError, Network, booted, missing
+from machine import REPOSITORY, Machine, MachineError, Network, booted, missing
 
 UNIT = "edge-agent.service"
 MAX_EXPOSURE = 1.6
@@ -73,13 +73,13 @@ def tree(machine: Machine) -> None:
 
 def first_job(machine: Machine, network: Network) -> None:
     """From the bare image to the first verified job: three commands."""
-    machine.copy(network.public_key, "/root/coordinator.pub")
+    token = network.token()
     began = time.monotonic()
     machine.run("apt-get install -y -qq python3-venv")
     after_apt = time.monotonic() - began
     text = machine.run(
-        f"/root/edge-agent/install.sh --wheels /root/wheels --broker mqtt://127.0.0.1:{BROKER_PORT}"
-        " --coordinator-key /root/coordinator.pub"
+        f"/root/edge-agent/install.sh --wheels /root/wheels --url http://{network.http} --token-file -",
+        stdin=f"{token}\n",
     )[1]
     after_install = time.monotonic() - began
     network.job()
@@ -202,11 +202,9 @@ def by_deb(machine: Machine, network: Network, deb: Path, newer: Path | None) ->
     machine.run(f"apt-get install -y -qq /root/{deb.name}")
     fact("the package is installed")
     expect(prop(machine, "ActiveState") != "failed", "  it has not failed for want of a network")
-    machine.run(f"printf '[broker]\\nurl = \"mqtt://127.0.0.1:{BROKER_PORT}\"\\n' >> /etc/edge-agent/config.toml")
-    machine.run(
-        "install -o edge-agent -m 644 /root/coordinator.pub /var/lib/edge-agent/coordinator.pub"
-        " && systemctl restart edge-agent"
-    )
+    machine.run("echo '# mine' >> /etc/edge-agent/config.toml")
+    machine.run(f"{AS_AGENT} edge-agent enrol http://{network.http} -", stdin=f"{network.token()}\n")
+    machine.run("systemctl start edge-agent")
     network.job()
     who, pid = agent_id(machine), prop(machine, "MainPID")
     fact("  a job ran under its unit")
@@ -280,7 +278,6 @@ def main() -> int:
                     upgraded(machine, network)
                     removed(machine, network)
                 if options.deb:
-                    machine.copy(network.public_key, "/root/coordinator.pub")
                     by_deb(machine, network, options.deb, options.newer_deb)
         except MachineError as error:
             print(f"FAILED: {error}", flush=True)

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -169,7 +169,7 @@ class Network:
     def __init__(self, netns: str | None, folder: Path) -> None:
         self._netns = netns
         self.broker_port = BROKER_PORT if netns else _free_port()
-        self._http = HTTP if netns else f"127.0.0.1:{_free_port()}"
+        self.http = HTTP if netns else f"127.0.0.1:{_free_port()}"
         self.folder = folder
         self.state = folder / "coordinator"
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,10 +179,9 @@ class Network:
     def start(self) -> None:
         """Start both, and wait until they work."""
         self._start("broker", ["broker", "--listen", f"127.0.0.1:{self.broker_port}"])
-        environ = {"EDGE_AGENT_COORDINATOR_ADMIT": "anyone"}
         ready = self.folder / "ready.json"
-        command = ["coordinator", "--broker", f"mqtt://127.0.0.1:{self.broker_port}", "--http", self._http]
-        self._start("coordinator", [*command, "--state", str(self.state), "--ready-file", str(ready)], environ)
+        command = ["coordinator", "--broker", f"mqtt://127.0.0.1:{self.broker_port}", "--http", self.http]
+        self._start("coordinator", [*command, "--state", str(self.state), "--ready-file", str(ready)])
         until = time.monotonic() + 180
         while not ready.exists():
             if time.monotonic() > until or any(process.poll() is not None for process in self._processes):
@@ -198,13 +197,21 @@ class Network:
         """Run one of our commands from the network's side; return status and output."""
         done = subprocess.run(
             [*self._enter(), *arguments],
-            env=_environment({}),
+            env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             timeout=seconds,
             check=False,
         )
         return done.returncode, done.stdout.decode(errors="replace")
+
+    def token(self) -> str:
+        """Have an enrolment token made, as the operator does."""
+        status, text = self.edge_agent("coordinator", "token", "--state", str(self.state))
+        found = [word for word in text.split() if word.startswith("ea1-")]
+        if status != 0 or not found:
+            raise MachineError(f"no token: {text}")
+        return found[0]
 
     def job(self, seconds: float = 150.0) -> dict[str, Any]:
         """Send a scan of a digit until it is answered, verify the receipt offline, and return the response.
@@ -217,7 +224,7 @@ class Network:
         while True:
             files = ["--input", str(scan), "--receipt", str(receipt), "--output", str(output)]
             status, text = self.edge_agent(
-                "submit", "digits", *files, "--deadline", "20", "--coordinator", f"http://{self._http}"
+                "submit", "digits", *files, "--deadline", "20", "--coordinator", f"http://{self.http}"
             )
             if status == 0:
                 break
@@ -244,15 +251,15 @@ class Network:
         inside = ["ip", "netns", "exec", self._netns] if self._netns else []
         return [*inside, sys.executable, "-m", "edge_agent"]
 
-    def _start(self, name: str, arguments: Sequence[str], environ: Mapping[str, str] | None = None) -> None:
+    def _start(self, name: str, arguments: Sequence[str]) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
             command = [*self._enter(), *arguments]
-            process = subprocess.Popen(command, env=_environment(environ or {}), stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log)
         self._processes.append(process)
 
 
-def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "ORT_DISABLE_TELEMETRY": "1", **more}
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def _free_port() -> int:
