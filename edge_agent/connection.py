@@ -39,8 +39,8 @@ def home_link_options(settings: Settings, client_id: str) -> LinkOptions | None:
         ca_file=home.ca_file,
         max_packet_bytes=HOME_PACKET_BYTES,
         inbox_messages=64,
-        outbox_messages=1,
-        outbox_bytes=1024,
+        outbox_messages=16,
+        outbox_bytes=HOME_PACKET_BYTES,
     )
 
 

@@ -51,7 +51,12 @@ def parse_pid_stat(text: str) -> int | None:
 
 
 def descendants(root: Root, pid: int) -> list[int]:
-    """Return a process and all that descend from it, as far as the kernel lists children (proc_pid_task(5))."""
+    """Return a process and all that descend from it (proc_pid_task(5)).
+
+    A kernel without `CONFIG_PROC_CHILDREN` does not list children; there every process is asked for its parent.
+    """
+    if not root.exists(f"proc/{pid}/task/{pid}/children"):
+        return _by_parents(root, pid)
     found: list[int] = []
     todo = [pid]
     while todo and len(found) < MAX_PROCESSES:
@@ -60,6 +65,21 @@ def descendants(root: Root, pid: int) -> list[int]:
         for thread in root.listdir(f"proc/{parent}/task"):
             children = root.read_text(f"proc/{parent}/task/{thread}/children", 16 * 1024) or ""
             todo += [int(child) for child in children.split() if child.isdigit()]
+    return found
+
+
+def _by_parents(root: Root, pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for name in root.listdir("proc"):
+        if name.isdigit():
+            fields = (root.read_text(f"proc/{name}/stat", 4096) or "").rpartition(")")[2].split()
+            if len(fields) > 1 and fields[1].isdigit():
+                parents.setdefault(int(fields[1]), []).append(int(name))
+    found: list[int] = []
+    todo = [pid]
+    while todo and len(found) < MAX_PROCESSES:
+        found.append(todo.pop())
+        todo += [child for child in parents.get(found[-1], []) if child not in found]
     return found
 
 

@@ -69,7 +69,7 @@ def probe(root: Root, board: BoardFacts | None = None) -> tuple[Power, dict[str,
     source = _source(supplies)
     if source == "unknown":
         unknown["power.source"] = "/sys/class/power_supply lists no battery and no supply that is in use"
-    watts, watts_source = _hwmon_watts(root), "hwmon"
+    watts, watts_source = hwmon_watts(root), "hwmon"
     if watts is None and source == "battery":
         watts = supplies.watts
     if watts is None:
@@ -117,6 +117,12 @@ def supply(root: Root) -> Supply:
         charge_share=None if supplies.percent is None else supplies.percent / 100,
         why="its battery does not say whether it drains" if source == "unknown" else "",
     )
+
+
+def battery_watts(root: Root) -> float | None:
+    """Return the watts that a draining battery gives; None if none drains or its gauge does not tell."""
+    supplies = _supplies(root)
+    return supplies.watts if _source(supplies) == "battery" else None
 
 
 def _source(supplies: _Supplies) -> str:
@@ -186,14 +192,15 @@ def _battery_watts(root: Root, path: str) -> float | None:
         if current is None or voltage is None:
             return None
         power = abs(current) * voltage // 1_000_000  # µA times µV
-    return _sane(abs(power) / 1e6)  # some drivers count what leaves as negative
+    return sane(abs(power) / 1e6)  # some drivers count what leaves as negative
 
 
-def _sane(watts: float) -> float | None:
+def sane(watts: float) -> float | None:
+    """Return watts that a machine can draw, or None."""
     return watts if MIN_WATTS <= watts <= MAX_WATTS else None
 
 
-def _hwmon_watts(root: Root) -> float | None:
+def hwmon_watts(root: Root) -> float | None:
     """Return the watts at the supply, by a labelled input or the only power sensor of the machine."""
     unlabelled = []
     for device in devices(root, "sys/class/hwmon"):
@@ -225,14 +232,26 @@ def _readings(root: Root, path: str) -> list[tuple[str, float]]:
             )
             if milliamperes is not None and millivolts is not None:
                 micro = milliamperes * millivolts
-        watts = None if micro is None else _sane(micro / 1e6)
+        watts = None if micro is None else sane(micro / 1e6)
         if watts is not None:
             found.append((label, watts))
     return found
 
 
-def _rapl_watts(root: Root) -> float | str:
-    """Return the watts of the platform or else of all processor packages, or why they are unknown."""
+class RaplCounter(NamedTuple):
+    """One zone's energy counter.
+
+    Attributes:
+        microjoules: what it shows.
+        ring: above which it begins at 0 again; 0 if it does not say.
+    """
+
+    microjoules: int
+    ring: int
+
+
+def rapl_counters(root: Root) -> tuple[RaplCounter, ...] | str:
+    """Return the energy counters of the platform or else of all processor packages, or why there are none."""
     zones: dict[str, list[str]] = {}
     for device in devices(root, "sys/class/powercap"):
         if re.fullmatch(r"intel-rapl:[0-9]+", device.name):
@@ -243,15 +262,37 @@ def _rapl_watts(root: Root) -> float | str:
         return "no sensor at the supply, no draining battery and no RAPL measures it"
     if not root.live:
         return "RAPL counts energy: only the running machine can tell the watts"
-    before, start = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic()
-    if None in before:
-        return next(root.reason(f"{path}/energy_uj") for path in paths if root.read_int(f"{path}/energy_uj") is None)
-    time.sleep(RAPL_INTERVAL_SECONDS)
-    after, seconds = [root.read_int(f"{path}/energy_uj") for path in paths], time.monotonic() - start
-    joules = 0.0
-    for path, first, last in zip(paths, before, after, strict=True):
-        if first is None or last is None:
+    counters = []
+    for path in paths:
+        count = root.read_int(f"{path}/energy_uj")
+        if count is None:
             return root.reason(f"{path}/energy_uj")
-        ring = root.read_int(f"{path}/max_energy_range_uj") or 0
-        joules += (last - first + (ring if last < first else 0)) / 1e6
-    return _sane(joules / seconds) or "the RAPL counters don't advance"
+        counters.append(RaplCounter(count, root.read_int(f"{path}/max_energy_range_uj") or 0))
+    return tuple(counters)
+
+
+def rapl_joules(before: tuple[RaplCounter, ...], after: tuple[RaplCounter, ...]) -> float | None:
+    """Return the energy between two readings; None if they are not of the same zones."""
+    if len(before) != len(after):
+        return None
+    pairs = zip(before, after, strict=True)
+    return (
+        sum(
+            last.microjoules - first.microjoules + (last.ring if last.microjoules < first.microjoules else 0)
+            for first, last in pairs
+        )
+        / 1e6
+    )
+
+
+def _rapl_watts(root: Root) -> float | str:
+    """Return the watts of the platform or else of all processor packages, or why they are unknown."""
+    before, start = rapl_counters(root), time.monotonic()
+    if isinstance(before, str):
+        return before
+    time.sleep(RAPL_INTERVAL_SECONDS)
+    after, seconds = rapl_counters(root), time.monotonic() - start
+    if isinstance(after, str):
+        return after
+    joules = rapl_joules(before, after)
+    return (None if joules is None else sane(joules / seconds)) or "the RAPL counters don't advance"

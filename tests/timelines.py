@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from zoneinfo import ZoneInfo
 
-from edge_agent.agent.policy import Mode, Order, Reading, Readings, Rules, State, decide
+from edge_agent.agent.policy import Adjustments, Mode, Order, Reading, Readings, Rules, State, adjusted_policy, decide
 from edge_agent.clock import Now
 from edge_agent.settings import Policy, parse_window
 from hardware.power import Supply
 
 ZONES = ("Europe/Paris", "America/St_Johns", "Australia/Lord_Howe", "UTC")
 START_MS = 1_790_000_000_000  # September 2026; the clocks are changed within the weeks that follow
+METERED = (Reading(0.0), Reading(1.0), Reading(None, "nobody knows"))
 GATE, OPEN_GATE = "roof/watts > 500 within 60", "grid/price#now <= 0.2 else open"
 
 
@@ -49,7 +50,8 @@ class Timeline:
         draw = random.Random(self.seed)
         settings = random_settings(draw)
         zone = ZoneInfo(draw.choice(ZONES))
-        rules = Rules.of(settings, zone)
+        rules = Rules.of(adjusted_policy(settings, Adjustments(), thermometer=True), zone)
+        settings = expected_policy(settings)
         monotonic, state, order = draw.uniform(0, 1e6), State(), None
         begin, wall_ms = monotonic, START_MS + draw.randrange(60 * 86_400_000)
         readings = random_readings(draw)
@@ -119,6 +121,10 @@ def random_settings(draw: random.Random) -> Policy:
         max_other_cpu_share=maybe(0.5),
         max_memory_pressure_share=maybe(0.1),
         max_cpu_celsius=maybe(70.0),  # without a lower limit to resume at, which needs a memory of its own to judge
+        network=draw.choice(["any", "any", "unmetered"]),
+        max_monthly_network_bytes=draw.choice([None, None, 10_000_000]),
+        max_daily_written_bytes=draw.choice([None, None, 5_000_000]),
+        mode=draw.choice(["quiet", "normal", "full"]),
         battery=draw.choice(["any", "charging", "never"]),
         min_battery_share=draw.choice([0.0, 0.0, 0.4]),
         gates=draw.choice([(), (GATE,), (GATE, OPEN_GATE)]),
@@ -133,7 +139,8 @@ def random_readings(draw: random.Random) -> Readings:
     if draw.random() < 0.5:
         quiet = Supply(has_battery=True, charging_or_full=True, charge_share=1.0)
         gates = {GATE: Reading(900.0), OPEN_GATE: Reading(None, "it is mute")}
-        return Readings(Reading(1e6), Reading(0.0), Reading(0.0), Reading(30.0), quiet, gates)
+        budgets = {"network_bytes": Reading(0.0), "written_bytes": Reading(0.0), "metered": Reading(0.0)}
+        return Readings(Reading(1e6), Reading(0.0), Reading(0.0), Reading(30.0), supply=quiet, gates=gates, **budgets)
 
     def reading(low: float, high: float) -> Reading:
         return Reading(None, "no sensor") if draw.random() < 0.1 else Reading(draw.uniform(low, high))
@@ -142,9 +149,19 @@ def random_readings(draw: random.Random) -> Readings:
         [Supply(), Supply(True, True, False, draw.random()), Supply(True, False, True, 0.9), Supply(True, why="dumb")]
     )
     # Not between the two limits of the temperature: there the answer depends on what was before.
-    heat = draw.choice([Reading(draw.uniform(20, 59)), Reading(draw.uniform(70, 90)), Reading(None, "no sensor")])
+    heat = draw.choice([Reading(draw.uniform(20, 49)), Reading(draw.uniform(70, 90)), Reading(None, "no sensor")])
     gates = {GATE: reading(450, 900), OPEN_GATE: reading(0.1, 0.22)}
-    return Readings(reading(0, 900), reading(0, 1), reading(0, 0.3), heat, supply, gates)
+    used = {"network_bytes": reading(0, 2e7), "written_bytes": reading(0, 1e7), "metered": draw.choice(METERED)}
+    return Readings(reading(0, 900), reading(0, 1), reading(0, 0.3), heat, supply=supply, gates=gates, **used)
+
+
+def expected_policy(settings: Policy) -> Policy:
+    """Say again what a mode makes of the rules."""
+    if settings.mode == "full":
+        return settings.model_copy(update={"idle_seconds": 0.0, "max_other_cpu_share": None})
+    if settings.mode == "quiet":
+        return settings.model_copy(update={"max_cpu_celsius": 60.0})
+    return settings
 
 
 def in_hours(settings: Policy, wall_ms: int, zone: tzinfo) -> bool:
@@ -159,7 +176,7 @@ def in_hours(settings: Policy, wall_ms: int, zone: tzinfo) -> bool:
     return False
 
 
-def measured_problems(settings: Policy, readings: Readings) -> list[str]:  # noqa: C901 one branch a rule
+def measured_problems(settings: Policy, readings: Readings) -> list[str]:  # noqa: C901, PLR0912 one branch a rule
     """Judge the readings one by one."""
     found = []
 
@@ -179,6 +196,14 @@ def measured_problems(settings: Policy, readings: Readings) -> list[str]:  # noq
         judge("memory-short", pressure, value(pressure) > settings.max_memory_pressure_share)
     if settings.max_cpu_celsius is not None:
         judge("hot", readings.cpu_celsius, value(readings.cpu_celsius) >= settings.max_cpu_celsius)
+    if settings.network == "unmetered":
+        judge("metered", readings.metered, value(readings.metered) > 0)
+    for name, budget, reading in (
+        ("data-cap", settings.max_monthly_network_bytes, readings.network_bytes),
+        ("disk-budget", settings.max_daily_written_bytes, readings.written_bytes),
+    ):
+        if budget is not None:
+            judge(name, reading, value(reading) >= budget)
     for text in settings.gates:
         number = readings.gates[text].value
         if text == GATE and (number is None or number <= 500):

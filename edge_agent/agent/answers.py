@@ -104,6 +104,14 @@ class Answers:
             return error.message
         return None
 
+    def family_of(self, spooled: Spooled) -> str:
+        """Return the family of a result that `why_not_ours` found to be ours; empty for a failure."""
+        kinds: tuple[type[Result | Failure], ...] = (Result, Failure)
+        statement = open_envelope(
+            spooled.payload, self._key.public, kinds, network=self._network, max_bytes=len(spooled.payload)
+        ).statement
+        return statement.family if isinstance(statement, Result) else ""
+
 
 def _plain(message: str) -> str:
     """Make the text of a library fit for a statement: printable, on one line, bounded."""

@@ -7,17 +7,22 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
+from edge_agent.agent.account.account import Account, Means
+from edge_agent.agent.account.tariff import Tariff
+from edge_agent.agent.assistant.device import device_of
 from edge_agent.agent.calibrator import Calibrator
 from edge_agent.agent.daemon import Agent
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.options import MachineSummary, Options
-from edge_agent.agent.owner import Wishes
+from edge_agent.agent.owner import Wanted, Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.readers import Readers, local_zone
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.tally import Tally
 from edge_agent.agent.wishes import rules, values
+from edge_agent.clock import Now
 from edge_agent.connection import home_link_options
 from edge_agent.folders import make_private
 from edge_agent.inference.containment import offered
@@ -29,12 +34,12 @@ from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.own_keys import AgentKeys
 from edge_agent.published import known_now, source_of, watch
-from edge_agent.settings import Policy as PolicySettings
 from edge_agent.settings import Settings
-from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
 from hardware import Profile, profile
+from hardware.meter import Meter
 from hardware.sysfs import Root
 
 log = logging.getLogger("edge_agent.agent")
@@ -76,8 +81,15 @@ def make_agent(
             spool_results=own.spool_results,
             unsettled_seconds=own.unsettled_hours * 3600,
         ),
-        policy=Policy(own.families, own.max_in_flight, own.memory_share, values(settings), own.download == "allowed"),
-        when=_wishes(settings, reload, keys.signing.public.id),
+        policy=Policy(
+            own.families,
+            own.max_in_flight,
+            own.memory_share,
+            values(settings),
+            own.download == "allowed",
+            settings.policy.deny_families,
+        ),
+        when=_wishes(settings, reload, keys.signing, machine),
         threads=own.threads or machine.usable_threads,
         stop_seconds=own.stop_seconds,
         inbox_messages=settings.limits.inbox_messages,
@@ -103,15 +115,28 @@ def make_agent(
     return Agent(options, keys.signing, coordinator_key, known.served, store, summary, watching, fetching)
 
 
-def _wishes(settings: Settings, reload: Callable[[], Settings], agent_id: str) -> Wishes:
-    client_id = f"ea1-{agent_id}-home"
+def _wishes(settings: Settings, reload: Callable[[], Settings], key: SigningKey, machine: Profile) -> Wishes:
+    client_id = f"ea1-{key.public.id}-home"
+    root, pid = Root(), os.getpid()
+    readers = Readers(root, pid)
 
-    def anew() -> tuple[PolicySettings, LinkOptions | None]:
-        changed = reload()
-        return changed.policy, home_link_options(changed, client_id)
+    def wanted(now: Settings) -> Wanted:
+        device = None
+        if now.home.assistant == "on":
+            known = readers.cpu_celsius().value is not None
+            device = device_of(now, key.public.id, machine.board.model or "computer", thermometer=known)
+        return Wanted(now.policy, home_link_options(now, client_id), now.energy, device)
 
-    home = home_link_options(settings, client_id)
-    return Wishes(settings.policy, home, anew, Readers(Root(), os.getpid()), local_zone)
+    board = (machine.power.idle_watts, machine.power.max_watts)
+    tariff = Tariff(settings.energy, readers.number, Meter(root, None, None), board)
+    means = Means(root, pid, tariff, key, settings.network.name)
+
+    def account(tally: Tally, now: Now) -> Account:
+        return Account(settings.agent.state_dir, means, tally, now)
+
+    most = settings.agent.threads or machine.usable_threads
+    cpus = float(machine.usable_threads)
+    return Wishes(wanted(settings), lambda: wanted(reload()), readers, local_zone, account, most, cpus)
 
 
 def _pull_settings(settings: Settings) -> dict[str, str]:

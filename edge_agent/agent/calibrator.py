@@ -7,6 +7,7 @@ needs no predictions of speed: then nothing is measured for them, and the first 
 from __future__ import annotations
 
 import logging
+import subprocess
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +43,9 @@ class Calibrator:
         self._may = threading.Event()
         self._may.set()
         self._one = threading.Lock()
+        self._change = threading.Lock()  # of the two below, and of what may be done
+        self._process: subprocess.Popen[bytes] | None = None
+        self._called_off = False
 
     @property
     def facts(self) -> MachineFacts:
@@ -49,11 +53,15 @@ class Calibrator:
         return self._facts
 
     def allow(self, *, work: bool) -> None:
-        """Say whether the machine may work now; what is to be measured waits until then."""
+        """Say whether the machine may work now: until then a measurement waits, or is broken off and begun anew."""
         if work:
             self._may.set()
-        else:
+            return
+        with self._change:
             self._may.clear()
+            if self._process is not None:
+                self._called_off = True
+                self._process.kill()
 
     def before(self, event: Event, catalogue: Catalogue, put: Callable[[Event], None]) -> None:
         """Put an event that has a catalogue planned with, and before it what is to be known for that."""
@@ -69,12 +77,30 @@ class Calibrator:
         )
 
     def _measure(self, event: Event, put: Callable[[Event], None]) -> None:
-        self._may.wait()
         try:
             with self._one:  # several may have waited for the machine's rest to end
-                if self._facts.rates is None:
-                    self._facts = replace(self._facts, rates=calibrate(self._machine, self._folder))
+                self._measure_once()
             put(MachineMeasured(self._facts))
         except EdgeAgentError as error:
             log.warning("%s Predictions are wide guesses.", error.message, extra={"action": "calibration"})
         put(event)
+
+    def _measure_once(self) -> None:
+        while self._facts.rates is None:
+            self._may.wait()
+            self._called_off = False
+            try:
+                rates = calibrate(self._machine, self._folder, started=self._started)
+                self._facts = replace(self._facts, rates=rates)
+            except EdgeAgentError:
+                if not self._called_off:
+                    raise
+            finally:
+                self._process = None
+
+    def _started(self, process: subprocess.Popen[bytes]) -> None:
+        with self._change:
+            self._process = process
+            if not self._may.is_set():  # it was called off before there was anything to end
+                self._called_off = True
+                process.kill()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.agent.events import OwnerAsked
+from edge_agent.agent.policy import LIMITS, Pace
 from edge_agent.errors import EdgeAgentError, TransportError, UsageError
 
 SOCKET_FILE = "control.sock"
@@ -39,10 +40,12 @@ log = logging.getLogger("edge_agent.agent.control")
 _FIELDS: Mapping[str, frozenset[str]] = {
     "status": frozenset(),
     "why": frozenset(),
+    "account": frozenset(),
     "history": frozenset({"count"}),
     "pause": frozenset({"seconds"}),
     "drain": frozenset({"seconds"}),
     "resume": frozenset(),
+    "adjust": frozenset({"pace", *LIMITS}),
 }
 """What can be asked, and the further members of each request; all of them may be left out."""
 
@@ -64,6 +67,12 @@ def parse_request(line: bytes) -> dict[str, Any]:
         raise UsageError(f"{request['do']} takes no {min(unknown)[:64]!r}")
     _check_number(request, "seconds", MAX_PAUSE_SECONDS)
     _check_number(request, "count", MAX_HISTORY)
+    for limit in LIMITS.values():
+        _check_number(request, limit.name, limit.highest)
+        if request.get(limit.name) is not None and request[limit.name] < limit.lowest:
+            raise UsageError(f"{limit.name} must be at least {limit.lowest:g}")
+    if request.get("pace") not in {None, *Pace}:
+        raise UsageError(f"pace must be one of {', '.join(Pace)}")
     return request
 
 

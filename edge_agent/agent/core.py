@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from edge_agent import __version__
 from edge_agent.agent.answers import Answers
 from edge_agent.agent.attempts import Attempts, renew_seconds
 from edge_agent.agent.delivery import Delivery
@@ -25,6 +26,7 @@ from edge_agent.agent.events import (
     LinkUp,
     MachineMeasured,
     MessageReceived,
+    PaceChanged,
     PlanRequested,
     RestRequested,
     RunModel,
@@ -36,12 +38,12 @@ from edge_agent.agent.events import (
     WorkRequested,
 )
 from edge_agent.agent.intake import Intake
+from edge_agent.agent.pacing import Pacing
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.resting import RESTING, Resting
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.standing import Standing, keep
-from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import no_jitter
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
@@ -56,6 +58,7 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.notes import Note
+from edge_agent.spelling import newer
 from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.identity import Enrolled, Revocations
 from edge_agent.wire.keys import PublicKey
@@ -98,19 +101,21 @@ class Core:
         self.session: int | None = None
         self.coordinator_session: int | None = None
         self.stopping = False
+        self.latest_version, self.refused_control = __version__, ""  # known in this network; shown to the owner
         self._presence = presence
         answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
         self._delivery = Delivery(self.attempts, answers, self._topics.results(presence.agent_id), rules)
+        self.tally = self._delivery.tally
         self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
         self.resting = Resting(self.attempts, self._delivery, planner)
+        self._pacing = Pacing(self.attempts, planner)
         self._coordinator_key = coordinator_key
         self._standing = Standing(presence.agent_id)
         self._planner = planner
         self._rules = rules
         self._sequence = 0
-        self._stop_at = 0.0
-        self._present_at = 0.0
+        self._stop_at = self._present_at = 0.0
         self._idle_since: float | None = None
         self._offered: tuple[object, ...] | None = None
 
@@ -126,7 +131,7 @@ class Core:
         for event in events:
             commands += self._apply(event, now)
         commands += self._delivery.sign(now)
-        commands += self._pump(now)
+        commands += [*self._pacing.finish(now), *self._pump(now)]
         if not self.stopping:
             commands += self._planner.on_load(self.attempts.active(), now)
         commands += self.resting.finish(now)
@@ -137,20 +142,12 @@ class Core:
             commands += self._finish_stop(now)
         return commands
 
-    @property
-    def tally(self) -> Tally:
-        """What became of attempts."""
-        return self._delivery.tally
-
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
         connected = self.session is not None
         due = [self.attempts.next_deadline(connected=connected), self._planner.next_deadline(), self._idle_deadline()]
-        due.append(self.resting.next_deadline())
-        if self.stopping:
-            due.append(self._stop_at)
-        if connected:
-            due.append(self._present_at)
+        due += [self.resting.next_deadline(), self._stop_at if self.stopping else None]
+        due.append(self._present_at if connected else None)
         return min((moment for moment in due if moment is not None), default=None)
 
     def _apply(self, event: Event, now: Now) -> list[Command]:  # noqa: C901, PLR0911, PLR0912 one branch an event
@@ -180,6 +177,8 @@ class Core:
             case WorkRequested():
                 ended = self.resting.end(now)
                 return [*ended, *self._present(now)] if ended else []
+            case PaceChanged():
+                return self._pacing.begin(event)
             case Tick():
                 return self._on_tick(now)
             case PlanRequested():
@@ -220,6 +219,7 @@ class Core:
                     return [Note(logging.DEBUG, f"Ignored our own {channel}", "not-for-us")]
         except PeerError as error:
             text = f"Refused a message on {event.topic}: {error.message}"
+            self.refused_control = text if event.topic.endswith("/control") else self.refused_control
             return [Note(logging.WARNING, text, "refused", (("code", error.error_code),))]
 
     def _open_small(self, payload: bytes, kind: type[_Small]) -> _Small:
@@ -234,6 +234,7 @@ class Core:
         if self.coordinator_session is not None and hello.session <= self.coordinator_session:
             return []  # heard before, or the broker's memory of an older one
         self.coordinator_session = hello.session
+        self.latest_version = newer(__version__, hello.software)
         return self._announce(now)
 
     def _on_control(self, control: Control, now: Now) -> list[Command]:
@@ -256,7 +257,7 @@ class Core:
             if self.attempts.waiting():
                 commands += self._planner.wake(now)
             return commands
-        while (variant := self.attempts.next_variant()) is not None:
+        while not self._pacing.waits and (variant := self.attempts.next_variant()) is not None:
             lanes = self._planner.lanes(variant)
             if len(self.attempts.running_tokens()) >= PIPELINE_RUNS + lanes - 1:
                 break
@@ -343,8 +344,7 @@ class Core:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def _on_tick(self, now: Now) -> list[Command]:
-        commands: list[Command] = [*self._planner.on_tick(now)]
-        commands += self._delivery.on_tick(now, connected=self.session is not None)
+        commands = [*self._planner.on_tick(now), *self._delivery.on_tick(now, connected=self.session is not None)]
         working_on = self.attempts.renewable()
         if any(held.renew_at <= now.monotonic for held in working_on):
             for held in working_on:
@@ -376,8 +376,8 @@ class Core:
             return []
         self.stopping = True
         self._stop_at = now.monotonic + event.within_seconds
-        commands: list[Command] = [Note(logging.INFO, "Stopping: no new work is taken on", "stopping")]
-        commands += self._offer(now)
+        note = Note(logging.INFO, "Stopping: no new work is taken on", "stopping")
+        commands: list[Command] = [note, *self._offer(now)]
         for held in self.attempts.waiting():
             commands += self._delivery.fail(held, "handed-back", "the agent is stopping", "agent", now, retry=True)
         return commands

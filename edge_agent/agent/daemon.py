@@ -21,10 +21,13 @@ from edge_agent.agent.events import (
     CancelCanary,
     CatalogueChanged,
     Command,
+    CountAccepted,
     Event,
     Exit,
     FetchModels,
     ForgetSpooled,
+    HomeSaid,
+    HomeUp,
     KeepCertificates,
     LinkDown,
     LinkUp,
@@ -44,13 +47,14 @@ from edge_agent.agent.events import (
     StopWorker,
     Tick,
     UnloadModel,
+    UseThreads,
     WorkRequested,
 )
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.lookout import Lookout, look
 from edge_agent.agent.options import MachineSummary, Options
-from edge_agent.agent.owner import Owner
+from edge_agent.agent.owner import Owner, Ways
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.readers import terminal_is_there
@@ -81,8 +85,8 @@ log = logging.getLogger("edge_agent.agent")
 LINK_STOP_SECONDS = 2.0
 LEAVE_SECONDS = 15.0
 """Beyond the stop that was asked for, until everything is closed; told to the service manager."""
-MQTT_OVERHEAD_BYTES = 1024
-"""A packet is larger than its message by its header, topic and properties."""
+MQTT_OVERHEAD_BYTES = 1024  # a packet is larger than its message by its header, topic and properties
+PACKET_BYTES = 240  # that a message costs beside its payload, on average: MQTT, TCP, IP, its acknowledgement
 
 
 class Agent:
@@ -157,7 +161,9 @@ class Agent:
             Unsealing(halves, options.network, self._presence.agent_id),
         )
         self._supervisor = supervisor.here()
-        self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now())
+        fetched = (lambda: 0) if fetching is None else (lambda: fetching.fetched_bytes)
+        ways = Ways(self._inbox.put, self._status, lambda: self._core.latest_version, fetched)
+        self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now(), ways)
         self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
 
@@ -215,7 +221,7 @@ class Agent:
             link.stop(LINK_STOP_SECONDS)
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
-            self._owner.leave()
+            self._owner.leave(system_now())
         return self._exit_status
 
     def _plan_with(self, event: Event, catalogue: Catalogue) -> None:
@@ -241,6 +247,7 @@ class Agent:
         """Enqueue; called on the network thread."""
         match event:
             case Message():
+                self._owner.account.received(len(event.payload) + PACKET_BYTES)
                 self._inbox.put_message(event.topic, event.payload)
             case Connected():
                 self._inbox.put(LinkUp(self._session, event.max_packet_bytes - MQTT_OVERHEAD_BYTES))
@@ -249,24 +256,26 @@ class Agent:
             case _:  # the link itself logs what else happens to it
                 pass
 
-    def _next_event(self) -> Event | OwnerAsked | ReloadRequested:
+    def _next_event(self) -> Event | OwnerAsked | ReloadRequested | HomeSaid | HomeUp:
         idle = self._planner.decided and not self._planner.offers()
         look_at, owner_at = self._lookout.due(idle=idle), self._owner.look_at
         moments = (self._core.next_deadline(), look_at, owner_at, self._reporting.due_at, self._supervisor.due)
         until = min(moment for moment in moments if moment is not None)
         event = self._inbox.get(max(0.0, until - system_now().monotonic))
         now = system_now()
-        if owner_at is not None and owner_at <= now.monotonic:  # however busy the queue is
+        if owner_at <= now.monotonic:  # however busy the queue is
             self._tell(self._owner.look(now))
         if event is None and until == look_at:
             self._lookout.looked(now.monotonic, idle=idle)
             event = look(self._workers.pid)
         return event or Tick()
 
-    def _handle(self, event: Event | OwnerAsked | ReloadRequested) -> None:
+    def _handle(self, event: Event | OwnerAsked | ReloadRequested | HomeSaid | HomeUp) -> None:
         match event:
             case OwnerAsked():
-                self._owner.serve(event, system_now(), self._tell, self._status)
+                self._owner.serve(event, system_now(), self._tell)
+            case HomeSaid() | HomeUp():
+                self._owner.hear(event, system_now(), self._tell)
             case ReloadRequested() if self._has_terminal and not terminal_is_there():
                 self._on_signal()  # whoever started it closed the window
             case ReloadRequested():
@@ -312,7 +321,7 @@ class Agent:
             match command:
                 case Publish():
                     messages.append(command)
-                case RunModel() | RunCanary() | CancelCanary() | LoadModel() | UnloadModel():
+                case UseThreads() | RunModel() | RunCanary() | CancelCanary() | LoadModel() | UnloadModel():
                     self._workers.do(command)
                 case StartWorker() | StopWorker():
                     self._publish(messages)  # ending a worker may take a while
@@ -328,6 +337,8 @@ class Agent:
                     self._keep_certificates(command.said)
                 case SaveExperience():
                     self._save_experience(command.document)
+                case CountAccepted():
+                    self._owner.account.settled(command.family, command.entry, system_now())
                 case SpoolResult() | ForgetSpooled():
                     self._spooling.do(command)
                 case Exit():
@@ -345,6 +356,7 @@ class Agent:
 
     def _publish_packet(self, packet: Sequence[Publish], payload: bytes) -> None:
         self._link.publish(packet[0].topic, payload, retain=packet[0].retain)
+        self._owner.account.sent(len(payload) + PACKET_BYTES, system_now())
 
     def _keep_certificates(self, said: Enrolled) -> None:
         try:
@@ -386,4 +398,5 @@ class Agent:
             "coordinator_id": self._coordinator_id,
             **standing(self._planner, core.session is not None, core.coordinator_session is not None),
             "attempts": core.attempts.counts(),
+            "refused_control": core.refused_control or None,
         }

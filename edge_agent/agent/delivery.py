@@ -8,14 +8,25 @@ from typing import NamedTuple
 
 from edge_agent.agent.answers import Answers, Blame
 from edge_agent.agent.attempts import Attempts, Held
-from edge_agent.agent.events import Command, ForgetSpooled, Publish, Spooled, SpoolFailed, SpoolLoaded, SpoolResult
+from edge_agent.agent.events import (
+    Command,
+    CountAccepted,
+    ForgetSpooled,
+    Publish,
+    Spooled,
+    SpoolFailed,
+    SpoolLoaded,
+    SpoolResult,
+)
+from edge_agent.agent.own_copy import Entry
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import Answer, Key
 from edge_agent.clock import Now
 from edge_agent.inference.events import RunDone
 from edge_agent.notes import Note
-from edge_agent.wire.messages import MAX_HELD, Settled, VariantClass
+from edge_agent.wire.envelope import signed_part
+from edge_agent.wire.messages import MAX_HELD, Result, Settled, VariantClass
 
 
 class _Unsigned(NamedTuple):
@@ -70,6 +81,7 @@ class Delivery:
             return self.fail(held, "too-large", self._too_large(len(payload)), "agent", now, retry=True)
         self.tally.finished(held.job.family, round(run_seconds * 1e6), now.wall_ms)
         answer = self._attempts.finish(held, payload, now)
+        answer.family = held.job.family
         note = attempt_note("Finished an attempt", "attempt-finished", answer.key)
         return [note, *self._spool(answer, run_seconds), self.say(answer)]
 
@@ -136,8 +148,12 @@ class Delivery:
         commands: list[Command] = []
         for attempt in settled.settled:
             key = (attempt.job, attempt.epoch)
+            answer = self._unsettled.get(key)
             if not self._attempts.drop(key):
                 continue
+            if answer is not None and answer.family and attempt.outcome == "accepted":
+                signed = signed_part(answer.payload, Result.max_statement_bytes)
+                commands.append(CountAccepted(answer.family, Entry.of(*key, signed)))
             if attempt.outcome == "refused":
                 text = f"The coordinator refused our answer: {attempt.code}"
                 commands.append(Note(logging.WARNING, text, "answer-refused", _fields(key)))
@@ -183,7 +199,7 @@ class Delivery:
         for spooled in reversed(wanted):
             self._attempts.drop_older(spooled.job, spooled.epoch)
             answer = self._unsettled.add(_key(spooled), spooled.payload, now, age_seconds=spooled.age_seconds)
-            answer.spooled = True
+            answer.spooled, answer.family = True, self._answers.family_of(spooled)
         if wanted:
             text = f"Took {len(wanted)} unsettled results over from the spool"
             commands.append(Note(logging.INFO, text, "spool-loaded", (("results", len(wanted)),)))

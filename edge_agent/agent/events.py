@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge_agent.agent.own_copy import Entry
 from edge_agent.inference.events import WorkerEvent
 from edge_agent.models.catalogue import Catalogue, Family, Variant
 from edge_agent.models.fit import MachineFacts
@@ -121,6 +122,13 @@ class WorkRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class PaceChanged:
+    """The worker is to compute with so many threads."""
+
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed: `next_deadline` is reached."""
 
@@ -168,6 +176,26 @@ class OwnerAsked:
 
 
 @dataclass(frozen=True, slots=True)
+class HomeSaid:
+    """A message for Home Assistant's sake came over the broker at home; for the daemon, not for the core.
+
+    Attributes:
+        topic: one of those that were asked for.
+        payload: foreign bytes.
+        retained: whether the broker had kept it.
+    """
+
+    topic: str
+    payload: bytes
+    retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HomeUp:
+    """The broker at home is reached; for the daemon, not for the core."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReloadRequested:
     """The owner's rules are to be read anew; for the daemon, not for the core."""
 
@@ -186,6 +214,7 @@ Event = (
     | StopRequested
     | RestRequested
     | WorkRequested
+    | PaceChanged
     | Tick
     | WorkerEvent
 )
@@ -208,6 +237,13 @@ class StartWorker:
 
     threads: int
     limit_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UseThreads:
+    """Workers that are started from now on compute with so many threads."""
+
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,6 +357,19 @@ class ForgetSpooled:
 
 
 @dataclass(frozen=True, slots=True)
+class CountAccepted:
+    """The coordinator accepted a result: take it into the account.
+
+    Attributes:
+        family: whose.
+        entry: for the agent's own copy.
+    """
+
+    family: str
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """Everything is done: leave with this status."""
 
@@ -331,6 +380,7 @@ Command = (
     Publish
     | StartWorker
     | StopWorker
+    | UseThreads
     | RunCanary
     | CancelCanary
     | LoadModel
@@ -341,6 +391,7 @@ Command = (
     | KeepCertificates
     | SpoolResult
     | ForgetSpooled
+    | CountAccepted
     | Note
     | Exit
 )

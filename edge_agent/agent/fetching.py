@@ -6,6 +6,8 @@ room: what one family needs must not cost another its own. That files came is se
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import subprocess
@@ -49,6 +51,8 @@ class Fetching:
         self._current: Wanted | None = None
         self._called_off = False
         self._thread: threading.Thread | None = None
+        self.fetched_bytes = 0
+        """Of all files that were fetched, for whoever counts them."""
 
     def want(self, wanted: Sequence[Wanted]) -> None:
         """Fetch these, in this order, and no longer what was wanted before; a fetch of that is ended."""
@@ -117,7 +121,7 @@ class Fetching:
                 process = self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     env=self._environment,
                     cwd="/",
@@ -125,7 +129,7 @@ class Fetching:
                     errors="replace",
                     process_group=0,
                 )
-            _, said = process.communicate(timeout=LIMIT_SECONDS)
+            printed, said = process.communicate(timeout=LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -136,4 +140,12 @@ class Fetching:
             self._process = None
         lines = [line for line in said.splitlines() if line.startswith("edge-agent: error: ")]
         last = lines[-1].removeprefix("edge-agent: error: ") if lines else f"It ended with {process.returncode}."
+        if process.returncode == 0:
+            self._count(printed)
         return "" if process.returncode == 0 else last[:300]
+
+    def _count(self, printed: str) -> None:
+        """Take note of how much was fetched, as the command says it in JSON."""
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            files = json.loads(printed)["files"]
+            self.fetched_bytes += sum(int(file["bytes"]) for file in files if not file["was_here"])

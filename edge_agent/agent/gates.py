@@ -1,6 +1,7 @@
-"""Readings of gates from the owner's own broker: a link that only listens, and the last message of each topic.
+"""The link to the owner's own broker: the last message of each topic that somebody names, and who speaks there.
 
-Whatever comes over it decides about these gates and about nothing else: there is no topic for orders.
+A message on the topic of a gate decides about these gates and about nothing else. Orders have topics of their own,
+which are listened to only if the owner wants Home Assistant to give some (`assistant`).
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+from edge_agent.agent.events import HomeSaid, HomeUp
 from edge_agent.agent.policy import Reading
 from edge_agent.clock import Now
 from edge_agent.errors import EdgeAgentError
-from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message
-from edge_agent.settings import Gate
+from edge_agent.mqtt import Connected, ConnectFailed, Disconnected, Link, LinkEvent, LinkOptions, Message, Will
+from edge_agent.settings import Gate, Source
 
 MAX_PAYLOAD_BYTES = 64 * 1024
+MAX_ORDER_BYTES = 256
 STOP_SECONDS = 0.5
 _NUMBER = re.compile(r"[+-]?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,3})?")
 _WORDS = {"on": 1.0, "true": 1.0, "off": 0.0, "false": 0.0}
@@ -36,8 +40,19 @@ class _Heard:
     at: float
 
 
+class Speaker(Protocol):
+    """Who speaks over the link, too."""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """What it listens to."""
+
+    def will(self) -> Will:
+        """Return what the broker says when the connection breaks."""
+
+
 class Gates:
-    """Listens to the topics of gates.
+    """Listens to the topics of gates and other numbers, and carries what somebody says.
 
     Args:
         monotonic: reads the clock; called on the link's thread, too.
@@ -49,22 +64,31 @@ class Gates:
         self._heard: dict[str, _Heard] = {}
         self._problem = ""
         self._link: Link | None = None
-        self._wanted: tuple[frozenset[str], LinkOptions | None] = (frozenset(), None)
+        self._wanted: tuple[frozenset[str], LinkOptions | None, Speaker | None] = (frozenset(), None, None)
+        self._put: Callable[[HomeSaid | HomeUp], None] = _nobody
 
-    def listen(self, gates: Sequence[Gate], options: LinkOptions | None) -> None:
-        """Listen to these gates' topics from now on, on this broker; without gates, to nothing."""
+    def listen(
+        self,
+        gates: Sequence[Gate | Source],
+        options: LinkOptions | None,
+        speaker: Speaker | None = None,
+        put: Callable[[HomeSaid | HomeUp], None] | None = None,
+    ) -> None:
+        """Listen to these topics from now on, on this broker; without any, to nothing."""
         topics = frozenset(gate.topic for gate in gates)
-        wanted = (topics, options if topics else None)
+        wanted = (topics, options if topics or speaker else None, speaker)
         if wanted == self._wanted:
             return
         self.stop()
-        self._wanted = wanted
+        self._wanted, self._put = wanted, put or _nobody
         if wanted[1] is None:
             return
         self._problem = "the broker at home is not reached yet"
         rng = random.Random(os.urandom(16))  # noqa: S311 jitter, not a secret
         try:
-            self._link = Link(wanted[1], sorted(topics), self._sink, will=lambda: None, rng=rng, log=log)
+            subscriptions = sorted(topics.union(speaker.topics if speaker else ()))
+            will = speaker.will if speaker else _no_will
+            self._link = Link(wanted[1], subscriptions, self._sink, will=will, rng=rng, log=log)
         except EdgeAgentError as error:
             self._problem = error.message
             log.error("Cannot listen to the broker at home: %s", error.message, extra={"action": "home"})  # noqa: TRY400 no defect
@@ -74,20 +98,35 @@ class Gates:
     def stop(self) -> None:
         """Listen no more, and forget what was heard."""
         link, self._link = self._link, None
-        self._wanted = (frozenset(), None)
+        self._wanted = (frozenset(), None, None)
         if link is not None:
             link.stop(STOP_SECONDS)
         with self._lock:
             self._heard.clear()
 
-    def read(self, gates: Sequence[Gate], now: Now) -> Mapping[str, Reading]:
-        """Return the reading of each gate, by its text."""
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Say something that the broker is to keep; return whether there is a connection that takes it."""
+        try:
+            if self._link is not None:
+                self._link.publish(topic, payload, retain=True)
+                return True
+        except EdgeAgentError as error:
+            log.debug("Not said at home: %s", error.message, extra={"action": "home"})
+        return False
+
+    def read(self, gates: Sequence[Gate | Source], now: Now) -> Mapping[str, Reading]:
+        """Return the reading of each gate or source, by its text."""
         with self._lock:
             heard, problem = dict(self._heard), self._problem
         return {gate.text: _reading(gate, heard.get(gate.topic), problem, now) for gate in gates}
 
     def _sink(self, event: LinkEvent) -> None:
         """Take note of a message; called on the link's thread."""
+        speaker = self._wanted[2]
+        if speaker is not None and isinstance(event, Connected):
+            self._put(HomeUp())
+        if speaker is not None and isinstance(event, Message) and event.topic in speaker.topics:
+            self._put(HomeSaid(event.topic, event.payload[:MAX_ORDER_BYTES], event.retain))
         with self._lock:
             match event:
                 case Message() if event.topic in self._wanted[0]:
@@ -104,7 +143,15 @@ class Gates:
                     pass
 
 
-def _reading(gate: Gate, heard: _Heard | None, problem: str, now: Now) -> Reading:
+def _nobody(_event: HomeSaid | HomeUp) -> None:
+    """Stand for nobody who wants to hear."""
+
+
+def _no_will() -> None:
+    """Stand for no will."""
+
+
+def _reading(gate: Gate | Source, heard: _Heard | None, problem: str, now: Now) -> Reading:
     if heard is None:
         return Reading(None, problem or "nothing was said there yet", pending=True)
     age = now.monotonic - heard.at

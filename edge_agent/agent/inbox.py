@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived, OwnerAsked, ReloadRequested
+from edge_agent.agent.events import Event, HomeSaid, HomeUp, JobTurnedAway, MessageReceived, OwnerAsked, ReloadRequested
 from edge_agent.errors import PeerError
 from edge_agent.inference.events import RunDone
 from edge_agent.wire.envelope import messages_in, signed_part
@@ -15,6 +15,10 @@ TOGETHER = 63
 """So many events are handled together with one before them, so that whatever else comes need not wait for long."""
 TURNED_AWAY_SHARE = 0.25
 """Above the bounds, signed parts of jobs may take up this share more, so that their sender is answered."""
+
+
+Inside = Event | OwnerAsked | ReloadRequested | HomeSaid | HomeUp
+"""What the daemon's loop is told: of the core's business, and of its own."""
 
 
 class Inbox:
@@ -33,16 +37,14 @@ class Inbox:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._jobs_topic = jobs_topic
-        self._events: queue.SimpleQueue[Event | OwnerAsked | ReloadRequested] = (
-            queue.SimpleQueue()
-        )  # put is safe in a signal handler
+        self._events: queue.SimpleQueue[Inside] = queue.SimpleQueue()  # put is safe in a signal handler
         self._lock = threading.Lock()  # of the numbers below
         self._messages = 0
         self._bytes = 0
         self._dropped = 0
-        self._kept: Event | OwnerAsked | ReloadRequested | None = None  # taken, and to be handled by itself
+        self._kept: Inside | None = None  # taken, and to be handled by itself
 
-    def put(self, event: Event | OwnerAsked | ReloadRequested) -> None:
+    def put(self, event: Inside) -> None:
         """Enqueue what one of our own threads, or a signal handler, says."""
         self._events.put(event)
 
@@ -66,7 +68,7 @@ class Inbox:
         with self._lock:
             self._dropped += 1
 
-    def get(self, timeout_seconds: float | None) -> Event | OwnerAsked | ReloadRequested | None:
+    def get(self, timeout_seconds: float | None) -> Inside | None:
         """Take the next event, or None if there is none within this time; None waits for ever."""
         event, self._kept = self._kept, None
         if event is not None:
@@ -93,7 +95,7 @@ class Inbox:
                 self._kept = event
         return found
 
-    def _taken(self, event: Event | OwnerAsked | ReloadRequested) -> None:
+    def _taken(self, event: Inside) -> None:
         match event:
             case MessageReceived():
                 self._give_back(len(event.payload))

@@ -6,29 +6,67 @@ Decides when to look, looks, asks the pure rules, and tells the core to rest or 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, tzinfo
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from edge_agent.agent.events import OwnerAsked, RestRequested, WorkRequested
+from edge_agent.agent import adjusting
+from edge_agent.agent.account.account import Account
+from edge_agent.agent.assistant.discovery import Device
+from edge_agent.agent.events import HomeSaid, HomeUp, OwnerAsked, PaceChanged, RestRequested, WorkRequested
 from edge_agent.agent.history import History, OrderFile
-from edge_agent.agent.policy import Decision, Mode, Order, Reason, Rules, State, decide
+from edge_agent.agent.home import Home
+from edge_agent.agent.policy import (
+    LIMITS,
+    Adjustments,
+    Decision,
+    Mode,
+    Order,
+    Pace,
+    Reading,
+    Readings,
+    Reason,
+    Rules,
+    State,
+    adjusted_policy,
+    decide,
+    highest,
+    pace_of,
+    threads_of,
+)
 from edge_agent.agent.readers import Readers, midnight_ms
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
 from edge_agent.errors import SettingsError
 from edge_agent.mqtt import LinkOptions
-from edge_agent.settings import Policy
+from edge_agent.settings import Energy, Policy
 
 log = logging.getLogger("edge_agent.agent.owner")
 
-Told = RestRequested | WorkRequested
+Told = RestRequested | WorkRequested | PaceChanged
 SOME = 20
 """Transitions that are shown when nobody says how many."""
 THE_RULES = "your rules"
 START = "the start"
+
+
+class Wanted(NamedTuple):
+    """The settings that may be changed while the agent runs.
+
+    Attributes:
+        policy: when and how much it works.
+        home: the owner's own broker, if there is one.
+        energy: watts and their price.
+        device: what Home Assistant sees of this machine; None where it sees nothing.
+    """
+
+    policy: Policy
+    home: LinkOptions | None
+    energy: Energy
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +74,41 @@ class Wishes:
     """Where the owner's rules come from, and what the machine is read with.
 
     Attributes:
-        settings: that hold at the start.
-        home: the owner's own broker, if there is one.
-        reload: reads both anew; raises `SettingsError` if they are wrong.
+        at_start: the settings that hold at the start.
+        reload: reads them anew; raises `SettingsError` if they are wrong.
         readers: look at the machine.
         zone: gives the time zone of a name, or the machine's.
+        account: begins the account of what is counted.
+        threads: that a worker may have at most.
+        cpus: that can be used.
     """
 
-    settings: Policy
-    home: LinkOptions | None
-    reload: Callable[[], tuple[Policy, LinkOptions | None]]
+    at_start: Wanted
+    reload: Callable[[], Wanted]
     readers: Readers
     zone: Callable[[str | None], tzinfo]
+    account: Callable[[Tally, Now], Account]
+    threads: int = 1
+    cpus: float = 1.0
+
+
+class Ways(NamedTuple):
+    """Ways to the rest of the agent.
+
+    Attributes:
+        put: gives an event to the daemon's loop.
+        status: what the agent says of itself.
+        latest: which version is known in the network; empty where none is.
+        fetched_bytes: how many bytes of models were fetched by this process.
+    """
+
+    put: Callable[[HomeSaid | HomeUp], None]
+    status: Callable[[], dict[str, Any]]
+    latest: Callable[[], str]
+    fetched_bytes: Callable[[], int]
+
+
+NO_WAYS = Ways(lambda _: None, dict, str, int)
 
 
 class Owner:
@@ -59,17 +120,30 @@ class Owner:
         boot: a number of this boot of the machine.
         tally: of the jobs.
         now: the moment.
+        ways: to the rest of the agent.
     """
 
-    def __init__(self, folder: Path, wishes: Wishes, boot: int, tally: Tally, now: Now) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 made in one place
+        self, folder: Path, wishes: Wishes, boot: int, tally: Tally, now: Now, ways: Ways = NO_WAYS
+    ) -> None:
+        self._ways = ways
         self._zone = wishes.zone
-        self._rules = self._rules_of(wishes.settings)
-        self._home = wishes.home
-        self._reload = wishes.reload
         self._readers = wishes.readers
+        self._folder = folder
+        self._wishes = wishes
+        self._policy = wishes.at_start.policy
+        self._adjusted, problem = adjusting.read(folder)
+        if problem:
+            log.error("What was adjusted cannot be read, so it is quiet: %s", problem, extra=_action("adjusted"))
+        self._threads = wishes.threads
+        self._rules = self._rules_of()
+        self._wanted = wishes.at_start
+        self._home = Home(wishes.readers, ways.put, self.status, ways.latest)
+        self._reload = wishes.reload
         self._tally = tally
-        self._orders = OrderFile(folder, boot)
         self._history = History(folder, tally)
+        self.account = wishes.account(tally, now)
+        self._orders = OrderFile(folder, boot)
         self._since_ms = now.wall_ms
         self._refused = ""
         self._unkept = ""
@@ -81,7 +155,10 @@ class Owner:
             log.warning("The history cannot be read: %s", problem, extra=_action("history"))
         self._decision = Decision(Mode.WORK, (), (), None, now.monotonic, self._state)
 
-    def _rules_of(self, settings: Policy) -> Rules:
+    def _rules_of(self) -> Rules:
+        """Return the rules that hold: the file's, with what was adjusted."""
+        known = self._readers.cpu_celsius().value is not None
+        settings = adjusted_policy(self._policy, self._adjusted, thermometer=known)
         return Rules.of(settings, self._zone(settings.time_zone) if settings.work_hours else UTC)
 
     # -- what the loop calls ------------------------------------------------------------------------------------------
@@ -97,25 +174,55 @@ class Owner:
         return self._decision.reasons
 
     @property
-    def look_at(self) -> float | None:
-        """The monotonic second at which to `look` at the latest, if any."""
-        return self._decision.look_at
+    def look_at(self) -> float:
+        """The monotonic second at which to `look` at the latest."""
+        moments = (self._decision.look_at, self.account.look_at, self._home.look_at)
+        return min(moment for moment in moments if moment is not None)
 
     def start(self, now: Now) -> list[Told]:
         """Listen where need be, and decide for the first time."""
-        self._readers.listen(self._rules, self._home)
+        self._listen()
         return self.look(now, START)
+
+    def _listen(self) -> None:
+        self._home.listen(self._rules, self.account.tariff.sources, self._wanted.home, self._wanted.device)
 
     def look(self, now: Now, by: str = THE_RULES) -> list[Told]:
         """Look at the machine and decide; return what the core is to be told, if that is something else than before."""
         before = self._decision
+        if self.account.look_at <= now.monotonic:
+            self.account.downloaded(self._ways.fetched_bytes(), now)
+            self.account.look(now)
         if self._order is not None and self._order.until is not None and self._order.until <= now.monotonic:
             self._keep_order(None, now)
-        found = decide(self._rules, self._order, self._readers.read(self._rules, now), now, self._state)
+        found = decide(self._rules, self._order, self._read(now), now, self._state)
         self._decision, self._state = found, found.state
         if found.mode != before.mode:
             self._since_ms = now.wall_ms
             self._note(by, now)
+            self._home.hurry(now)
+        self._home.look(now)
+        return [*self._pace(), *self._turn(before, found)]
+
+    def _read(self, now: Now) -> Readings:
+        found = self._readers.read(self._rules, now)
+        own = self._rules.settings
+        if own.max_monthly_network_bytes is not None:
+            found = replace(found, network_bytes=Reading(float(self.account.network_bytes(now))))
+        if own.max_daily_written_bytes is not None:
+            found = replace(found, written_bytes=Reading(float(self.account.written_bytes(now))))
+        return found
+
+    def _pace(self) -> list[PaceChanged]:
+        """Return the number of threads, if it is another one than before."""
+        threads = threads_of(self._rules.settings.cpu_share, self._wishes.threads, self._wishes.cpus)
+        if threads == self._threads:
+            return []
+        self._threads = threads
+        return [PaceChanged(threads)]
+
+    @staticmethod
+    def _turn(before: Decision, found: Decision) -> list[Told]:
         if found.mode is Mode.WORK:
             return [WorkRequested()] if before.mode is Mode.REST else []
         hurries = before.within_seconds is None and found.within_seconds is not None
@@ -139,47 +246,80 @@ class Owner:
         log.info("The owner says %s", kind or "resume", extra={"action": kind or "resume", "by": by})
         return self.look(now, by)
 
-    def serve(
-        self, asked: OwnerAsked, now: Now, tell: Callable[[Sequence[Told]], None], status: Callable[[], dict[str, Any]]
-    ) -> None:
+    def adjust(self, adjusted: Adjustments, by: str, now: Now) -> list[Told]:
+        """Take what was adjusted: kept first, as an order is; what the file says is never exceeded."""
+        try:
+            adjusting.write(self._folder, adjusted)
+        except OSError as error:
+            log.warning("What was adjusted holds, but not over a restart: %s", error, extra=_action("adjusted"))
+        self._adjusted = adjusted
+        self._rules = self._rules_of()
+        fields = {"action": "adjusted", "by": by, **{name: value for name, value in asdict(adjusted).items() if value}}
+        log.info("The owner wants it %s", pace_of(self._policy, adjusted), extra=fields)
+        return self.look(now, by)
+
+    def hear(self, event: HomeSaid | HomeUp, now: Now, tell: Callable[[Sequence[Told]], None]) -> None:
+        """Take in what came over the broker at home."""
+        adjust = partial(_adjustments, self._adjusted)
+        if (request := self._home.hear(event, self._policy, self._adjusted, adjust, now)) is not None:
+            self._do(request, "the broker at home", now, tell)
+        self._home.hurry(now)
+
+    def serve(self, asked: OwnerAsked, now: Now, tell: Callable[[Sequence[Told]], None]) -> None:
         """Do what is asked through the control socket, and answer how things stand then.
 
         Args:
             asked: a request.
             now: the moment.
             tell: has the core told, and what it wants done.
-            status: what the agent says of itself.
         """
         request = asked.request
+        if request["do"] == "history":
+            asked.reply({"ok": True, "transitions": self._history.last(request.get("count") or SOME)})
+            return
+        self._do(request, asked.by, now, tell)
+        asked.reply({"ok": True, **self.status(now)})
+
+    def status(self, now: Now) -> dict[str, Any]:
+        """Return all that is said to people."""
+        return {**self._ways.status(), **self._report(now)}
+
+    def _do(self, request: Mapping[str, Any], by: str, now: Now, tell: Callable[[Sequence[Told]], None]) -> None:
         match request["do"]:
             case "pause" | "drain" as kind:
-                tell(self.obey(kind, request.get("seconds"), asked.by, now))
+                tell(self.obey(kind, request.get("seconds"), by, now))
             case "resume":
-                tell(self.obey(None, None, asked.by, now))
-            case "history":
-                asked.reply({"ok": True, "transitions": self._history.last(request.get("count") or SOME)})
-                return
+                tell(self.obey(None, None, by, now))
+            case "adjust":
+                tell(self.adjust(_adjustments(self._adjusted, request), by, now))
+            case "account":
+                self.account.look(now)
+                self.account.write(now)
             case _:
                 tell(self.look(now))
-        asked.reply({"ok": True, **status(), **self._report(now)})
+        self._home.hurry(now)
 
     def reload(self, now: Now) -> list[Told]:
         """Read the rules anew; invalid ones are refused, and those that hold stay."""
         try:
-            settings, home = self._reload()
+            wanted = self._reload()
         except SettingsError as error:
             self._refused = error.message
             log.error("Refused the new rules, the old ones stay: %s", error.message, extra=_action("rules-refused"))  # noqa: TRY400 no defect
             return []
         self._refused = ""
-        self._rules = self._rules_of(settings)
-        self._readers.listen(self._rules, home)
+        self._policy, self._wanted = wanted.policy, wanted
+        self._rules = self._rules_of()
+        self.account.tariff.change(wanted.energy)
+        self._listen()
         log.info("The owner's rules were read anew", extra=_action("rules-reloaded"))
         return self.look(now, "your new rules")
 
-    def leave(self) -> None:
+    def leave(self, now: Now) -> None:
         """Keep what is worth keeping at the end, and listen no more."""
+        self._home.leave()
         self._readers.stop()
+        self.account.leave(now)
         self._write_history()
 
     def _keep_order(self, order: Order | None, now: Now) -> None:
@@ -214,10 +354,30 @@ class Owner:
             "reasons": [asdict(reason) for reason in self._decision.reasons],
             "notes": [asdict(reason) for reason in self._decision.notes],
             "refused_rules": self._refused or None,
+            "refused_order": self._home.refused or None,
             "cpu_celsius": celsius.value,
             "cpu_celsius_why": celsius.why or None,
+            "pace": pace_of(self._policy, self._adjusted).value,
+            "threads": self._threads,
+            "limits": {
+                name: {
+                    "value": getattr(self._rules.settings, name),
+                    "highest": highest(self._policy, name),
+                    "lowest": limit.lowest,
+                }
+                for name, limit in LIMITS.items()
+            },
+            "account": self.account.report(now),
             "today": {family: asdict(count) for family, count in self._tally.since(midnight_ms()).items()},
         }
+
+
+def _adjustments(before: Adjustments, request: Mapping[str, Any]) -> Adjustments:
+    """Return what holds after a request: what it names, and what was adjusted before."""
+    named = {name: request[name] for name in LIMITS if name in request}
+    if "pace" in request:
+        named["pace"] = None if request["pace"] is None else Pace(request["pace"])
+    return replace(before, **named)
 
 
 def _action(name: str) -> dict[str, str]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 
-from edge_agent.agent.gates import Gates
+from edge_agent.agent.events import HomeSaid, HomeUp
+from edge_agent.agent.gates import Gates, Speaker
 from edge_agent.agent.policy import Reading, Readings, Rules
 from edge_agent.clock import Now
 from edge_agent.mqtt import LinkOptions
-from hardware import load, power, pressure, seats, thermal
+from edge_agent.settings import Source
+from hardware import load, metered, power, pressure, seats, thermal
 from hardware.power import Supply
 from hardware.sysfs import Root
 
 LOCAL_TIME = Path("/etc/localtime")
 MIN_SECONDS = 1.0
+METERED_SECONDS = 60.0
 _UNASKED = Reading(None, "it was not read")
 
 
@@ -33,9 +37,11 @@ class Readers:
         self._gates = gates or Gates(time.monotonic)
         self._root = root
         self._pid = pid
-        self._sample = load.sample(root, load.descendants(root, pid))
-        self._others_now = Reading(None, "it takes two looks")
-        self._others_at = 0.0
+        self._sample: load.Sample | str = "it takes two looks"
+        self._others_now = Reading(None, "it takes two looks", pending=True)
+        self._others_at: float | None = None
+        self._metered_now = _UNASKED
+        self._metered_again_at = 0.0
 
     def read(self, rules: Rules, now: Now) -> Readings:
         """Look at the machine, as far as these rules ask for it."""
@@ -50,11 +56,28 @@ class Readers:
         if own.max_cpu_celsius is not None:
             celsius = self.cpu_celsius()
         supply = power.supply(root) if rules.minds_battery else Supply()
-        return Readings(idle, others, memory, celsius, supply, self._gates.read(rules.gates, now))
+        paid = self._metered(now) if own.network == "unmetered" else _UNASKED
+        gates = self._gates.read(rules.gates, now)
+        return Readings(idle, others, memory, celsius, metered=paid, supply=supply, gates=gates)
 
-    def listen(self, rules: Rules, home: LinkOptions | None) -> None:
-        """Listen to the gates of these rules from now on, on the owner's broker."""
-        self._gates.listen(rules.gates, home)
+    def listen(
+        self,
+        rules: Rules,
+        sources: Sequence[Source],
+        home: LinkOptions | None,
+        speaker: Speaker | None,
+        put: Callable[[HomeSaid | HomeUp], None],
+    ) -> None:
+        """Listen to the gates of these rules, and to these numbers, from now on, on the owner's broker."""
+        self._gates.listen([*rules.gates, *sources], home, speaker, put)
+
+    def publish(self, topic: str, payload: bytes) -> bool:
+        """Say something on the owner's broker; return whether it was taken."""
+        return self._gates.publish(topic, payload)
+
+    def number(self, source: Source, now: Now) -> Reading:
+        """Return the last number that was said somewhere on the owner's broker."""
+        return self._gates.read([source], now)[source.text]
 
     def stop(self) -> None:
         """Listen no more."""
@@ -64,12 +87,22 @@ class Readers:
         """Read how hot the CPU is."""
         return _reading(thermal.cpu_celsius(self._root))
 
+    def _metered(self, now: Now) -> Reading:
+        """Ask whether the network is metered, once a minute: somebody else's process has to answer."""
+        if now.monotonic >= self._metered_again_at:
+            found = metered.metered(self._root)
+            self._metered_now = Reading(None, found) if isinstance(found, str) else Reading(float(found))
+            self._metered_again_at = now.monotonic + METERED_SECONDS
+        return self._metered_now
+
     def _others(self, now: Now) -> Reading:
         """Read what others take, at most once a second: over less time the ticks say nothing."""
-        if now.monotonic - self._others_at < MIN_SECONDS:
+        if self._others_at is not None and now.monotonic - self._others_at < MIN_SECONDS:
             return self._others_now
         before, after = self._sample, load.sample(self._root, load.descendants(self._root, self._pid))
-        self._sample, self._others_at = after, now.monotonic
+        first, self._sample, self._others_at = self._others_at is None, after, now.monotonic
+        if first and not isinstance(after, str):
+            return self._others_now
         if isinstance(after, str) or isinstance(before, str):
             self._others_now = Reading(None, after if isinstance(after, str) else "it takes two looks")
         else:

@@ -32,20 +32,26 @@ class Tally:
 
     def __init__(self) -> None:
         self._quarters: dict[int, dict[str, Count]] = {}
+        self._fresh: dict[str, Count] = {}
 
     def finished(self, family: str, run_us: int, wall_ms: int) -> None:
         """Count a result."""
-        count = self._at(family, wall_ms)
-        count.finished += 1
-        count.busy_us += run_us
+        for count in (self._at(family, wall_ms), self._fresh.setdefault(family, Count())):
+            count.finished += 1
+            count.busy_us += run_us
 
     def failed(self, family: str, code: str, wall_ms: int) -> None:
         """Count a failure."""
-        count = self._at(family, wall_ms)
-        if code == "handed-back":
-            count.handed_back += 1
-        else:
-            count.failed += 1
+        for count in (self._at(family, wall_ms), self._fresh.setdefault(family, Count())):
+            if code == "handed-back":
+                count.handed_back += 1
+            else:
+                count.failed += 1
+
+    def take(self) -> dict[str, Count]:
+        """Return what was counted of each family since the last time."""
+        fresh, self._fresh = self._fresh, {}
+        return fresh
 
     def since(self, wall_ms: int) -> dict[str, Count]:
         """Return what was counted of each family in the quarters that begin at or after this moment."""

@@ -33,6 +33,7 @@ class Answer:
         give_up_at: monotonic seconds at which it is forgotten, settled or not.
         pause_seconds: the last one before it was sent again.
         spooled: whether it is on disk, too.
+        family: of a result; empty for a failure.
     """
 
     key: Key
@@ -41,6 +42,7 @@ class Answer:
     give_up_at: float
     pause_seconds: float = REDELIVER_FIRST_SECONDS
     spooled: bool = False
+    family: str = ""
 
 
 class Unsettled:

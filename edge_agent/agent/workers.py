@@ -13,6 +13,7 @@ from edge_agent.agent.events import (
     StartWorker,
     StopWorker,
     UnloadModel,
+    UseThreads,
 )
 from edge_agent.agent.unsealing import Unsealing
 from edge_agent.errors import EdgeAgentError, PeerError, UsageError
@@ -28,7 +29,7 @@ from edge_agent.models.store import Store
 STOP_SECONDS = 2.0
 NO_PID = -1
 
-WorkerCommand = StartWorker | StopWorker | RunModel | RunCanary | CancelCanary | LoadModel | UnloadModel
+WorkerCommand = StartWorker | StopWorker | UseThreads | RunModel | RunCanary | CancelCanary | LoadModel | UnloadModel
 
 log = logging.getLogger("edge_agent.agent")
 
@@ -94,6 +95,8 @@ class Workers:
         match command:
             case StartWorker():
                 self._start(command.limit_bytes)
+            case UseThreads():
+                self._threads = command.threads
             case StopWorker():
                 if command.hung:
                     self._worker.kill("hung")
@@ -117,7 +120,7 @@ class Workers:
 
     def _start(self, limit_bytes: int | None) -> None:
         try:
-            self._worker.start(limit_bytes)
+            self._worker.start(limit_bytes, self._threads)
         except EdgeAgentError as error:  # the planner tries again, later and later
             self._put(WorkerDied(NO_PID, "worker-died", error.message, ()))
 

@@ -41,9 +41,12 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("machine", answer["machine"]),
         ("warm", f"{celsius:.0f} °C" if celsius is not None else f"unknown: {answer['cpu_celsius_why']}"),
         ("today", _today(answer["today"])),
+        ("mode", f"{answer['pace']}, {answer['threads']} threads"),
+        ("took", _took(answer["account"])),
     ]
     if answer["refused_rules"]:
         rows.append(("settings", f"new rules were refused, the old ones hold: {answer['refused_rules']}"))
+    rows += [("refused", answer[name]) for name in ("refused_order", "refused_control") if answer[name]]
     rows += [("note", f"{note['text']}; worked on all the same") for note in answer["notes"]]
     return rows
 
@@ -59,6 +62,17 @@ def _models(answer: dict[str, Any]) -> str:
         if family["chosen"]
     ]
     return ", ".join(served) or "none yet"
+
+
+def _took(account: dict[str, Any]) -> str:
+    """Return what today cost, as far as that is known, and says how it is known."""
+    if account["kwh_today"] is None:
+        return f"unknown watts: {account['watts_why']}"
+    cost = "" if account["cost_today"] is None else f" for {account['cost_today']:.4f} {account['currency']}"
+    now = (
+        "" if account["watts"] is None else f"; the machine draws {account['watts']:.1f} W ({account['watts_source']})"
+    )
+    return f"{1000 * account['kwh_today']:.2f} Wh{cost} beyond the idle machine{now}"
 
 
 def _today(counts: dict[str, dict[str, int]]) -> str:

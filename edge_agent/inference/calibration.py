@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -58,7 +59,14 @@ def thread_counts(profile: Profile) -> tuple[int, ...]:
     return tuple(sorted({count for count in (1, 2, profile.usable_threads) if count <= most}))
 
 
-def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: float = SECONDS) -> Rates:
+def calibrate(
+    profile: Profile,
+    folder: Path,
+    *,
+    again: bool = False,
+    seconds: float = SECONDS,
+    started: Callable[[subprocess.Popen[bytes]], None] | None = None,
+) -> Rates:
     """Return the rates of this machine: those kept in `folder`, or new ones, which are kept.
 
     Args:
@@ -66,6 +74,7 @@ def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: f
         folder: the agent's state directory, or another place to keep them.
         again: measure whatever is kept.
         seconds: how long measuring may take.
+        started: is given the process that measures, so that somebody may end it.
 
     Raises:
         ResourceError: they cannot be measured here; the message says why.
@@ -73,7 +82,7 @@ def calibrate(profile: Profile, folder: Path, *, again: bool = False, seconds: f
     if not again and (found := kept(profile, folder)) is not None:
         return found
     now, path = conditions(profile), folder / FILE_NAME
-    rates = replace(_measure(thread_counts(profile), seconds), share=present_share(profile))
+    rates = replace(_measure(thread_counts(profile), seconds, started), share=present_share(profile))
     # The rates are good even where they can't be kept.
     with contextlib.suppress(OSError):
         write_atomically(path, json.dumps({"conditions": now, "rates": rates.to_json()}))
@@ -113,20 +122,26 @@ def _read(path: Path, now: dict[str, Any]) -> Rates | None:
         return None  # absent, cut or not ours: measured again
 
 
-def _measure(counts: tuple[int, ...], seconds: float) -> Rates:
+def _measure(
+    counts: tuple[int, ...], seconds: float, started: Callable[[subprocess.Popen[bytes]], None] | None
+) -> Rates:
     command = [sys.executable, "-P", "-m", "edge_agent.inference.calibrating", "--parent", str(os.getpid())]
     command += ["--threads", ",".join(map(str, counts)), "--seconds", str(seconds)]
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(os.environ),
             cwd="/",
-            timeout=4 * seconds + GRACE_SECONDS,
-            check=False,
         )
+        if started is not None:
+            started(process)
+        output, said = process.communicate(timeout=4 * seconds + GRACE_SECONDS)
     except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
         raise ResourceError(
             f"Measuring this machine did not end within {4 * seconds + GRACE_SECONDS:.0f} s.",
             hint="Try again when the machine is idle.",
@@ -134,10 +149,10 @@ def _measure(counts: tuple[int, ...], seconds: float) -> Rates:
     except OSError as error:
         raise ResourceError(f"The process that measures this machine could not be started: {error}.") from error
     try:
-        return Rates.from_json(json.loads(done.stdout))
+        return Rates.from_json(json.loads(output))
     except ValueError as error:
-        lines = done.stderr.decode("utf-8", "replace").strip().split("\n")
+        lines = said.decode("utf-8", "replace").strip().split("\n")
         raise ResourceError(
-            f"Measuring this machine failed (status {done.returncode}): {lines[-1][:300] or error}.",
+            f"Measuring this machine failed (status {process.returncode}): {lines[-1][:300] or error}.",
             hint="Is there enough free memory, and is onnxruntime installed?",
         ) from error

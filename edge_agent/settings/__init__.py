@@ -1,8 +1,9 @@
 """Settings: `load` reads them, `Settings` is what holds, `Effective.sources` is where each came from."""
 
 from edge_agent.settings.broker import Broker
+from edge_agent.settings.energy import Energy
 from edge_agent.settings.fields import Flag, is_loopback, pairs, parse_host_port
-from edge_agent.settings.gates import Gate, parse_gate
+from edge_agent.settings.gates import Gate, Source, parse_gate, parse_source
 from edge_agent.settings.gateway import Client, Gateway
 from edge_agent.settings.home import Home
 from edge_agent.settings.keys import HIDDEN, KEYS, Key, plain
@@ -23,6 +24,7 @@ __all__ = [
     "Client",
     "Coordinator",
     "Effective",
+    "Energy",
     "Flag",
     "Gate",
     "Gateway",
@@ -33,6 +35,7 @@ __all__ = [
     "Network",
     "Policy",
     "Settings",
+    "Source",
     "Window",
     "default_paths",
     "is_loopback",
@@ -40,6 +43,7 @@ __all__ = [
     "pairs",
     "parse_gate",
     "parse_host_port",
+    "parse_source",
     "parse_window",
     "plain",
 ]

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from edge_agent.settings.broker import Broker
+from edge_agent.settings.energy import Energy
 from edge_agent.settings.fields import (
     MIB,
     Derived,
@@ -349,6 +350,7 @@ class Settings(_Section):
     policy: Policy
     home: Home
     keys: Keys
+    energy: Energy
     coordinator: Coordinator
     gateway: Gateway
     client: Client
@@ -359,6 +361,9 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _gates_need_a_broker(self) -> Self:
-        if self.policy.gates and self.home.url is None:
-            raise ValueError("policy.gates need home.url, the broker on which their topics are")
+        energy, assistant = self.energy, self.home.assistant == "on"
+        if self.home.url is None and (self.policy.gates or energy.watts_topic or energy.price_topic or assistant):
+            raise ValueError(
+                "policy.gates need home.url, the broker on which their topics are, as do energy's and home's"
+            )
         return self

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from edge_agent.settings.fields import SecondsOrNever, Section
+from edge_agent.settings.fields import FamilyPattern, SecondsOrNever, Section
 from edge_agent.settings.gates import MAX_GATES, gate
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -71,6 +71,7 @@ def _time_zone(name: str | None) -> str | None:
 Hours = Annotated[str, Field(max_length=64), AfterValidator(_window)]
 GateText = Annotated[str, Field(max_length=600), AfterValidator(gate)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Budget = Annotated[int, Field(ge=1_000_000, le=2**50)]
 Celsius = Annotated[float, Field(ge=20, le=120, allow_inf_nan=False)]
 RESUME_BELOW_CELSIUS = 10.0
 
@@ -94,6 +95,36 @@ class Policy(Section):
     max_memory_pressure_share: Share | None = Field(
         default=None,
         description="Rest when programs wait for memory in more than this share of the time (PSI, `some`).",
+    )
+    mode: Literal["quiet", "normal", "full"] = Field(
+        default="normal",
+        description="How much it uses: `quiet` takes fewer threads and rests at a lower temperature, `full` passes "
+        "over `policy.idle_seconds` and `policy.max_other_cpu_share`; `edge-agent mode` changes it.",
+    )
+    cpu_share: Share = Field(
+        default=1.0,
+        description="Share of the usable CPUs that the worker may take: so many threads, at least one, and a limit of "
+        "its cgroup where systemd delegates one.",
+    )
+    quiet_cpu_share: Share = Field(default=0.5, description="The same in the mode `quiet`.")
+    quiet_max_cpu_celsius: Celsius = Field(
+        default=60.0,
+        description="In the mode `quiet`, rest when the CPU is as hot as that, if its temperature is known.",
+    )
+    max_monthly_network_bytes: Budget | None = Field(
+        default=None,
+        description="Rest for the rest of the month when so many bytes went over the network, models included.",
+    )
+    network: Literal["any", "unmetered"] = Field(
+        default="any",
+        description="Whether it may work while the network is metered, by NetworkManager or because it is a modem.",
+    )
+    max_daily_written_bytes: Budget | None = Field(
+        default=None, description="Rest for the rest of the day when so many bytes were written to disks."
+    )
+    deny_families: Annotated[tuple[FamilyPattern, ...], Field(max_length=256)] = Field(
+        default=(),
+        description="Families never to serve, whatever `agent.families` names; takes effect at the next start.",
     )
     battery: Literal["any", "charging", "never"] = Field(
         default="any",

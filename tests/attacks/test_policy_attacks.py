@@ -20,6 +20,7 @@ from edge_agent.agent.events import (
     StartWorker,
     WorkRequested,
 )
+from edge_agent.notes import Note
 from edge_agent.wire.envelope import seal
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Birth, Control, Failure, Offers
@@ -81,6 +82,20 @@ def test_there_is_no_control_message_for_the_owners_orders(paused: AgentScript, 
     """The protocol has no word for it, so none can be signed."""
     with pytest.raises(ValueError, match="command"):
         control(paused, command)
+
+
+def test_an_attempt_to_loosen_is_refused_logged_and_shown_to_the_owner(paused: AgentScript) -> None:
+    """Signed by the pinned key, but with a word that the protocol does not have."""
+
+    class Loosening(Control):
+        command: str  # type: ignore[assignment]
+
+    statement = Loosening(network=NETWORK, issued_ms=0, agent_id=paused.id, command="resume", job=None, epoch=None)
+    message = MessageReceived(TOPICS.control(paused.id), seal(COORDINATOR_KEY, statement))
+    commands = paused.tell(message)
+    assert any("Refused a message" in note.sentence for note in of_type(commands, Note))
+    assert TOPICS.control(paused.id) in paused.core.refused_control
+    assert_still_rests(paused, commands)
 
 
 def test_control_messages_of_a_stranger_are_refused(paused: AgentScript) -> None:

@@ -2,18 +2,36 @@
 
 from edge_agent.agent.policy.allowance import Policy
 from edge_agent.agent.policy.judge import Decision, Mode, Order, Reason, Rules, State, decide, seconds_text
+from edge_agent.agent.policy.pace import (
+    LIMITS,
+    Adjustments,
+    Pace,
+    adjusted_policy,
+    highest,
+    is_looser,
+    pace_of,
+    threads_of,
+)
 from edge_agent.agent.policy.readings import Reading, Readings
 
 __all__ = [
+    "LIMITS",
+    "Adjustments",
     "Decision",
     "Mode",
     "Order",
+    "Pace",
     "Policy",
     "Reading",
     "Readings",
     "Reason",
     "Rules",
     "State",
+    "adjusted_policy",
     "decide",
+    "highest",
+    "is_looser",
+    "pace_of",
     "seconds_text",
+    "threads_of",
 ]

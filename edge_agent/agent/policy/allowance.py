@@ -16,6 +16,7 @@ class Policy:
         families: shell-style patterns of the families that may be served.
         max_in_flight: attempts held at once, waiting ones included.
         memory_share: of the memory that is free for models, 0 to 1.
+        denied: patterns of families that are never served.
         download: whether model files may be fetched without being asked for.
         values: patterns of families and what they are worth to the owner, 0 for nothing; the first that fits counts.
     """
@@ -25,9 +26,12 @@ class Policy:
     memory_share: float = 0.5
     values: tuple[tuple[str, float], ...] = ()
     download: bool = False
+    denied: tuple[str, ...] = ()
 
     def refuses_family(self, family: str) -> str | None:
         """Return why a family may not be served, or None."""
+        if any(fnmatchcase(family, pattern) for pattern in self.denied):
+            return f"the owner denies {', '.join(self.denied)} (policy.deny_families)"
         if any(fnmatchcase(family, pattern) for pattern in self.families):
             return None
         return f"the owner allows only {', '.join(self.families) or 'nothing'} (agent.families)"

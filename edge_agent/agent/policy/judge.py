@@ -20,6 +20,10 @@ CLOCK_SECONDS = 60.0
 """Hours are looked at so often at least: the clock may be set, and a machine that slept did not notice."""
 
 
+PENDING_SECONDS = 1.0
+"""What takes two looks is looked at again so soon."""
+
+
 class Mode(StrEnum):
     """What the machine does."""
 
@@ -125,8 +129,13 @@ class Rules:
     def measures(self) -> bool:
         """Whether any rule needs the machine to be looked at."""
         own = self.settings
-        limits = (own.max_other_cpu_share, own.max_memory_pressure_share, own.max_cpu_celsius)
-        return bool(own.idle_seconds or self.minds_battery or self.gates or any(limit is not None for limit in limits))
+        limits = (own.max_other_cpu_share, own.max_memory_pressure_share, own.max_cpu_celsius, *self._budgets)
+        minds = own.idle_seconds or self.minds_battery or self.gates or own.network != "any"
+        return bool(minds or any(limit is not None for limit in limits))
+
+    @property
+    def _budgets(self) -> tuple[int | None, int | None]:
+        return (self.settings.max_monthly_network_bytes, self.settings.max_daily_written_bytes)
 
     @property
     def minds_battery(self) -> bool:
@@ -152,6 +161,8 @@ def decide(rules: Rules, order: Order | None, readings: Readings, now: Now, stat
         if found.unknowable and rules.settings.unknowable == "work":
             notes.append(found)
         else:
+            if found.pending and found.unknowable:
+                looks.append(now.monotonic + PENDING_SECONDS)
             if not found.pending:
                 held[found.key] = now.monotonic
             reasons.append(found)
@@ -224,11 +235,20 @@ def _measured(rules: Rules, readings: Readings, held: dict[tuple[str, str], floa
         yield from _hot(own, own.max_cpu_celsius, readings.cpu_celsius, was_hot=("hot", "") in held)
     if rules.minds_battery:
         yield from _battery(own, readings)
+    if own.network == "unmetered":
+        yield from _metered(readings.metered)
+    if own.max_monthly_network_bytes is not None:
+        yield from _spent("data-cap", readings.network_bytes, own.max_monthly_network_bytes)
+    if own.max_daily_written_bytes is not None:
+        yield from _spent("disk-budget", readings.written_bytes, own.max_daily_written_bytes)
     for gate in rules.gates:
         yield from _gate(gate, readings.gates.get(gate.text, NOT_READ))
 
 
-def _unknowable(code: str, what: str, why: str, setting: str) -> Reason:
+def _unknowable(code: str, what: str, why: str, setting: str, *, pending: bool = False) -> Reason:
+    if pending:
+        text = f"{what} is not known yet ({why}), and {setting} is set"
+        return Reason(code, text, "the next look at the machine", unknowable=True, pending=True)
     text = f"{what} cannot be known here ({why}), and {setting} is set"
     return Reason(code, text, f'take {setting} away, or set policy.unknowable = "work"', unknowable=True)
 
@@ -244,7 +264,7 @@ def _in_use(own: Policy, idle: Reading) -> Iterator[Reason]:
 
 def _above(code: str, what: str, reading: Reading, limit: float, setting: str) -> Iterator[Reason]:
     if reading.value is None:
-        yield _unknowable(code, f"how much {what}", reading.why, setting)
+        yield _unknowable(code, f"how much {what}", reading.why, setting, pending=reading.pending)
     elif reading.value > limit:
         unit = "of the CPUs" if code == "busy" else "of the time"
         yield Reason(code, f"{what} {reading.value:.0%} {unit} ({setting} is {limit:g})", f"{limit:.0%} or less")
@@ -283,6 +303,27 @@ def _charge(least: float, charge: float | None) -> Iterator[Reason]:
         yield Reason("battery", text, f"it is plugged in, or at {least:.0%}")
 
 
+def _metered(reading: Reading) -> Iterator[Reason]:
+    if reading.value is None:
+        yield _unknowable("metered", "whether the network is metered", reading.why, "policy.network")
+    elif reading.value:
+        yield Reason("metered", "the network is metered (policy.network)", "another network is used")
+
+
+_BUDGETS = {
+    "data-cap": ("policy.max_monthly_network_bytes", "over the network this month", "the month is over"),
+    "disk-budget": ("policy.max_daily_written_bytes", "to disks today", "the day is over"),
+}
+
+
+def _spent(code: str, reading: Reading, budget: int) -> Iterator[Reason]:
+    setting, what, change = _BUDGETS[code]
+    if reading.value is None:
+        yield _unknowable(code, f"how many bytes went {what}", reading.why, setting)
+    elif reading.value >= budget:
+        yield Reason(code, f"{reading.value / 1e6:.0f} MB went {what} ({setting} is {budget / 1e6:.0f} MB)", change)
+
+
 def _gate(gate: Gate, reading: Reading) -> Iterator[Reason]:
     change = f"{gate.topic} is {gate.operator} {gate.number:g}"
     if reading.value is None:
@@ -300,6 +341,9 @@ _CALM = {
     "memory-short": "memory was short",
     "hot": "the CPU was hot",
     "battery": "the battery was not to be used",
+    "metered": "the network was metered",
+    "data-cap": "the month's bytes were used up",
+    "disk-budget": "the day's writes were used up",
     "gate": "the gate `{}` was closed",
 }
 

@@ -35,6 +35,9 @@ class Readings:
         other_cpu_share: of all CPUs, taken by programs that are not ours, 0 to 1.
         memory_pressure_share: of the time that programs waited for memory, 0 to 1.
         cpu_celsius: temperature.
+        network_bytes: that went over the network this month.
+        written_bytes: that were written to disks today.
+        metered: 1 while somebody pays for each byte of the network, 0 while nobody does.
         supply: mains or battery, and its charge.
         gates: the reading of each gate, by its text.
     """
@@ -43,5 +46,8 @@ class Readings:
     other_cpu_share: Reading = NOT_READ
     memory_pressure_share: Reading = NOT_READ
     cpu_celsius: Reading = NOT_READ
+    network_bytes: Reading = NOT_READ
+    written_bytes: Reading = NOT_READ
+    metered: Reading = NOT_READ
     supply: Supply = field(default_factory=Supply)
     gates: Mapping[str, Reading] = field(default_factory=dict)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,7 +40,7 @@ def machine() -> Profile:
 
 def test_few_variants_need_no_measuring(tmp_path: Path, machine: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are all run anyway: planning begins at once."""
-    monkeypatch.setattr(module, "calibrate", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(module, "calibrate", lambda *_, **__: pytest.fail("it was measured"))
     events: list[Event] = []
     Calibrator(machine, tmp_path, Store(), FACTS).before(PlanRequested(), builtin(), events.append)
     assert events == [PlanRequested()]
@@ -47,7 +51,7 @@ def test_many_variants_are_planned_after_the_machine_was_measured(
 ) -> None:
     """Once: the second catalogue finds it known."""
     rates = Rates.from_json({"curves": {}, "run_us": {}, "share": 1.0})
-    monkeypatch.setattr(module, "calibrate", lambda *_: rates)
+    monkeypatch.setattr(module, "calibrate", lambda *_, **__: rates)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     calibrator = Calibrator(machine, tmp_path, Store(), FACTS)
     calibrator.before(PlanRequested(), many_variants(), events.put)
@@ -64,10 +68,42 @@ def test_a_machine_that_cannot_be_measured_is_planned_with_all_the_same(
 ) -> None:
     """Its predictions are wide guesses, which canary runs make up for."""
 
-    def fails(*_: object) -> Rates:
+    def fails(*_: object, **__: object) -> Rates:
         raise ResourceError("There is not enough memory.")
 
     monkeypatch.setattr(module, "calibrate", fails)
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     Calibrator(machine, tmp_path, Store(), FACTS).before(PlanRequested(), many_variants(), events.put)
     assert events.get(timeout=WAIT_SECONDS) == PlanRequested()
+
+
+def test_a_pause_breaks_a_measurement_off_and_it_begins_anew_afterwards(
+    tmp_path: Path, machine: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner's pause does not wait for three seconds of CPU time; nothing is planned with half a measurement."""
+    rates = Rates.from_json({"curves": {}, "run_us": {}, "share": 1.0})
+    began: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+
+    def measures(*_: object, started: Callable[[subprocess.Popen[bytes]], None]) -> Rates:
+        if began_before:
+            return rates
+        began_before.append(True)
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+        started(process)
+        began.put(process)
+        process.wait()
+        raise ResourceError("It was killed.")
+
+    began_before: list[bool] = []
+    monkeypatch.setattr(module, "calibrate", measures)
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    calibrator = Calibrator(machine, tmp_path, Store(), FACTS)
+    calibrator.before(PlanRequested(), many_variants(), events.put)
+    process = began.get(timeout=WAIT_SECONDS)
+    calibrator.allow(work=False)
+    assert process.wait(WAIT_SECONDS) == -signal.SIGKILL
+    assert events.empty()
+    calibrator.allow(work=True)
+    measured = events.get(timeout=WAIT_SECONDS)
+    assert isinstance(measured, MachineMeasured)
+    assert measured.facts.rates == rates

@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 
+from edge_agent.agent.account.account import Account, Means
+from edge_agent.agent.account.tariff import Tariff
 from edge_agent.agent.events import OwnerAsked, RestRequested, WorkRequested
-from edge_agent.agent.owner import Owner, Told, Wishes
+from edge_agent.agent.owner import Owner, Told, Wanted, Wishes
 from edge_agent.agent.policy import Mode, Reading, Readings, Rules
 from edge_agent.agent.readers import Readers
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
 from edge_agent.errors import SettingsError
-from edge_agent.mqtt import LinkOptions
-from edge_agent.settings import Gate, Policy, parse_gate
+from edge_agent.settings import Energy, Gate, Policy, parse_gate
+from edge_agent.wire.keys import SigningKey
+from hardware.meter import Meter
+from hardware.sysfs import Root
 
 START_MS = 1_800_000_000_000
 
@@ -30,7 +34,7 @@ class Machine(Readers):
         self.looks = 0
         self.listens: list[tuple[Gate, ...]] = []
 
-    def listen(self, rules: Rules, home: LinkOptions | None) -> None:
+    def listen(self, rules: Rules, *_: object) -> None:
         """Keep to which gates."""
         self.listens.append(rules.gates)
 
@@ -56,11 +60,16 @@ class Scene:
 
     def start(self, settings: Policy) -> Owner:
         """Start a process."""
-        wishes = Wishes(settings, None, self._reload, self.machine, lambda _: UTC)
+        wishes = Wishes(Wanted(settings, None, Energy()), self._reload, self.machine, lambda _: UTC, self._account)
         return Owner(self.folder, wishes, 7, Tally(), self.now)
 
-    def _reload(self) -> tuple[Policy, None]:
-        return self.wanted(), None
+    def _reload(self) -> Wanted:
+        return Wanted(self.wanted(), None, Energy())
+
+    def _account(self, tally: Tally, now: Now) -> Account:
+        nothing = Root(self.folder)
+        tariff = Tariff(Energy(), self.machine.number, Meter(nothing, None, None))
+        return Account(self.folder, Means(nothing, 1, tariff, SigningKey.generate(), "home"), tally, now)
 
     @property
     def now(self) -> Now:
@@ -71,7 +80,7 @@ class Scene:
         """Ask through the control socket; return what the core was told, and the answer."""
         told: list[Told] = []
         answers: list[dict[str, Any]] = []
-        self.owner.serve(OwnerAsked({"do": do, **more}, "user 7", answers.append), self.now, told.extend, dict)
+        self.owner.serve(OwnerAsked({"do": do, **more}, "user 7", answers.append), self.now, told.extend)
         (answer,) = answers
         return told, answer
 
@@ -85,7 +94,7 @@ def scene(tmp_path: Path) -> Scene:
 def test_without_rules_and_orders_nothing_is_told_and_nothing_looked_at_again(scene: Scene) -> None:
     """The loop is never woken for it."""
     assert scene.owner.look(scene.now) == []
-    assert scene.owner.look_at is None
+    assert scene.owner.look_at == scene.owner.account.look_at
 
 
 def test_pause_and_resume_are_told_once(scene: Scene) -> None:
@@ -113,7 +122,6 @@ def test_a_pause_after_a_drain_hurries(scene: Scene) -> None:
 def test_a_pause_ends_by_itself(scene: Scene) -> None:
     """At the moment that was said, and the file goes with it."""
     scene.ask("pause", seconds=7200)
-    assert scene.owner.look_at == scene.now.monotonic + 7200
     scene.seconds = 7200
     assert scene.owner.look(scene.now) == [WorkRequested()]
     assert not (scene.folder / "order.json").exists()

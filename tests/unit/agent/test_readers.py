@@ -44,8 +44,9 @@ def now(seconds: float = 0.0) -> Now:
 def test_everything_that_rules_ask_for_is_read(tmp_path: Path) -> None:
     """From a tree as from the machine."""
     readers = Readers(trees.make(tmp_path, FILES), 7)
+    readers.read(rules(ALL), now())
     (tmp_path / "proc/stat").write_text("cpu  150 0 0 950\n")
-    found = readers.read(rules(ALL), now())
+    found = readers.read(rules(ALL), now(1.0))
     assert found.idle_seconds.value is not None
     assert found.idle_seconds.value > 3600
     assert (found.other_cpu_share.value, found.memory_pressure_share.value) == (0.5, 0.05)
@@ -61,11 +62,13 @@ def test_a_rule_that_is_not_set_costs_no_reading(tmp_path: Path) -> None:
 def test_the_share_of_others_is_taken_over_a_second_at_least(tmp_path: Path) -> None:
     """`edge-agent why`, asked twice, must not measure a few ticks."""
     readers = Readers(trees.make(tmp_path, FILES), 7)
+    first = readers.read(rules(ALL), now()).other_cpu_share
+    assert (first.value, first.pending) == (None, True)
     (tmp_path / "proc/stat").write_text("cpu  150 0 0 950\n")
-    assert readers.read(rules(ALL), now()).other_cpu_share.value == 0.5
+    assert readers.read(rules(ALL), now(1.0)).other_cpu_share.value == 0.5
     (tmp_path / "proc/stat").write_text("cpu  160 0 0 950\n")
-    assert readers.read(rules(ALL), now(0.5)).other_cpu_share.value == 0.5
-    assert readers.read(rules(ALL), now(1.0)).other_cpu_share.value == 1.0
+    assert readers.read(rules(ALL), now(1.5)).other_cpu_share.value == 0.5
+    assert readers.read(rules(ALL), now(2.0)).other_cpu_share.value == 1.0
 
 
 def test_what_is_not_there_is_unknown_with_the_reason(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from edge_agent.agent.events import (
     FetchModels,
     LinkUp,
     LoadModel,
+    PaceChanged,
     PlanRequested,
     RestRequested,
     RunCanary,
@@ -19,6 +20,7 @@ from edge_agent.agent.events import (
     StartWorker,
     StopRequested,
     StopWorker,
+    UseThreads,
     WorkRequested,
 )
 from edge_agent.agent.policy import Policy
@@ -223,3 +225,39 @@ def test_a_worker_that_dies_in_the_grace_time_is_started_for_what_it_owes_only_t
     more = agent.worker_up(pid=4001)
     (run,) = _runs(more)
     assert of_type(agent.run_done(run), StopWorker) == [StopWorker()]
+
+
+# -- another pace -----------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_worker_begins_anew_with_other_threads(agent: AgentScript) -> None:
+    """At once, without a canary run, and the offer stays."""
+    commands = agent.tell(PaceChanged(1))
+    assert of_type(commands, UseThreads) == [UseThreads(1)]
+    kinds = [type(command) for command in commands if isinstance(command, UseThreads | StopWorker | StartWorker)]
+    assert kinds == [UseThreads, StopWorker, StartWorker]
+    assert 0 not in _offered(agent, commands)
+    assert of_type([*commands, *agent.worker_up(pid=4001)], RunCanary) == []
+
+
+def test_what_runs_is_finished_before_another_pace_and_nothing_is_handed_back(agent: AgentScript) -> None:
+    """What waits runs in the worker that begins anew."""
+    (run,) = _runs(agent.tell(agent.coordinator.job(1)))
+    commands = agent.tell(PaceChanged(1))
+    assert of_type(commands, StopWorker) == []
+    assert _runs(agent.tell(agent.coordinator.job(2))) == []  # it waits for the other pace
+    done = agent.run_done(run)
+    assert len(agent.said(done, Result)) == 1
+    assert of_type(done, StopWorker) == [StopWorker()]
+    more = agent.worker_up(pid=4001)
+    assert len(_runs(more)) == 1
+    assert _failures(agent, [*commands, *done, *more]) == []
+
+
+def test_a_resting_agent_takes_another_pace_when_it_works_again(agent: AgentScript) -> None:
+    """No worker is started for it meanwhile."""
+    agent.tell(REST)
+    commands = agent.tell(PaceChanged(1))
+    assert of_type(commands, UseThreads) == [UseThreads(1)]
+    assert of_type(commands, StartWorker) == []
+    assert len(of_type(agent.tell(WorkRequested()), StartWorker)) == 1

@@ -49,6 +49,18 @@ def answer(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 any member
         "reasons": [],
         "notes": [],
         "refused_rules": None,
+        "refused_order": None,
+        "refused_control": None,
+        "pace": "normal",
+        "threads": 4,
+        "account": {
+            "kwh_today": 0.0125,
+            "cost_today": 0.0039,
+            "currency": "EUR",
+            "watts": 6.5,
+            "watts_source": "plug",
+            "watts_why": None,
+        },
         "cpu_celsius": 48.4,
         "cpu_celsius_why": None,
         "today": {},
@@ -81,6 +93,21 @@ def agent(tmp_path: Path) -> Iterator[FakeAgent]:
     found.socket.start()
     yield found
     found.socket.stop()
+
+
+def test_what_today_took_is_said_with_its_source_or_why_it_is_unknown(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And what was refused from outside stands beside it."""
+    assert agent.run("status") == 0
+    shown = capsys.readouterr().out
+    assert "12.50 Wh for 0.0039 EUR beyond the idle machine; the machine draws 6.5 W (plug)" in shown
+    unknown = {**agent.answer["account"], "kwh_today": None, "watts": None, "watts_why": "nothing measures it"}
+    agent.answer = answer(account=unknown, refused_order="an order (work) was refused: no")
+    assert agent.run("status") == 0
+    shown = capsys.readouterr().out
+    assert "unknown watts: nothing measures it" in shown
+    assert "refused   an order (work) was refused: no" in shown
 
 
 def test_status_is_one_screen(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,13 @@ def test_our_processes_are_found_with_all_their_children(tmp_path: Path) -> None
     assert sorted(descendants(trees.make(tmp_path, files), 10)) == [10, 11, 13, 14, 15]
 
 
+def test_a_kernel_that_lists_no_children_is_asked_for_parents(tmp_path: Path) -> None:
+    """Without CONFIG_PROC_CHILDREN our worker must not count as somebody else's program."""
+    parents = {10: 1, 11: 10, 12: 11, 13: 1, 14: 13}
+    files = {f"proc/{pid}/stat": f"{pid} (a ) b) S {parent} 0 0 0" for pid, parent in parents.items()}
+    assert sorted(descendants(trees.make(tmp_path, files), 10)) == [10, 11, 12]
+
+
 def test_a_ring_of_children_ends(tmp_path: Path) -> None:
     """No kernel writes one."""
     root = trees.make(tmp_path, {"proc/1/task/1/children": "2", "proc/2/task/2/children": "1"})

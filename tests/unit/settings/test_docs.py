@@ -86,6 +86,8 @@ def test_numbers_carry_their_unit() -> None:
         "_celsius",
         "_per_minute",
         "_per_day",
+        "_watts",
+        "_kwh",
         "threads",
     )
     for key in KEYS.values():

@@ -40,3 +40,10 @@ def test_a_family_is_worth_what_the_first_pattern_says() -> None:
     """One where nothing is said."""
     policy = Policy(values=(("yolo-n", 3.0), ("yolo*", 0.5)))
     assert [policy.value_of(name) for name in ("yolo-n", "yolo-s", "digits")] == [3.0, 0.5, 1.0]
+
+
+def test_what_is_denied_is_never_served() -> None:
+    """Whatever is allowed beside it."""
+    own = Policy(families=("*",), denied=("llm-*",))
+    assert own.refuses_family("digits") is None
+    assert "policy.deny_families" in (own.refuses_family("llm-7b") or "")

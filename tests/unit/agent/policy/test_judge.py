@@ -273,3 +273,46 @@ def test_a_drain_lets_everything_finish_and_everything_else_does_not() -> None:
 def test_spans_of_time_for_people(seconds: float, text: str) -> None:
     """Rounded, and never zero."""
     assert seconds_text(seconds) == text
+
+
+def test_a_first_look_that_says_nothing_yet_rests_for_a_moment_and_does_not_dwell() -> None:
+    """Of other programs' CPU time it takes two looks: the second decides, and comes soon."""
+    rules = Rules.of(Policy(max_other_cpu_share=0.5, dwell_seconds=60), UTC)
+    pending = Readings(other_cpu_share=Reading(None, "it takes two looks", pending=True))
+    first = decide(rules, None, pending, Now(100.0, 0), State())
+    assert first.mode is Mode.REST
+    assert first.look_at == 101.0
+    second = decide(rules, None, Readings(other_cpu_share=Reading(0.1)), Now(101.0, 0), first.state)
+    assert second.mode is Mode.WORK
+
+
+@pytest.mark.parametrize(
+    ("settings", "bad", "good", "code"),
+    [
+        ({"network": "unmetered"}, {"metered": Reading(1.0)}, {"metered": Reading(0.0)}, "metered"),
+        (
+            {"max_monthly_network_bytes": 5_000_000},
+            {"network_bytes": Reading(5e6)},
+            {"network_bytes": Reading(4.9e6)},
+            "data-cap",
+        ),
+        (
+            {"max_daily_written_bytes": 5_000_000},
+            {"written_bytes": Reading(9e6)},
+            {"written_bytes": Reading(0.0)},
+            "disk-budget",
+        ),
+    ],
+)
+def test_budgets_and_metered_networks(
+    settings: dict[str, Any], bad: dict[str, Reading], good: dict[str, Reading], code: str
+) -> None:
+    """Rest while it is so, work when it is not, and without the rule whatever it is."""
+    rules = Rules.of(Policy(dwell_seconds=0, **settings), UTC)
+    now = Now(100.0, 0)
+    assert [reason.code for reason in decide(rules, None, Readings(**bad), now, State()).reasons] == [code]
+    assert decide(rules, None, Readings(**good), now, State()).mode is Mode.WORK
+    unknown = decide(rules, None, Readings(), now, State())
+    assert [(reason.code, reason.unknowable) for reason in unknown.reasons] == [(code, True)]
+    free = Rules.of(Policy(), UTC)
+    assert decide(free, None, Readings(**bad), now, State()).mode is Mode.WORK
