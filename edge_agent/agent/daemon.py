@@ -61,7 +61,7 @@ from edge_agent.agent.readers import terminal_is_there
 from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
-from edge_agent.agent.status import in_a_line, standing, write_status
+from edge_agent.agent.status import StatusFile, in_a_line, standing
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
@@ -153,18 +153,15 @@ class Agent:
         )
         self._exit_status: int | None = None
         self._lookout = Lookout(system_now().monotonic)
-        self._workers = Workers(
-            self._inbox.put,
-            store,
-            options.threads,
-            options.policy.room_bytes(machine.budget_bytes),
-            Unsealing(halves, options.network, self._presence.agent_id),
-        )
+        room = options.policy.room_bytes(machine.budget_bytes)
+        unsealing = Unsealing(halves, options.network, self._presence.agent_id)
+        self._workers = Workers(self._inbox.put, store, options.threads, room, unsealing)
         self._supervisor = supervisor.here()
         fetched = (lambda: 0) if fetching is None else (lambda: fetching.fetched_bytes)
         ways = Ways(self._inbox.put, self._status, lambda: self._core.latest_version, fetched)
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now(), ways)
         self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
+        self._status_file = StatusFile(options.state_dir)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
 
     def run(self, on_online: Callable[[], None] | None = None) -> int:
@@ -376,7 +373,7 @@ class Agent:
         status = self._status()
         self._supervisor.status(in_a_line(status))
         try:
-            write_status(self._options.state_dir, status)
+            self._status_file.write(status)
         except OSError as error:
             note = Note(logging.WARNING, f"Could not write the status: {error}", "status-not-written")
             self._journal.write(note, system_now().monotonic)

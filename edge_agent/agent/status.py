@@ -14,9 +14,27 @@ from edge_agent.folders import write_atomically
 STATUS_FILE = "status.json"
 
 
-def write_status(folder: Path, status: dict[str, Any]) -> None:
-    """Write `status.json`."""
-    write_atomically(folder / STATUS_FILE, json.dumps(status, indent=1) + "\n")
+class StatusFile:
+    """Writes `status.json`, and only what is new: an idle agent says the same every minute, and cards wear out.
+
+    Args:
+        folder: the state directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / STATUS_FILE
+        self._written = ""
+
+    def write(self, status: dict[str, Any]) -> None:
+        """Write it.
+
+        Raises:
+            OSError: it cannot be written; it is tried again the next time.
+        """
+        text = json.dumps(status, indent=1) + "\n"
+        if text != self._written:
+            write_atomically(self._path, text)
+            self._written = text
 
 
 def read_status(folder: Path) -> dict[str, Any] | None:

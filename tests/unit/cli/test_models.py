@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.agent.status import write_status
+from edge_agent.agent.status import StatusFile
 from edge_agent.cli import main
 from edge_agent.cli.table import render
 from edge_agent.models.catalogue import builtin
@@ -38,7 +38,7 @@ def test_the_list_says_what_is_here_and_served(
     monkeypatch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(tmp_path))
     monkeypatch.setenv("EDGE_AGENT_MODELS_DIR", str(tmp_path / "models"))
     status = {"pid": pid, "families": [{"family": "digits", "chosen": "int8-static"}, {"family": "x", "chosen": None}]}
-    write_status(tmp_path, status)
+    StatusFile(tmp_path).write(status)
     document = json.loads(output(capsys, "list", "--json"))
     assert document["families"] == builtin().model_dump(mode="json")["families"]
     assert document["here"] == {"digits": [variant.name for variant in builtin().family("digits").variants]}
