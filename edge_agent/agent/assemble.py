@@ -35,6 +35,7 @@ from edge_agent.mqtt import LinkOptions
 from edge_agent.own_keys import AgentKeys
 from edge_agent.published import known_now, source_of, watch
 from edge_agent.settings import Settings
+from edge_agent.telemetry import Tracer
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.topics import Topics
@@ -96,6 +97,9 @@ def make_agent(
         inbox_bytes=settings.limits.inbox_bytes,
         sealing=keys.sealing,
         status_detail=own.status_detail,
+        tracer=None
+        if settings.telemetry.endpoint is None
+        else Tracer.connect(settings.telemetry.endpoint, "edge-agent", settings.telemetry.share),
     )
     content = Content(settings.models.dir)
     content.prepare()

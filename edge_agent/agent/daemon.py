@@ -62,6 +62,7 @@ from edge_agent.agent.reporting import Reporting, Standing
 from edge_agent.agent.sessions import Sessions
 from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import StatusFile, in_a_line, standing
+from edge_agent.agent.tracing import Traces
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now
@@ -160,6 +161,7 @@ class Agent:
         fetched = (lambda: 0) if fetching is None else (lambda: fetching.fetched_bytes)
         ways = Ways(self._inbox.put, self._status, lambda: self._core.latest_version, fetched)
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now(), ways)
+        self._traces = Traces(options.tracer, self._core.attempts.running) if options.tracer is not None else None
         self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
         self._status_file = StatusFile(options.state_dir)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
@@ -219,6 +221,8 @@ class Agent:
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
             self._owner.leave(system_now())
+            if self._options.tracer is not None:
+                self._options.tracer.stop()
         return self._exit_status
 
     def _plan_with(self, event: Event, catalogue: Catalogue) -> None:
@@ -289,6 +293,8 @@ class Agent:
     def _tell(self, events: Sequence[Event]) -> None:
         """Give events to the core and do what it says."""
         for event in events:
+            if self._traces is not None:
+                self._traces.saw(event, system_now())
             self._execute(self._core.handle(event, system_now()))
             if isinstance(event, RestRequested | WorkRequested):
                 if self._machine.calibrator is not None:

@@ -13,6 +13,7 @@ from edge_agent.agent.reporting import Detail
 from edge_agent.agent.rules import Rules
 from edge_agent.models.fit import MachineFacts
 from edge_agent.mqtt import LinkOptions
+from edge_agent.telemetry import Tracer
 from edge_agent.wire.messages import Machine
 from edge_agent.wire.sealing_key import SealingKey
 
@@ -29,6 +30,7 @@ class Options:
         inbox_messages: from the broker that may wait to be handled.
         inbox_bytes: of them together.
         sealing: opens inputs that were sealed to this agent.
+        tracer: takes spans, if somebody wants traces.
         status_detail: how much the coordinator is told of how the machine fares.
     """
 
@@ -44,6 +46,7 @@ class Options:
     inbox_bytes: int
     sealing: SealingKey | None = None
     status_detail: Detail = "codes"
+    tracer: Tracer | None = None
 
     @property
     def sealing_public(self) -> bytes | None:

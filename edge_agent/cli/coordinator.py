@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
+    from edge_agent.coordinator.daemon import Coordinator
     from edge_agent.models.known import Known
     from edge_agent.settings import Settings
+    from edge_agent.telemetry import Tracer
 
 ACTIONS = ("run", "agents", "keys", "broker-config", *coordinator_identity.ACTIONS)
 
@@ -101,6 +103,18 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _tracer(settings: Settings, coordinator: Coordinator) -> Tracer | None:
+    """Have what the coordinator does traced, if an address for that is set."""
+    from edge_agent.coordinator.tracing import Traces  # noqa: PLC0415 as above
+    from edge_agent.telemetry import Tracer  # noqa: PLC0415 as above
+
+    if settings.telemetry.endpoint is None:
+        return None
+    tracer = Tracer.connect(settings.telemetry.endpoint, "edge-coordinator", settings.telemetry.share)
+    coordinator.observed.listeners.append(Traces(tracer).saw)
+    return tracer
+
+
 def _serve(settings: Settings, ready: Path | None) -> None:
     import asyncio  # noqa: PLC0415 as above
     import logging  # noqa: PLC0415 as above
@@ -158,6 +172,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     store = Store(own.database, upgrade=True)
     front = Front(settings, store)
     coordinator = Coordinator(options, key, store, known.served)
+    tracer = _tracer(settings, coordinator)
     app = front.app(coordinator)
     public = own.key_file.with_suffix(".pub")
     log = logging.getLogger("edge_agent.coordinator")
@@ -185,6 +200,8 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(coordinator.run(serve_http))
     finally:
+        if tracer is not None:
+            tracer.stop()
         if watching is not None:
             watching.stop()
 

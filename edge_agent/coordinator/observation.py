@@ -108,6 +108,7 @@ class Observation:
         window: the last minutes, for people.
         latest: the latest jobs, oldest first.
         failed: the latest that failed or were cancelled, oldest first.
+        listeners: are told of each record that is committed.
         newcomers: grows with each agent that is saved.
         http_calls: by route, method and status; the gateway counts.
         http_seconds: by route.
@@ -126,6 +127,7 @@ class Observation:
         self.latest: dict[bytes, Glance] = {}
         self.failed: deque[Glance] = deque(maxlen=MAX_GLANCES)
         self.newcomers = 0
+        self.listeners: list[Callable[[Record], None]] = []
         self.clock = clock
         self._submitted_at: dict[bytes, tuple[float, str]] = {}
         self._family, self._code = Labels(), Labels()
@@ -158,6 +160,8 @@ class Observation:
             case Commit():
                 for record in command.records:
                     self._saw_record(record)
+                    for listener in self.listeners:
+                        listener(record)
             case SubmitRefused():
                 self._refused.labels(self._code(command.code)).inc()
 

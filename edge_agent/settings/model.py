@@ -35,6 +35,7 @@ from edge_agent.settings.gateway import Client, Gateway
 from edge_agent.settings.home import Home
 from edge_agent.settings.policy import Policy
 from edge_agent.settings.secrets import Keys
+from edge_agent.settings.telemetry import Telemetry
 
 
 class Network(_Section):
@@ -354,6 +355,7 @@ class Settings(_Section):
     coordinator: Coordinator
     gateway: Gateway
     client: Client
+    telemetry: Telemetry
     models: Models
     catalogue: Catalogue
     limits: Limits

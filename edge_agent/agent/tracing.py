@@ -1,0 +1,46 @@
+"""The agent's spans of a job's trace: the attempt as it is held here, and the worker's run inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_agent.agent.attempts import Held
+from edge_agent.agent.events import Event
+from edge_agent.clock import Now
+from edge_agent.inference.events import RunDone, RunFailed
+from edge_agent.telemetry import Tracer, span_id
+
+
+class Traces:
+    """Makes spans of what the worker says.
+
+    Args:
+        tracer: takes them.
+        running: gives the attempt of a run.
+    """
+
+    def __init__(self, tracer: Tracer, running: Callable[[int], Held | None]) -> None:
+        self._tracer = tracer
+        self._running = running
+
+    def saw(self, event: Event, now: Now) -> None:
+        """Take note of an event before the core does: then the attempt is still known."""
+        if not isinstance(event, RunDone | RunFailed) or (held := self._running(event.token)) is None:
+            return
+        job_id, epoch = held.key
+        failed = event.code if isinstance(event, RunFailed) else None
+        here = span_id(job_id, epoch, "agent")
+        self._tracer.span(
+            "at the machine",
+            job_id,
+            own=here,
+            parent=span_id(job_id, epoch),
+            start_ms=held.received_ms,
+            end_ms=now.wall_ms,
+            failed=failed,
+            attributes={"edge_agent.epoch": epoch, "edge_agent.family": held.job.family},
+        )
+        if isinstance(event, RunDone):
+            own = span_id(job_id, epoch, "run")
+            began = now.wall_ms - event.run_us / 1000
+            self._tracer.span("the model runs", job_id, own=own, parent=here, start_ms=began, end_ms=now.wall_ms)
