@@ -57,16 +57,22 @@ class PlayedOperations(Operations):
 
     Attributes:
         tried: attempts of whatever job.
+        trusted: who is trusted how far.
     """
 
     def __init__(self, core: Core, stored: Sequence[StoredAgent]) -> None:
         super().__init__(core, None, system_now, lambda _: None)  # type: ignore[arg-type] # nothing below reads it
         self.stored = stored
         self.tried: list[StoredAttempt] = []
+        self.trusted: list[dict[str, Any]] = []
 
     async def attempts(self, job_id: bytes) -> list[StoredAttempt]:
         """Give what the test says."""
         return self.tried
+
+    async def standings(self) -> list[dict[str, Any]]:
+        """Give what the test says."""
+        return self.trusted
 
     async def stored_agents(self) -> Sequence[StoredAgent]:
         """Give what the test says."""

@@ -99,7 +99,7 @@ def make_agent(
         status_detail=own.status_detail,
         tracer=None
         if settings.telemetry.endpoint is None
-        else Tracer.connect(settings.telemetry.endpoint, "edge-agent", settings.telemetry.share),
+        else Tracer.connect(settings.telemetry.endpoint, "edge-agent", settings.telemetry.job_share),
     )
     content = Content(settings.models.dir)
     content.prepare()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator_keys
@@ -14,13 +14,13 @@ from edge_agent.errors import SettingsError
 if TYPE_CHECKING:
     import argparse
     import asyncio
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.coordinator.daemon import Coordinator
     from edge_agent.models.known import Known
     from edge_agent.settings import Settings
-    from edge_agent.telemetry import Tracer
 
 ACTIONS = ("run", "agents", "keys", "broker-config", *coordinator_identity.ACTIONS)
 
@@ -103,16 +103,21 @@ def _run(args: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _tracer(settings: Settings, coordinator: Coordinator) -> Tracer | None:
-    """Have what the coordinator does traced, if an address for that is set."""
+@contextmanager
+def _traced(settings: Settings, coordinator: Coordinator) -> Iterator[None]:
+    """Have what the coordinator does traced while the block lasts, if an address for that is set."""
     from edge_agent.coordinator.tracing import Traces  # noqa: PLC0415 as above
     from edge_agent.telemetry import Tracer  # noqa: PLC0415 as above
 
     if settings.telemetry.endpoint is None:
-        return None
-    tracer = Tracer.connect(settings.telemetry.endpoint, "edge-coordinator", settings.telemetry.share)
+        yield
+        return
+    tracer = Tracer.connect(settings.telemetry.endpoint, "edge-coordinator", settings.telemetry.job_share)
     coordinator.observed.listeners.append(Traces(tracer).saw)
-    return tracer
+    try:
+        yield
+    finally:
+        tracer.stop()
 
 
 def _serve(settings: Settings, ready: Path | None) -> None:
@@ -172,7 +177,6 @@ def _serve(settings: Settings, ready: Path | None) -> None:
     store = Store(own.database, upgrade=True)
     front = Front(settings, store)
     coordinator = Coordinator(options, key, store, known.served)
-    tracer = _tracer(settings, coordinator)
     app = front.app(coordinator)
     public = own.key_file.with_suffix(".pub")
     log = logging.getLogger("edge_agent.coordinator")
@@ -200,8 +204,6 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(coordinator.run(serve_http))
     finally:
-        if tracer is not None:
-            tracer.stop()
         if watching is not None:
             watching.stop()
 

@@ -6,6 +6,7 @@ which the rest is called `other`; agents are counted, and single ones shown up t
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.registry import Presence, Registry
 from edge_agent.coordinator.window import Window
+from edge_agent.notes import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,9 @@ MAX_AGENTS_SHOWN: Final = 256
 """So many agents have time series of their own; more are counted only."""
 MAX_GLANCES: Final = 60
 """So many of the latest jobs are kept for people, and as many of the latest that failed."""
+MAX_INCIDENTS: Final = 40
+COUNTED_ONLY: Final = frozenset({"refused", "attempt-failed", "not-enrolled"})
+"""Strangers decide how often these happen; `refused` is shown by its codes."""
 MAX_WATCHED_JOBS: Final = 100_000
 """Of so many live jobs it is remembered when they came; more are counted, but not timed."""
 
@@ -93,6 +98,17 @@ class Glance:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that an operator may want to look into."""
+
+    at_ms: int
+    action: str
+    text: str
+    agent_id: str | None
+    job_id: str | None
+
+
 class Observation:
     """Counts and times what passes by.
 
@@ -108,6 +124,7 @@ class Observation:
         window: the last minutes, for people.
         latest: the latest jobs, oldest first.
         failed: the latest that failed or were cancelled, oldest first.
+        incidents: the latest things that an operator may want to look into, oldest first.
         listeners: are told of each record that is committed.
         newcomers: grows with each agent that is saved.
         http_calls: by route, method and status; the gateway counts.
@@ -127,6 +144,7 @@ class Observation:
         self.latest: dict[bytes, Glance] = {}
         self.failed: deque[Glance] = deque(maxlen=MAX_GLANCES)
         self.newcomers = 0
+        self.incidents: deque[Incident] = deque(maxlen=MAX_INCIDENTS)
         self.listeners: list[Callable[[Record], None]] = []
         self.clock = clock
         self._submitted_at: dict[bytes, tuple[float, str]] = {}
@@ -164,6 +182,10 @@ class Observation:
                         listener(record)
             case SubmitRefused():
                 self._refused.labels(self._code(command.code)).inc()
+            case Note() if command.level >= logging.WARNING and command.action not in COUNTED_ONLY:
+                fields = dict(command.fields)
+                where = (str(fields.get(name) or "") or None for name in ("agent_id", "job_id"))
+                self.incidents.append(Incident(self.clock().wall_ms, command.action, command.sentence, *where))
 
     def _saw_record(self, record: Record) -> None:
         match record:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,8 +17,10 @@ from edge_agent.coordinator.orders import write_drained, write_labels
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rows import StoredAgent, StoredAttempt
-from edge_agent.coordinator.schema import attempts
+from edge_agent.coordinator.schema import attempts, metadata
 from edge_agent.coordinator.store import Store
+
+MAX_STANDINGS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,18 @@ class Operations:
     async def attempts(self, job_id: bytes) -> list[StoredAttempt]:
         """Return the attempts of a job, oldest first."""
         return await asyncio.to_thread(self._store.read, lambda connection: attempts_of(connection, job_id))
+
+    async def standings(self) -> list[dict[str, Any]]:
+        """Return how far each agent and owner is trusted, as far as this is kept."""
+        table = metadata.tables.get("standings")
+        if table is None:
+            return []
+        query = sa.select(table).order_by(*table.primary_key.columns).limit(MAX_STANDINGS)
+
+        def rows(connection: Connection) -> list[dict[str, Any]]:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+        return await asyncio.to_thread(self._store.read, rows)
 
     async def stored_agents(self) -> Sequence[StoredAgent]:
         """Return every agent that the database knows."""

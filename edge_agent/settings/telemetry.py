@@ -17,6 +17,6 @@ class Telemetry(Section):
         description="Address that takes OTLP over HTTP, such as http://127.0.0.1:4318/v1/traces. Nothing is sent "
         "anywhere without it.",
     )
-    share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
+    job_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         default=1.0, description="Share of the jobs that are traced; with the same share, all choose the same jobs."
     )

@@ -170,6 +170,40 @@ def models_page(catalogue: Catalogue, agents: Iterable[Agent]) -> list[dict[str,
     ]
 
 
+def checks_page(
+    catalogue: Catalogue, observed: Observation, counters: Mapping[str, int], standings: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what was refused by which step, who is trusted how far, and what an operator may want to look into."""
+    names = {v.digest_bytes: f"{family.name} · {v.name}" for family in catalogue.families for v in family.variants}
+    prefix = "refused:"
+    return {
+        "refused": {name.removeprefix(prefix): n for name, n in counters.items() if name.startswith(prefix)},
+        "wrong": counters.get("wrong-result", 0),
+        "accepted": counters.get("jobs-succeeded", 0),
+        "standings": [
+            {
+                "name": row["name"],
+                "variant": names.get(row["variant"], row["variant"].hex()[:12]),
+                "count": row["count"],
+                "failures": row["failures"],
+                "unclear": row["unclear"],
+                "resting_until_ms": row["resting_until_ms"],
+            }
+            for row in standings
+        ],
+        "incidents": [
+            {
+                "at_ms": incident.at_ms,
+                "action": incident.action,
+                "text": incident.text,
+                "agent_id": incident.agent_id,
+                "job_id": incident.job_id,
+            }
+            for incident in reversed(observed.incidents)
+        ],
+    }
+
+
 def fits_of(agent: Agent | None) -> list[dict[str, Any]]:
     """Return what an agent said of each variant on its machine."""
     fits = agent.status.fits if agent is not None and agent.status is not None else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 from collections.abc import Callable
 from importlib.resources import files
@@ -27,6 +28,8 @@ from edge_agent.coordinator.gateway.dashboard.logins import (
 from edge_agent.coordinator.gateway.pages import difference
 from edge_agent.coordinator.registry import Agent, Presence
 from edge_agent.errors import RefusedError
+from edge_agent.models.catalogue import builtin
+from edge_agent.notes import Note
 
 STATIC = files("edge_agent.coordinator.gateway.dashboard") / "static"
 KEY = "ea_operator"
@@ -254,6 +257,32 @@ def test_models_show_who_serves_what(service: FakeService) -> None:
     service.operations.registry.agents["someone"] = live
     (digits,) = [entry for entry in call(service, "GET", "/dashboard/api/models").json() if entry["family"] == "digits"]
     assert {variant["variant"] for variant in digits["variants"]} >= {"fp32", "int8-static"}
+
+
+def test_checks_show_who_lost_trust_and_what_was_refused(service: FakeService) -> None:
+    """With what an operator may want to look into; a stranger's flood of refusals is a number, not a list."""
+    digest = builtin().family("digits").variants[0].digest_bytes
+    row = {"name": "someone", "variant": digest, "count": 0, "failures": 1, "unclear": 0, "resting_until_ms": 9}
+    service.operations.trusted = [row, {**row, "name": "owner:=ada", "variant": b""}]
+    service.observed.saw(Note(logging.WARNING, "A result is wrong", "wrong-result", (("agent_id", "someone"),)))
+    service.observed.saw(Note(logging.INFO, "Agent is online", "agent-online"))
+    for _ in range(1000):
+        service.observed.saw(Note(logging.WARNING, "Refused a message", "refused", (("code", "bad-signature"),)))
+    page = call(service, "GET", "/dashboard/api/checks").json()
+    assert page["refused"] == {"bad-signature": 3}
+    assert [(i["text"], i["agent_id"], i["job_id"]) for i in page["incidents"]] == [
+        ("A result is wrong", "someone", None)
+    ]
+    assert [(s["name"], s["variant"]) for s in page["standings"]] == [("someone", "digits · fp32"), ("owner:=ada", "")]
+
+
+def test_a_coordinator_without_a_ledger_shows_none(service: FakeService) -> None:
+    """The page is not offered then; with one, balances and the latest entries are."""
+    session, ledger = browse(service, None, ("GET", "/dashboard/api/session", {}), ("GET", "/dashboard/api/ledger", {}))
+    kept = getattr(service, "books", None) is not None
+    assert session.json()["ledger"] is kept
+    if not kept:
+        assert ledger.status_code == 404
 
 
 def test_a_difference_holds_what_changed_and_what_is_gone() -> None:

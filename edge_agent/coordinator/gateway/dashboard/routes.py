@@ -20,7 +20,7 @@ from edge_agent.coordinator.gateway.answers import json_answer
 from edge_agent.coordinator.gateway.dashboard.feed import Feed
 from edge_agent.coordinator.gateway.dashboard.logins import SESSION_SECONDS, Logins
 from edge_agent.coordinator.gateway.operating import act_on, stored_job, way_page
-from edge_agent.coordinator.gateway.pages import fits_of, models_page, stored_line
+from edge_agent.coordinator.gateway.pages import checks_page, fits_of, models_page, stored_line
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 
@@ -28,6 +28,7 @@ COOKIE: Final = "edge_agent_session"
 HEADER: Final = "x-edge-agent-dashboard"
 MAX_LOGIN_BYTES: Final = 2048
 MAX_LISTED: Final = 200
+SHOWN_ENTRIES: Final = 50
 KINDS: Final = {
     "html": "text/html; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
@@ -188,7 +189,54 @@ def _add_lookups(app: FastAPI, service: Service, door: Door, feed: Feed) -> None
     @app.get("/dashboard/api/session", include_in_schema=False)
     async def session(request: Request) -> Response:
         door.check(request)
-        return _answer({"login": not door.open, "coordinator_id": service.public_key.id})
+        books = getattr(service, "books", None) is not None
+        return _answer({"login": not door.open, "coordinator_id": service.public_key.id, "ledger": books})
+
+    @app.post("/dashboard/api/agents/{agent_id}/{action}", include_in_schema=False)
+    async def act(request: Request, agent_id: str, action: str) -> Response:
+        door.check(request)
+        done = await act_on(service, request, agent_id, action)
+        feed.refresh()
+        return _answer(done)
+
+    @app.get("/dashboard/api/agents/{agent_id}/fits", include_in_schema=False)
+    async def fits(request: Request, agent_id: str) -> Response:
+        door.check(request)
+        return _answer(fits_of(service.operations.registry.agents.get(agent_id)))
+
+    @app.get("/dashboard/api/models", include_in_schema=False)
+    async def models(request: Request) -> Response:
+        door.check(request)
+        return _answer(models_page(service.catalogue, service.operations.registry.agents.values()))
+
+    _add_job_lookups(app, service, door)
+    _add_books(app, service, door)
+
+
+def _add_books(app: FastAPI, service: Service, door: Door) -> None:
+    """Add what says who is trusted and who earned what."""
+
+    @app.get("/dashboard/api/checks", include_in_schema=False)
+    async def checks(request: Request) -> Response:
+        door.check(request)
+        standings = await service.operations.standings()
+        return _answer(checks_page(service.catalogue, service.observed, service.counters, standings))
+
+    @app.get("/dashboard/api/ledger", include_in_schema=False)
+    async def ledger(request: Request) -> Response:
+        door.check(request)
+        books: Any = getattr(service, "books", None)
+        if books is None:
+            raise RefusedError("this coordinator keeps no ledger", code="unknown-job")
+        balances = await books.balances()
+        after = max(0, balances.size - SHOWN_ENTRIES)
+        entries = await books.entries(after=after, limit=SHOWN_ENTRIES, owner=None)
+        told = [entry.as_json() for entry in reversed(entries)]
+        return _answer({"size": balances.size, "accounts": balances.accounts, "entries": told})
+
+
+def _add_job_lookups(app: FastAPI, service: Service, door: Door) -> None:
+    """Add what shows and ends jobs."""
 
     @app.get("/dashboard/api/jobs", include_in_schema=False)
     async def jobs(request: Request, client: str | None = None) -> Response:
@@ -209,13 +257,6 @@ def _add_lookups(app: FastAPI, service: Service, door: Door, feed: Feed) -> None
         await service.outcome(found.id, 5.0)
         return _answer(stored_line(await stored_job(service, job_id)))
 
-    @app.post("/dashboard/api/agents/{agent_id}/{action}", include_in_schema=False)
-    async def act(request: Request, agent_id: str, action: str) -> Response:
-        door.check(request)
-        done = await act_on(service, request, agent_id, action)
-        feed.refresh()
-        return _answer(done)
-
     @app.get("/dashboard/api/jobs/{job_id}/receipt", include_in_schema=False)
     async def receipt(request: Request, job_id: str) -> Response:
         door.check(request)
@@ -224,16 +265,6 @@ def _add_lookups(app: FastAPI, service: Service, door: Door, feed: Feed) -> None
             raise RefusedError("only a job that succeeded has a receipt", code="unknown-job")
         name = f'attachment; filename="{found.id.hex()}.receipt"'
         return Response(found.receipt, headers={**SAFE, "Content-Disposition": name}, media_type="application/cose")
-
-    @app.get("/dashboard/api/agents/{agent_id}/fits", include_in_schema=False)
-    async def fits(request: Request, agent_id: str) -> Response:
-        door.check(request)
-        return _answer(fits_of(service.operations.registry.agents.get(agent_id)))
-
-    @app.get("/dashboard/api/models", include_in_schema=False)
-    async def models(request: Request) -> Response:
-        door.check(request)
-        return _answer(models_page(service.catalogue, service.operations.registry.agents.values()))
 
 
 async def _key_in(request: Request) -> str:

@@ -93,6 +93,9 @@ document.getElementById("logout").addEventListener("click", async () => {
   await fetch("/dashboard/logout", { method: "POST", headers: { "x-edge-agent-dashboard": "1" } });
   location.assign("/dashboard/login");
 });
-ask("session").then(({ login }) => (document.getElementById("logout").hidden = !login));
+ask("session").then(({ login, ledger: kept }) => {
+  document.getElementById("logout").hidden = !login;
+  document.querySelector('.pages a[href="#ledger"]').hidden = !kept;
+});
 show();
 watch();
