@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from edge_agent.clock import Now
+from edge_agent.coordinator import identities
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.events import AgentsChanged, Event
 from edge_agent.coordinator.orders import write_drained, write_labels
@@ -94,6 +95,23 @@ class Operations:
     async def label(self, agent_id: str, labels: frozenset[str]) -> None:
         """Call an agent so, beside what its owner calls it; jobs can ask for either."""
         await self._change(lambda: self._store.write(lambda c: write_labels(c, agent_id, labels)))
+
+    async def invite(self, network: str, coordinator_id: str, owner: str | None, seconds: float) -> str:
+        """Make a token that lets one machine in, once, within this time; return its text."""
+        now_ms = self.clock().wall_ms
+
+        def made(connection: Connection) -> str:
+            token = identities.new_token(
+                connection,
+                network=network,
+                coordinator_id=coordinator_id,
+                owner=owner,
+                now_ms=now_ms,
+                ttl_ms=int(seconds * 1000),
+            )
+            return token.text()
+
+        return await asyncio.to_thread(self._store.write, made)
 
     async def _change(self, change: Callable[[], object]) -> None:
         await asyncio.to_thread(change)

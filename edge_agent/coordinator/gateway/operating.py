@@ -23,6 +23,7 @@ from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.topics import AGENT_ID_PATTERN
 
 ACTIONS: Final = ("approve", "revoke", "drain", "undrain", "label")
+INVITED_SECONDS: Final = 3600.0
 MAX_BODY_BYTES: Final = 16 * 1024
 _AGENT_ID: Final = re.compile(AGENT_ID_PATTERN)
 _LABEL: Final = re.compile(LABEL_PATTERN)
@@ -43,6 +44,10 @@ def add_operating_routes(app: FastAPI, service: Service) -> None:
     @app.get("/api/v1/jobs/{job_id}/way")
     async def way(job_id: str) -> Response:
         return json_answer(await way_page(service, await stored_job(service, job_id)))
+
+    @app.post("/api/v1/tokens")
+    async def token(request: Request) -> Response:
+        return json_answer(await invite(service, request), headers={"Cache-Control": "no-store"})
 
     @app.post("/api/v1/agents/{agent_id}/{action}")
     async def act(request: Request, agent_id: str, action: str) -> Response:
@@ -102,6 +107,13 @@ async def act_on(service: Service, request: Request, agent_id: str, action: str)
         case _:
             await operations.label(agent_id, _labels(body))
     return {"agent_id": agent_id, "done": action}
+
+
+async def invite(service: Service, request: Request) -> dict[str, Any]:
+    """Make a token with which one machine enrols itself within an hour."""
+    owner = _owner(await json_body(request))
+    token = await service.operations.invite(service.network, service.public_key.id, owner, INVITED_SECONDS)
+    return {"token": token, "owner": owner, "seconds": INVITED_SECONDS}
 
 
 async def json_body(request: Request) -> dict[str, Any]:

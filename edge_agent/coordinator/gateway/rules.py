@@ -63,6 +63,7 @@ RULES: tuple[Rule, ...] = (
     _rule("GET", r"/api/v1/(agents|overview|models)", Scope.READ),
     _rule("GET", rf"/api/v1/jobs/{_ID}/way", Scope.READ),
     _rule("POST", rf"/api/v1/agents/{_ID}/{_ID}", Scope.OPERATOR),
+    _rule("POST", r"/api/v1/tokens", Scope.OPERATOR),
     _rule("GET", r"/metrics", Scope.READ),
 )
 

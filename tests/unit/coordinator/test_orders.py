@@ -10,6 +10,7 @@ import pytest
 from fakes import CoordinatorScript, FakeAgent, ManualClock
 
 from edge_agent.clock import Now
+from edge_agent.coordinator import identities
 from edge_agent.coordinator.events import AgentsChanged
 from edge_agent.coordinator.operations import Operations, admission
 from edge_agent.coordinator.orders import Orders
@@ -93,11 +94,22 @@ def test_orders_are_kept_and_in_force_at_once(store: Store) -> None:
 
     asyncio.run(script())
     assert len(told) == 3
-    kept = admission(store)
+    kept = admission(store, None, 0)
     assert (kept.approved, kept.owners) == ({agent}, {agent: "ada"})
     assert kept.orders == Orders(frozenset({agent}), {agent: frozenset({"attic", "region=eu"})})
     assert scene.script.registry.orders == kept.orders
     asyncio.run(operations.label(agent, frozenset()))
     asyncio.run(operations.drain(agent, drained=False))
     asyncio.run(operations.revoke(agent))
-    assert admission(store) == AgentsChanged(frozenset(), {agent: "ada"})
+    after = admission(store, None, 0)
+    assert (after.approved, after.orders) == (frozenset(), Orders())
+
+
+def test_an_invitation_is_a_token_that_is_stored_and_holds_an_hour(store: Store) -> None:
+    """As one made on the command line."""
+    scene = Scene()
+    operations = Operations(scene.script.core, store, lambda: Now(0.0, 5_000), lambda _: None)
+    text = asyncio.run(operations.invite("home", "c" * 32, "ada", 3600.0))
+    (kept,) = store.read(identities.all_tokens)
+    assert text.startswith("ea1-")
+    assert (kept.owner, kept.expires_ms) == ("ada", 3_605_000)

@@ -19,7 +19,7 @@ from edge_agent.coordinator.access import Access, Scope
 from edge_agent.coordinator.gateway.answers import json_answer
 from edge_agent.coordinator.gateway.dashboard.feed import Feed
 from edge_agent.coordinator.gateway.dashboard.logins import SESSION_SECONDS, Logins
-from edge_agent.coordinator.gateway.operating import act_on, stored_job, way_page
+from edge_agent.coordinator.gateway.operating import act_on, invite, stored_job, way_page
 from edge_agent.coordinator.gateway.pages import checks_page, fits_of, models_page, stored_line
 from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError, InputError, RefusedError
@@ -198,6 +198,11 @@ def _add_lookups(app: FastAPI, service: Service, door: Door, feed: Feed) -> None
         done = await act_on(service, request, agent_id, action)
         feed.refresh()
         return _answer(done)
+
+    @app.post("/dashboard/api/tokens", include_in_schema=False)
+    async def token(request: Request) -> Response:
+        door.check(request)
+        return _answer(await invite(service, request))
 
     @app.get("/dashboard/api/agents/{agent_id}/fits", include_in_schema=False)
     async def fits(request: Request, agent_id: str) -> Response:

@@ -1,6 +1,6 @@
 // What the operator can do with a machine, each with a question before it.
 import { ask, h, nameOf } from "./dom.js";
-import { confirmSheet, openSheet } from "./sheet.js";
+import { closeSheet, confirmSheet, openSheet } from "./sheet.js";
 
 const act = (agent, action, body = {}) => ask(`agents/${agent.id}/${action}`, { method: "POST", body: JSON.stringify(body) });
 
@@ -34,8 +34,19 @@ export function actionsFor(agent, back) {
 }
 
 export function enrol() {
-  openSheet("Add a machine", null, h("div", {},
-    h("p", {}, "On the machine, with the coordinator's public key copied there:"),
-    h("code", { class: "command" }, "edge-agent run --broker mqtt://BROKER:1883 --coordinator-key coordinator.pub"),
-    h("p", { class: "hint" }, "It asks to be admitted and then stands in this list, waiting for your approval.")));
+  let made = null;
+  confirmSheet({
+    title: "Add a machine", verb: "Make a token",
+    text: "A token lets one machine in, once, within an hour. A machine can also ask without one; it then stands in the list, waiting for your approval.",
+    fields: [{ name: "owner", label: "Whose machine is it?", maxlength: 64, hint: "Optional. A machine without an owner counts as your own." }],
+    act: async ({ owner }) => { made = await ask("tokens", { method: "POST", body: JSON.stringify(owner ? { owner } : {}) }); return "The token is made"; },
+    back: () => (made ? showToken(made) : closeSheet()),
+  });
+}
+
+function showToken({ token, owner }) {
+  openSheet("On the machine", owner ? `for ${owner}` : null, h("div", {},
+    h("p", {}, "Install the agent there, then:"),
+    h("code", { class: "command" }, `edge-agent enrol ${location.origin} ${token}\nedge-agent run`),
+    h("p", { class: "hint" }, "Good for an hour, for one machine. It is shown only now.")));
 }
