@@ -44,7 +44,7 @@ from edge_agent.coordinator.gateway.dashboard.feed import LOOK_SECONDS, Feed
 from edge_agent.coordinator.registry import Agent, Presence
 from edge_agent.coordinator.rows import StoredAgent
 from edge_agent.mqtt import Connected, Message
-from edge_agent.wire.envelope import open_envelope
+from edge_agent.wire.envelope import messages_in, open_envelope
 from edge_agent.wire.messages import Hello, Job
 
 STATUS_SECONDS = 60.0
@@ -100,9 +100,9 @@ class Machines:
                 continue
             agent = self.agents.get(event.topic.split("/")[2])
             if agent is not None:
-                opened = agent.open(Publish(event.topic, bytes(event.payload)), Job)
-                self.say(agent.result(opened))
-                self.answered += 1
+                for message in messages_in(bytes(event.payload)):
+                    self.say(agent.result(agent.open(Publish(event.topic, message), Job)))
+                    self.answered += 1
 
     def _present(self, session: int) -> None:
         for number, agent in enumerate(self.agents.values()):
