@@ -27,6 +27,11 @@ def system_now() -> Now:
     return Now(time.monotonic(), time.time_ns() // 1_000_000)
 
 
+def utc_stamp() -> str:
+    """Return the time of day as it stands in the names of files that are set aside."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
 def boot_number(path: str = BOOT_ID) -> int:
     """Return a number that changes when the machine is started anew, and with it the monotonic clock; 0 if unknown.
 

@@ -10,7 +10,6 @@ import logging
 import os
 import random
 import signal
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -65,7 +64,7 @@ from edge_agent.agent.status import StatusFile, in_a_line, standing
 from edge_agent.agent.tracing import Traces
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.agent.workers import Workers
-from edge_agent.clock import boot_number, system_now
+from edge_agent.clock import boot_number, system_now, utc_stamp
 from edge_agent.enrolling.keeping import keep_certificates
 from edge_agent.inference.events import RunDone
 from edge_agent.models import experience_file
@@ -146,12 +145,8 @@ class Agent:
         self._inbox = Inbox(options.inbox_messages, options.inbox_bytes, self._topics.jobs(self._presence.agent_id))
         self._sessions = Sessions(options.state_dir)
         self._session = 0
-        self._spooling = Spooling(
-            options.state_dir / SPOOL_FILE,
-            options.rules.spool_bytes,
-            self._inbox.put,
-            stamp=lambda: time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()),
-        )
+        spool = options.state_dir / SPOOL_FILE
+        self._spooling = Spooling(spool, options.rules.spool_bytes, self._inbox.put, stamp=utc_stamp)
         self._exit_status: int | None = None
         self._lookout = Lookout(system_now().monotonic)
         room = options.policy.room_bytes(machine.budget_bytes)
@@ -161,7 +156,7 @@ class Agent:
         fetched = (lambda: 0) if fetching is None else (lambda: fetching.fetched_bytes)
         ways = Ways(self._inbox.put, self._status, lambda: self._core.latest_version, fetched)
         self._owner = Owner(options.state_dir, options.when, boot_number(), self._core.tally, system_now(), ways)
-        self._traces = Traces(options.tracer, self._core.attempts.running) if options.tracer is not None else None
+        self._traces = Traces(options.tracer, self._core.attempts.running)
         self._reporting = Reporting(key, self._topics, Root(), options.status_detail)
         self._status_file = StatusFile(options.state_dir)
         self._control = ControlSocket(options.state_dir, self._inbox.put)
@@ -221,8 +216,7 @@ class Agent:
             if not self._spooling.stop():
                 log.warning("The spool's disk does not answer; left without it", extra={"action": "spool-failed"})
             self._owner.leave(system_now())
-            if self._options.tracer is not None:
-                self._options.tracer.stop()
+            self._traces.stop()
         return self._exit_status
 
     def _plan_with(self, event: Event, catalogue: Catalogue) -> None:
@@ -293,8 +287,7 @@ class Agent:
     def _tell(self, events: Sequence[Event]) -> None:
         """Give events to the core and do what it says."""
         for event in events:
-            if self._traces is not None:
-                self._traces.saw(event, system_now())
+            self._traces.saw(event, system_now())
             self._execute(self._core.handle(event, system_now()))
             if isinstance(event, RestRequested | WorkRequested):
                 if self._machine.calibrator is not None:

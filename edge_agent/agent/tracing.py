@@ -15,17 +15,20 @@ class Traces:
     """Makes spans of what the worker says.
 
     Args:
-        tracer: takes them.
+        tracer: takes them; None where nobody wants traces.
         running: gives the attempt of a run.
     """
 
-    def __init__(self, tracer: Tracer, running: Callable[[int], Held | None]) -> None:
+    def __init__(self, tracer: Tracer | None, running: Callable[[int], Held | None]) -> None:
         self._tracer = tracer
         self._running = running
 
     def saw(self, event: Event, now: Now) -> None:
         """Take note of an event before the core does: then the attempt is still known."""
-        if not isinstance(event, RunDone | RunFailed) or (held := self._running(event.token)) is None:
+        if self._tracer is None or not isinstance(event, RunDone | RunFailed):
+            return
+        held = self._running(event.token)
+        if held is None:
             return
         job_id, epoch = held.key
         failed = event.code if isinstance(event, RunFailed) else None
@@ -44,3 +47,8 @@ class Traces:
             own = span_id(job_id, epoch, "run")
             began = now.wall_ms - event.run_us / 1000
             self._tracer.span("the model runs", job_id, own=own, parent=here, start_ms=began, end_ms=now.wall_ms)
+
+    def stop(self) -> None:
+        """Send what has not been sent."""
+        if self._tracer is not None:
+            self._tracer.stop()
