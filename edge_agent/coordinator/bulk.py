@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+
+K = TypeVar("K")
 
 _OPEN = {"ended_ms": None, "error_code": None, "error_message": None, "error_blame": None}
 
@@ -60,12 +62,12 @@ class Bulk:
         return self._connection.execute(statement, values)
 
     def _hold_back(self, statement: sa.Executable, known: Mapping[str, Any]) -> Done | None:
-        rows: bool | int = 1
         if statement is self._is.insert_job:
-            self._jobs[known["id"]] = {**_OPEN, **known}
-        elif statement is self._is.insert_attempt:
-            self._attempts[known["job_id"], known["epoch"]] = dict(known)
-        elif statement is self._is.insert_result:
+            return _keep(self._jobs, known["id"], {**_OPEN, **known})
+        if statement is self._is.insert_attempt:
+            return _keep(self._attempts, (known["job_id"], known["epoch"]), dict(known))
+        rows: bool | int = 1
+        if statement is self._is.insert_result:
             self._results.append(known)
         elif statement is self._is.lease_job or statement is self._is.end_job:
             row = self._jobs.get(known["b_id"])
@@ -97,3 +99,10 @@ class Bulk:
         self._jobs.clear()
         self._attempts.clear()
         self._results = []
+
+
+def _keep(rows: dict[K, dict[str, Any]], key: K, row: dict[str, Any]) -> Done | None:
+    if key in rows:
+        return None  # the same twice: for the database to refuse
+    rows[key] = row
+    return Done(1)
