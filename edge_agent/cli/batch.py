@@ -47,7 +47,6 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--output", metavar="FILE", help="with run: where the results go, or are already")
     parser.add_argument("--version", metavar="VARIANT", help="insist on one variant")
     parser.add_argument("--outputs", metavar="NAMES", default="", help="only these outputs, with commas between them")
-    parser.add_argument("--mode", default="signed", help="signed, rechecked or quorum(n); default: signed")
     parser.add_argument("--at-once", metavar="N", type=int, default=16, help="jobs under way; default: %(default)s")
     parser.add_argument("--retry-failed", action="store_true", help="send rows again that ended with an error")
     parser.add_argument("--coordinator-key", metavar="FILE", help="the coordinator's public key, to pin it")

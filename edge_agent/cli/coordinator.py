@@ -163,7 +163,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         max_job_deadline_seconds=own.max_job_deadline_seconds,
         max_agents=own.max_agents,
         inbox_bytes=settings.limits.inbox_bytes,
-        check_rules=TrustRules(first=own.check_first, floor=own.check_share),
+        check_rules=TrustRules(first=own.first_checked_results, floor=own.check_share),
         check_secret=own_secret(own.state_dir / "checks.key"),
         trusted_owners=own.trusted_owners,
         retention_seconds=own.retention_hours * 3600,

@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "ledger",
         summary="show what each owner has earned, or audit that it adds up",
-        description="`show` prints the accounts: what owners have, and what waits in escrow for a check.\n"
+        description="What owners have earned: `show` prints the accounts, and what waits in escrow for a check.\n"
         "`audit` needs the coordinator's public key: it fetches every entry and every leaf of the log of receipts,\n"
         "and checks the signed chain of entries, that each pays a receipt that is in the log, once, that escrow is\n"
         "released or lost as the rules say, and that the balances follow. With receipts, it says what each was paid.\n"

@@ -213,7 +213,7 @@ class Coordinator(_Section):
         default=30.0,
         description="How long jobs for a family that nobody offers now are kept waiting for an agent.",
     )
-    check_first: Annotated[int, Field(ge=0, le=10_000)] = Field(
+    first_checked_results: Annotated[int, Field(ge=0, le=10_000)] = Field(
         default=10,
         description="So many results of each agent with a variant, and of each owner, are always checked on a machine "
         "of another owner, and held until then.",
