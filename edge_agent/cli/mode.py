@@ -22,8 +22,8 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "mode",
         summary="let it work quietly, normally, or with all it has",
-        description="quiet: half of the threads, and rest at a lower temperature (policy.quiet_cpu_share,\n"
-        "policy.quiet_max_cpu_celsius). normal: as the settings file says. full: also while somebody uses the\n"
+        description="How hard it may work. quiet: half of the threads, and rest at a lower temperature\n"
+        "(policy.quiet_cpu_share, policy.quiet_max_cpu_celsius). normal: as the settings file says. full: also while somebody uses the\n"
         "machine or other programs are busy; hours, battery, heat, caps and gates hold all the same.\n"
         "Limits hold beside the file and are never above it. What is set survives restarts; `--reset` takes all\n"
         "of it back. Without anything it shows what holds. Running jobs are finished first.",

@@ -36,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent report",
             "edge-agent report --month",
-            "edge-agent report --month 2026-09 --csv > september.csv",
+            "edge-agent report --month 2026-09 --csv",
             "edge-agent report --days 7 --plot week.png",
             "edge-agent report --compare --coordinator http://192.0.2.7:8420",
         ),

@@ -44,6 +44,8 @@ HELPERS = {
     "parts",
     "passphrases",
     "reaching",
+    "report_compare",
+    "report_plot",
     "watching",
     "table",
 }
