@@ -25,8 +25,8 @@ def add_parser(subparsers: Subparsers) -> None:
         subparsers,
         "home",
         summary="show what Home Assistant sees of this machine, or take it back",
-        description="What Home Assistant is told. show: the device discovery message that the agent publishes on the broker\n"
-        "of home.url, as JSON.\n"
+        description="What Home Assistant is told. show: the device discovery message that the agent publishes\n"
+        "on the broker of home.url, as JSON.\n"
         "forget: take everything back that this broker keeps for the agent, so that the device goes from Home\n"
         "Assistant. For an agent that does not run: a running one does it when home.assistant is turned off and\n"
         "the settings are read anew.",

@@ -23,10 +23,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "mode",
         summary="let it work quietly, normally, or with all it has",
         description="How hard it may work. quiet: half of the threads, and rest at a lower temperature\n"
-        "(policy.quiet_cpu_share, policy.quiet_max_cpu_celsius). normal: as the settings file says. full: also while somebody uses the\n"
-        "machine or other programs are busy; hours, battery, heat, caps and gates hold all the same.\n"
-        "Limits hold beside the file and are never above it. What is set survives restarts; `--reset` takes all\n"
-        "of it back. Without anything it shows what holds. Running jobs are finished first.",
+        "(policy.quiet_cpu_share, policy.quiet_max_cpu_celsius). normal: as the settings file says. full: also\n"
+        "while somebody uses the machine or other programs are busy; hours, battery, heat, caps and gates hold\n"
+        "all the same. Limits hold beside the file and are never above it. What is set survives restarts;\n"
+        "`--reset` takes all of it back. Without anything it shows what holds. Running jobs are finished first.",
         examples=("edge-agent mode quiet", "edge-agent mode normal --cpu-share 0.25", "edge-agent mode --reset"),
     )
     parser.add_argument("mode", nargs="?", choices=MODES, help="how it works from now on")
