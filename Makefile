@@ -36,8 +36,9 @@ types: setup
 
 unit: setup
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -m pytest -q --numprocesses=logical --dist=loadfile --cov --cov-report= tests/unit tests/attacks
-	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report=term tests/integration tests/e2e tests/chaos
+	@$(BIN)/python -m pytest -q --numprocesses=logical --dist=loadfile --cov --cov-report= \
+		tests/unit tests/attacks tests/fuzz tests/integration tests/e2e
+	@$(BIN)/python -m pytest -q --cov --cov-append --cov-report=term tests/chaos
 
 test-pythons: setup  ## unit tests on every supported Python that is found
 	@tools/test_pythons.sh
