@@ -352,6 +352,11 @@ uninstall_it() {
     if [ -e "/etc/systemd/system/$unit" ]; then
         run systemctl disable --now "$unit"
     fi
+    if [ "$role" = agent ] && { [ -n "$dry_run" ] || [ -x "$PREFIX/venv/bin/edge-agent" ]; }; then
+        # So that no ghost of it stays in Home Assistant, where it was let in; a broker that is away keeps nobody here.
+        say "+ edge-agent home forget    # as $user"
+        [ -n "$dry_run" ] || as_user home forget >/dev/null 2>&1 || true
+    fi
     run rm -rf -- "/etc/systemd/system/$unit" "/etc/systemd/system/$unit.d" "/etc/sysusers.d/$user.conf" "/etc/tmpfiles.d/$user.conf"
     run systemctl daemon-reload
     if [ -e "/etc/systemd/system/$other.service" ]; then

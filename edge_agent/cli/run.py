@@ -82,6 +82,7 @@ def _pinned_key(path: Path) -> PublicKey:
     if not path.exists():
         raise KeyFileError(
             f"the coordinator's public key {path} is not there, and an agent needs one to pin",
-            hint="Copy coordinator.pub from the coordinator's state directory and name it with --coordinator-key FILE.",
+            hint="Enrol with a token of the operator: edge-agent enrol URL TOKEN. Or copy coordinator.pub from the "
+            "coordinator's state directory, and name it with --coordinator-key FILE.",
         )
     return PublicKey.from_file(path)

@@ -46,7 +46,8 @@ def keys(context: Context) -> Finding:
     if not own.coordinator_key_file.exists():
         raise KeyFileError(
             f"the coordinator's public key {own.coordinator_key_file} is not there",
-            hint="Copy coordinator.pub from the coordinator's state directory, or name it with --coordinator-key FILE.",
+            hint="Enrol with a token of the operator: edge-agent enrol URL TOKEN. Or copy coordinator.pub from the "
+            "coordinator's state directory, and name it with --coordinator-key FILE.",
         )
     pinned = PublicKey.from_file(own.coordinator_key_file)
     _check_secret_files(context)

@@ -103,8 +103,7 @@ class Policy(Section):
     )
     cpu_share: Share = Field(
         default=1.0,
-        description="Share of the usable CPUs that the worker may take: so many threads, at least one, and a limit of "
-        "its cgroup where systemd delegates one.",
+        description="Share of the usable CPUs that the worker may take: so many threads, at least one.",
     )
     quiet_cpu_share: Share = Field(default=0.5, description="The same in the mode `quiet`.")
     quiet_max_cpu_celsius: Celsius = Field(

@@ -107,6 +107,17 @@ def test_uninstalling_keeps_what_is_the_owners_unless_told(tmp_path: Path) -> No
     )
 
 
+def test_uninstalling_takes_the_device_back_from_home_assistant_while_it_still_can(tmp_path: Path) -> None:
+    """After the agent has stopped, before the program goes; a coordinator has no such device."""
+    done = install(tmp_path, "--dry-run", "--uninstall", "--purge").stdout
+    places = [
+        done.find(step) for step in ("edge-agent home forget", "rm -rf -- /opt/edge-agent", "rm -rf -- /etc/edge-agent")
+    ]
+    assert -1 not in places
+    assert places == sorted(places)
+    assert "home forget" not in install(tmp_path, "--dry-run", "--uninstall", "--coordinator").stdout
+
+
 def test_the_token_is_never_an_argument(tmp_path: Path) -> None:
     """Arguments can be read by everybody on the machine."""
     token = tmp_path / "token"

@@ -98,7 +98,7 @@ def adjusted_policy(settings: Policy, adjusted: Adjustments, *, thermometer: boo
 
 
 def threads_of(share: float, most: int, cpus: float) -> int:
-    """Return how many threads a share of the CPUs is: at least one, and what is left of it is the cgroup's to enforce.
+    """Return how many threads a share of the CPUs is: at least one, so that small shares are rounded up.
 
     Args:
         share: of all CPUs, 0 to 1.

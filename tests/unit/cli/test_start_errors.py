@@ -36,7 +36,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("demo --receipts file/x", 74, "cannot be made: Not a directory", ""),
         ("coordinator agents --state typo", 74, "no coordinator's database", "--state"),
         (f"coordinator approve {'a' * 32} --state typo", 74, "no coordinator's database", "--state"),
-        ("run --state new", 77, "coordinator.pub is not there", "--coordinator-key"),
+        ("run --state new", 77, "coordinator.pub is not there", "edge-agent enrol URL TOKEN"),
         ("up --ready-file none/up.json", 64, "none/up.json cannot be written", "folder"),
         ("up --ready-file .", 64, "cannot be written", "folder"),
         ("broker --ready-file none/up.json", 64, "none/up.json cannot be written", "folder"),
