@@ -1,4 +1,4 @@
-"""The owner's rules on what, when and how much the machine works: a local veto that nothing remote can loosen. Pure."""
+"""The owner's rules on what, when and how much the machine works: a local veto that no coordinator can loosen. Pure."""
 
 from edge_agent.agent.policy.allowance import Policy
 from edge_agent.agent.policy.judge import Decision, Mode, Order, Reason, Rules, State, decide, seconds_text
