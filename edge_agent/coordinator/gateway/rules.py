@@ -38,7 +38,8 @@ _ID = r"[^/]+"
 RULES: tuple[Rule, ...] = (
     # Whoever watches over the coordinator needs no key for that, and whoever audits the log needs only hashes.
     _rule("GET", r"/v2/health/(live|ready)", Need.PUBLIC),
-    _rule("GET", r"/api/v1/log(/inclusion|/consistency)?", Need.PUBLIC),
+    _rule("GET", r"/api/v1/log(/inclusion|/consistency|/leaves)?", Need.PUBLIC),
+    _rule("GET", r"/api/v1/checks/keys", Need.PUBLIC),
     # The dashboard asks for an operator's key itself, by a login, and checks its session's cookie in each call.
     _rule("GET POST DELETE", r"/|/dashboard(/.*)?", Need.PUBLIC),
     # Enrolments are signed, limited and decided by token or operator; the list of revoked keys is for everybody.
@@ -58,6 +59,8 @@ RULES: tuple[Rule, ...] = (
     _rule("GET", rf"/api/v1/jobs/{_ID}(/receipt)?", Need.ANY),
     _rule("DELETE", rf"/api/v1/jobs/{_ID}", Need.ANY),
     _rule("GET", r"/api/v1/log/bundle", Need.ANY),
+    # The ledger says who has earned what: that is for those who take part, and each of them can add it up again.
+    _rule("GET", r"/api/v1/ledger/(balances|entries)", Need.ANY),
     _rule("GET", r"/api/v1/coordinator", Need.ANY),
     _rule("GET", rf"/api/v1/agents/{_ID}/birth", Need.ANY),  # whoever seals to an agent needs its key
     _rule("GET", r"/api/v1/(agents|overview|models)", Scope.READ),
