@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_json_flag, new_command
+from edge_agent.cli.reaching import add_coordinator, client_of
 from edge_agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    add_coordinator(parser)
     parser.add_argument(
         "--coordinator-key",
         metavar="FILE",
@@ -51,20 +52,21 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Audit once."""
     from edge_agent.cli.verify import open_receipt  # noqa: PLC0415 the parser of every command imports this module
-    from edge_agent.client import Client  # noqa: PLC0415 as above
     from edge_agent.client.ledgers import audit_draw, fetch_keys, result_in  # noqa: PLC0415 as above
     from edge_agent.folders import write_durably  # noqa: PLC0415 as above
+    from edge_agent.wire.bundles import Bundle  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
 
     key = PublicKey.from_file(args.coordinator_key)
     known = _read(args.keys)
     found: list[AuditedDraw] = []
-    with Client(args.coordinator) as client:
+    with client_of(args) as client:
         fetch_keys(client, key, known)
         write_durably(args.keys, json.dumps({str(period): known[period].hex() for period in sorted(known)}))
         for path in args.receipt:
-            data, receipt, _ = open_receipt(path, key, None)
-            found.append(audit_draw(client, key, receipt, result_in(data), known))
+            data, receipt, logged = open_receipt(path, key, None)
+            signed = result_in(data if logged is None else Bundle.decode(data).receipt)
+            found.append(audit_draw(client, key, receipt, signed, known))
     if args.json:
         rows = [
             {name: getattr(draw, name) for name in ("job_id", "period", "number", "probability", "drawn", "state")}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_agent.cli.parsing import add_json_flag, new_command
+from edge_agent.cli.reaching import add_coordinator, client_of
 from edge_agent.cli.table import render
 from edge_agent.errors import RefusedError, UsageError
 
@@ -38,7 +39,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
-    parser.add_argument("--coordinator", metavar="URL", default="http://127.0.0.1:8420", help="default: %(default)s")
+    add_coordinator(parser)
     parser.add_argument(
         "--coordinator-key",
         metavar="FILE",
@@ -53,14 +54,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
-    from edge_agent.client import Client  # noqa: PLC0415 the parser of every command imports this module
-
-    with Client(args.coordinator) as client:
+    with client_of(args) as client:
         if args.action == "show":
             return _show(client, as_json=args.json)
         if args.coordinator_key is None:
             raise UsageError("audit needs --coordinator-key: without it, anybody could have signed the ledger.")
-        from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
+        from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 the parser of every command imports this module
 
         return _audit(client, PublicKey.from_file(args.coordinator_key), args.receipt, as_json=args.json)
 
@@ -83,14 +82,15 @@ def _show(client: Client, *, as_json: bool) -> int:
 def _audit(client: Client, key: PublicKey, receipts: list[Path], *, as_json: bool) -> int:
     from edge_agent.cli.verify import open_receipt  # noqa: PLC0415 as above
     from edge_agent.client.ledgers import audit_ledger  # noqa: PLC0415 as above
+    from edge_agent.wire.bundles import Bundle  # noqa: PLC0415 as above
     from edge_agent.wire.receipts import receipt_leaf  # noqa: PLC0415 as above
 
     found = audit_ledger(client, key)
     audit = found.audit
     paid: dict[str, int | None] = {}
     for path in receipts:
-        data, receipt, _ = open_receipt(path, key, found.network)
-        number = audit.results.get(receipt_leaf(data))
+        data, receipt, logged = open_receipt(path, key, found.network)
+        number = audit.results.get(receipt_leaf(data if logged is None else Bundle.decode(data).receipt))
         paid[str(path)] = number
         owner_said = receipt.result.agent_id
         if number is None and not as_json:
