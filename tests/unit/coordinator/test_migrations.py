@@ -13,15 +13,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from fakes import digits, scan
 
-from edge_agent.coordinator import migrations
+from edge_agent.coordinator import ledger_table, migrations
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.rows import pack_tensors
 from edge_agent.coordinator.schema import SCHEMA_VERSION
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import StateError
 from edge_agent.wire.job_options import ANYWHERE
+from edge_agent.wire.ledger import EMPTY_CHAIN
 
 VARIANT = digits().variants[0].digest_bytes
 NEW_MS = 1_800_000_000_000
@@ -185,7 +187,7 @@ def test_a_command_beside_the_coordinator_does_not_upgrade(old: Path) -> None:
 KILLED = """
 import os, sqlite3, sys
 from pathlib import Path
-from edge_agent.coordinator import migrations
+from edge_agent.coordinator import ledger_table, migrations
 number, path = int(sys.argv[1]), Path(sys.argv[2])
 class Mortal(sqlite3.Connection):
     done = 0
@@ -255,3 +257,18 @@ def test_a_newer_database_is_refused_and_no_byte_of_it_changes(tmp_path: Path, *
         Store(path, upgrade=upgrade)
     assert caught.value.error_code == "newer-schema"
     assert _fingerprint(folder) == before
+
+
+def test_the_ledger_begins_empty_after_the_upgrade_and_holds_one_entry_a_result(upgraded: Store) -> None:
+    """Results from before are in no log, and are paid by nobody; a second entry for one receipt is refused."""
+    insert = (
+        "INSERT INTO ledger (number, kind, debit, credit, amount, leaf, at_ms, chain) "
+        "VALUES (?, 'result', 'work', 'owner:ada', 1, ?, 0, x'00')"
+    )
+    assert upgraded.read(ledger_table.head) == (0, EMPTY_CHAIN)
+    assert upgraded.read(ledger_table.balances) == {}
+    with upgraded.engine.begin() as connection:
+        connection.exec_driver_sql(insert, (1, b"leaf"))
+    with pytest.raises(sa.exc.IntegrityError), upgraded.engine.begin() as connection:
+        connection.exec_driver_sql(insert, (2, b"leaf"))
+    assert upgraded.read(ledger_table.balances) == {"work": -1, "owner:ada": 1}
