@@ -19,7 +19,7 @@ from networks import clean_environment
 
 from edge_agent.agent.events import MessageReceived
 from edge_agent.mqtt import Connected, Message
-from edge_agent.wire.envelope import Opened, open_envelope
+from edge_agent.wire.envelope import Opened, messages_in, open_envelope
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Birth, Failure, Gone, Offers, Progress, Result, Statement
 
@@ -115,6 +115,7 @@ class Coordinator:
         self._client = Client(options(port, "coordinator"), topics)
         self._session = 100
         self._variant = b""
+        self._heard: list[bytes] = []
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -145,10 +146,12 @@ class Coordinator:
     def hear(self, kind: type[S], fits: Callable[[S], bool] = lambda _: True) -> Opened[S]:
         """Return the next statement of this kind that fits; what comes before it is passed over."""
         while True:
-            message = self._client.skip_to(Message)
-            if not message.payload:
+            while not self._heard:
+                self._heard += messages_in(self._client.skip_to(Message).payload)
+            said = self._heard.pop(0)
+            if not said:
                 continue
-            opened = open_envelope(message.payload, self._agent.key, KINDS, network=NETWORK, max_bytes=1 << 24)
+            opened = open_envelope(said, self._agent.key, KINDS, network=NETWORK, max_bytes=1 << 24)
             if isinstance(opened.statement, kind) and fits(opened.statement):
                 return opened  # type: ignore[return-value] # narrowed by the line above
 

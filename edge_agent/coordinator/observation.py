@@ -148,10 +148,12 @@ class Observation:
         self.listeners: list[Callable[[Record], None]] = []
         self.clock = clock
         self._submitted_at: dict[bytes, tuple[float, str]] = {}
+        self._checking: set[bytes] = set()
         self._family, self._code = Labels(), Labels()
         self._submitted = self._counter("jobs_submitted", "Jobs taken on.", "family")
         self._refused = self._counter("jobs_refused", "Submissions refused, by code.", "code")
         self._ended = self._counter("jobs_ended", "Jobs that ended, by state.", "family", "state")
+        self._checks = self._counter("checks_started", "Results that a second machine was asked to compute again.")
         self._leased = self._counter("attempts_started", "Attempts leased to agents.", "family")
         self._lost = self._counter("attempts_lost", "Attempts without an accepted result, by code.", "code")
         text = "From a job's submission to its stored end."
@@ -189,6 +191,10 @@ class Observation:
 
     def _saw_record(self, record: Record) -> None:
         match record:
+            case InsertJob(submit=submit) if submit.checks is not None:  # nobody asked for it
+                self._checks.inc()
+                if len(self._checking) < MAX_WATCHED_JOBS:
+                    self._checking.add(submit.job_id)
             case InsertJob(submit=submit):
                 self._saw_job(submit, record.submitted_ms)
             case InsertAttempt():
@@ -197,6 +203,8 @@ class Observation:
                 self._lost.labels(self._code(record.outcome)).inc()
                 if record.state is not None and (glance := self.latest.get(record.job_id)) is not None:
                     glance.state = record.state.value
+            case EndJob() if record.outcome.job_id in self._checking:
+                self._checking.remove(record.outcome.job_id)
             case EndJob():
                 self._saw_end(record)
             case SaveAgent():

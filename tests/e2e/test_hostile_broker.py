@@ -12,7 +12,7 @@ from brokers import Client, options
 from networks import Network
 
 from edge_agent.mqtt import Connected, Message
-from edge_agent.wire.envelope import seal
+from edge_agent.wire.envelope import messages_in, seal
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Failure, Gone
 from edge_agent.wire.topics import Topics
@@ -52,7 +52,7 @@ def seen(client: Client, topic: str) -> list[bytes]:
     while len(payloads) < JOBS:
         message = client.skip_to(Message)
         if message.topic == topic:
-            payloads.append(message.payload)
+            payloads += messages_in(message.payload)
     return payloads
 
 

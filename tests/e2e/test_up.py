@@ -37,7 +37,7 @@ def request_of_first_scan() -> dict[str, object]:
 def test_ready_file_names_four_live_processes(network: Network) -> None:
     """The ready file is written once the first offer is in, and every process that it names runs."""
     about = network.about
-    assert set(about) == {"http", "mqtt", "agent_id", "coordinator_key", "pids"}
+    assert set(about) == {"http", "mqtt", "agent_id", "coordinator_key", "api_key_file", "pids"}
     assert set(about["pids"]) == {"broker", "coordinator", "agent", "worker"}
     assert all(psutil.pid_exists(pid) for pid in about["pids"].values())
     assert httpx.get(f"{about['http']}/v2/models/digits/ready", trust_env=False).json()["ready"] is True

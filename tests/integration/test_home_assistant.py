@@ -84,9 +84,10 @@ def test_home_assistant_sees_the_agent_gives_orders_and_is_left_without_ghosts(t
         assert paused["why"]["reasons"] == ["you paused it"]
         house.order("work", b"ON")
         house.state(work="ON")
-        house.order("mode", b"quiet")
-        house.state(mode="quiet")
         house.order("cpu_share", b"55")
+        while house.state(mode="normal")["limits"]["cpu_share"] != 55:
+            pass
+        house.order("mode", b"quiet")
         assert house.state(mode="quiet")["limits"]["cpu_share"] == 50  # quiet is tighter
         answer = ask(agent.state, {"do": "history"})
         assert [entry["by"] for entry in answer["transitions"][:2]] == ["the broker at home"] * 2

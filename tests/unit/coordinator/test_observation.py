@@ -38,10 +38,18 @@ class Scene:
         leasing = Leasing(self.registry, Statements(COORDINATOR_KEY, TOPICS), Rules())
         self.observed = Observation(lambda: self.clock.now, self.registry, leasing, counters or {}, lambda: True)
 
-    def job(self, number: int, family: str = "digits", *, wait: float = 0.0, run: float = 0.0) -> None:
+    def job(
+        self,
+        number: int,
+        family: str = "digits",
+        *,
+        wait: float = 0.0,
+        run: float = 0.0,
+        checks: bytes | None = None,
+    ) -> None:
         """Let a job come, be leased, and succeed."""
         job_id = number.to_bytes(16, "big")
-        submit = Submit(job_id, bytes(32), family, (scan(1),), (), None, None, b"", False, 10.0)
+        submit = Submit(job_id, bytes(32), family, (scan(1),), (), None, None, b"", False, 10.0, checks=checks)
         self.observed.saw(Commit((InsertJob(submit, 0, 0, 5),)))
         self.clock.advance(wait)
         self.observed.saw(Commit((InsertAttempt(job_id, 1, "a", b"v", 1, 1, 0),)))
@@ -75,6 +83,18 @@ def test_a_retry_counts_as_an_attempt_and_not_as_a_wait() -> None:
     assert scene.value("attempts_lost_total", code="lease-expired") == 1
     assert scene.value("job_wait_seconds_count", family="digits") == 1
     assert scene.value("jobs_refused_total", code="queue-full") == 1
+
+
+def test_a_check_is_no_job_that_somebody_asked_for() -> None:
+    """It is counted by itself; the jobs, their times and the list of the latest are those of clients."""
+    scene = Scene()
+    scene.job(1)
+    scene.job(2, run=0.5, checks=(1).to_bytes(16, "big"))
+    assert scene.value("checks_started_total") == 1
+    assert scene.value("jobs_submitted_total", family="digits") == 1
+    assert scene.value("jobs_ended_total", family="digits", state="succeeded") == 1
+    assert scene.value("job_duration_seconds_count", family="digits") == 1
+    assert list(scene.observed.latest) == [(1).to_bytes(16, "big")]
 
 
 def test_codes_of_agents_cannot_make_series_without_end() -> None:

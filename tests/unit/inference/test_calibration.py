@@ -49,7 +49,7 @@ def test_another_kernel_or_quota_means_measuring_again(tmp_path: Path, monkeypat
     """Old rates do not hold under new conditions; nor does what somebody asks to measure again."""
     measured: list[tuple[int, ...]] = []
 
-    def measure(counts: tuple[int, ...], _seconds: float) -> Rates:
+    def measure(counts: tuple[int, ...], _seconds: float, _started: object) -> Rates:
         measured.append(counts)
         return RATES
 
