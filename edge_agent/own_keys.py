@@ -7,6 +7,7 @@ the settings name, never from the command line. What is made at the first start 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from edge_agent.settings import Settings
 from edge_agent.settings.passwords import read_password
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.sealing_key import SealingKey
+
+log = logging.getLogger("edge_agent.agent")
 
 PASSPHRASE_CREDENTIAL = "key-passphrase"  # noqa: S105 the name of a credential
 
@@ -62,6 +65,28 @@ def agent_keys(settings: Settings) -> AgentKeys:
     """
     source, own = source_of(settings), settings.agent
     return AgentKeys(signing_key(own.key_file, source), sealing_key(own.sealing_key_file, source))
+
+
+def keys_to_run_with(settings: Settings) -> AgentKeys:
+    """As `agent_keys`, for an agent that works on: where no sealing key can be kept, one that holds until its end.
+
+    An agent of an earlier version has none yet, and its disk may take nothing more.
+
+    Raises:
+        KeyFileError: as `agent_keys`, but for a sealing key that is not there.
+        StateError: as above.
+        SettingsError: as above.
+    """
+    source, own = source_of(settings), settings.agent
+    signing = signing_key(own.key_file, source)
+    try:
+        return AgentKeys(signing, sealing_key(own.sealing_key_file, source))
+    except KeyFileError as error:
+        if place(own.sealing_key_file, source).exists():
+            raise
+        text = "Inputs can be sealed to this agent until it ends, with a key that is not kept: %s"
+        log.warning(text, error.message, extra={"action": "sealing-key-not-kept"})
+        return AgentKeys(signing, SealingKey.generate())
 
 
 def source_of(settings: Settings, environ: Mapping[str, str] | None = None) -> KeySource:

@@ -58,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
     from edge_agent.connection import client_id, link_options  # noqa: PLC0415 as above
     from edge_agent.folders import take  # noqa: PLC0415 as above
-    from edge_agent.own_keys import agent_keys  # noqa: PLC0415 as above
+    from edge_agent.own_keys import keys_to_run_with  # noqa: PLC0415 as above
 
     settings = effective(args).settings
     set_up_log(settings)
     ready = ready_file(args)
     with take(settings.agent.state_dir):
-        keys = agent_keys(settings)
+        keys = keys_to_run_with(settings)
         agent_id = keys.signing.public.id
         coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
         link = link_options(settings, client_id(keys.signing, settings.network.name))

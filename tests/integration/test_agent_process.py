@@ -340,6 +340,7 @@ def test_agent_works_on_a_disk_that_takes_nothing(tmp_path: Path, port: int, the
                 coordinator.settled(number)
             assert told in agent.log
             assert "action=session-not-kept" in agent.log
+            assert "action=sealing-key-not-kept" in agent.log
             assert "action=status-not-written" in agent.log
             agent.signal(signal.SIGTERM)
             assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.session == birth.session
