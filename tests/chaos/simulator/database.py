@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from edge_agent.coordinator import ledger_table
 from edge_agent.coordinator.ages import remaining_seconds
 from edge_agent.coordinator.events import (
+    AddEntry,
     AgentsChanged,
     Commit,
     EndAttempt,
@@ -22,10 +24,12 @@ from edge_agent.coordinator.events import (
     Outcome,
     Record,
     SaveAgent,
+    SaveStanding,
 )
 from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
 from edge_agent.coordinator.orders import Orders, read_orders
-from edge_agent.coordinator.rows import StoredAgent, pack_tensors, placement_to_text, restored_job
+from edge_agent.coordinator.rows import StoredAgent, pack_tensors, placement_to_text, restored_job, standing_rows
+from edge_agent.coordinator.trust import Standing, Subject
 
 
 class BrokenRuleError(Exception):
@@ -60,10 +64,12 @@ class Tables:
     keys: dict[str, bytes] = field(default_factory=dict)
     attempts: dict[tuple[bytes, int], AttemptRow] = field(default_factory=dict)
     agents: dict[str, SaveAgent] = field(default_factory=dict)
+    standings: dict[Subject, Standing] = field(default_factory=dict)
+    balances: Counter[str] = field(default_factory=Counter)
     session: int = 0
     boot: int = 0
 
-    def apply(self, record: Record) -> None:  # noqa: C901 one branch a record
+    def apply(self, record: Record) -> None:  # noqa: C901, PLR0912 one branch a record
         """Write one record.
 
         Raises:
@@ -94,6 +100,12 @@ class Tables:
                 self._end_attempt(outcome.job_id, record.epoch, outcome.state.value)
             case SaveAgent():
                 self.agents[record.agent_id] = record
+            case SaveStanding():
+                standing = Standing(record.count, record.failures, record.unclear, record.resting_until_ms)
+                self.standings[Subject(record.name, record.variant)] = standing
+            case AddEntry():
+                self.balances[record.debit] -= record.amount
+                self.balances[record.credit] += record.amount
 
     def _open(self, job_id: bytes) -> JobRow | None:
         row = self.jobs.get(job_id)
@@ -140,10 +152,13 @@ class Database:
             self._synced = len(self._log)
 
     def read(self, question: Callable[[Any], Any]) -> Any:  # noqa: ANN401 as the store's
-        """Answer what the store is asked of tables that scripts do not write: nobody has given an order here."""
-        if question is not read_orders:
-            raise NotImplementedError(question)
-        return Orders()
+        """Answer the questions that a coordinator asks at its start; nobody has given an order here."""
+        answers = {
+            read_orders: Orders(),
+            standing_rows: dict(self.tables.standings),
+            ledger_table.balances: dict(self.tables.balances),
+        }
+        return answers[question]
 
     def next_session(self, wall_ms: int) -> int:
         """Return a larger session than any before."""
@@ -247,6 +262,8 @@ def _job_columns(row: JobRow) -> dict[str, Any]:
         "client": submit.client,
         "priority": submit.priority,
         "placement": placement_to_text(submit.placement),
+        "mode": submit.mode,
+        "checks": submit.checks,
         "state": row.state.value,
         "epoch": row.epoch,
     }
