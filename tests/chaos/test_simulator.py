@@ -22,7 +22,9 @@ from simulator.world import Promise
 
 from edge_agent.coordinator.events import Commit, Record
 from edge_agent.coordinator.jobs import Job, JobState
+from edge_agent.coordinator.ledger_table import Chain, balances
 from edge_agent.coordinator.log_table import Appender
+from edge_agent.coordinator.rows import standing_rows
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import apply
 
@@ -193,6 +195,8 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
     assert sorted(store.requests(1000)) == sorted(model.requests(1000))
     assert store.served_families() == model.served_families()
     assert store.accepted() == model.accepted()
+    for question in (standing_rows, balances):
+        assert store.read(question) == model.read(question)
     for job_id, row in simulation.coordinator.database.tables.jobs.items():
         stored = store.job(job_id)
         assert stored is not None
@@ -204,10 +208,11 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
 
 def _write(store: Store, records: Sequence[Record]) -> None:
     with store.engine.begin() as connection:
-        log = Appender.load(connection)
+        log, chain = Appender.load(connection), Chain.load(connection)
         for record in records:
-            apply(connection, record, log)
+            apply(connection, record, log, chain)
         log.write(connection)
+        chain.write(connection)
 
 
 def test_the_real_database_refuses_what_the_model_refuses(wire: TokenWire, tmp_path: Path) -> None:
