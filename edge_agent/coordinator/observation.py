@@ -153,7 +153,8 @@ class Observation:
         self._submitted = self._counter("jobs_submitted", "Jobs taken on.", "family")
         self._refused = self._counter("jobs_refused", "Submissions refused, by code.", "code")
         self._ended = self._counter("jobs_ended", "Jobs that ended, by state.", "family", "state")
-        self._checks = self._counter("checks_started", "Results that a second machine was asked to compute again.")
+        text = "Results that a second machine was asked to compute again."
+        self._checks = self._counter("checks_started", text, "family")
         self._leased = self._counter("attempts_started", "Attempts leased to agents.", "family")
         self._lost = self._counter("attempts_lost", "Attempts without an accepted result, by code.", "code")
         text = "From a job's submission to its stored end."
@@ -192,7 +193,7 @@ class Observation:
     def _saw_record(self, record: Record) -> None:
         match record:
             case InsertJob(submit=submit) if submit.checks is not None:  # nobody asked for it
-                self._checks.inc()
+                self._checks.labels(self._family(submit.family)).inc()
                 if len(self._checking) < MAX_WATCHED_JOBS:
                     self._checking.add(submit.job_id)
             case InsertJob(submit=submit):

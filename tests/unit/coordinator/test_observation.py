@@ -90,7 +90,7 @@ def test_a_check_is_no_job_that_somebody_asked_for() -> None:
     scene = Scene()
     scene.job(1)
     scene.job(2, run=0.5, checks=(1).to_bytes(16, "big"))
-    assert scene.value("checks_started_total") == 1
+    assert scene.value("checks_started_total", family="digits") == 1
     assert scene.value("jobs_submitted_total", family="digits") == 1
     assert scene.value("jobs_ended_total", family="digits", state="succeeded") == 1
     assert scene.value("job_duration_seconds_count", family="digits") == 1
