@@ -70,6 +70,7 @@ UNSETTLED_STOP = (
 
 _CORE = "edge_agent.coordinator.core"
 _LEASING = "edge_agent.coordinator.leasing"
+_ACCEPTANCE = "edge_agent.coordinator.acceptance"
 _ANSWERS = "edge_agent.coordinator.answers"
 _PRESENCE = "edge_agent.coordinator.presence"
 _AGENT = "edge_agent.agent.core"
@@ -79,9 +80,9 @@ MUTATIONS = (
         "told-before-stored",
         1,
         "A client is told of a result before it is in the database",
-        _ANSWERS,
-        "return [*cancels, Commit(end, durable=not job.synchronous, then=(outcome, settled))]",
-        "return [*cancels, outcome, Commit(end, durable=not job.synchronous, then=(settled,))]",
+        _ACCEPTANCE,
+        "            commits += ends\n",
+        "            commits += [*(end.then[0] for end in ends), *(replace(end, then=end.then[1:]) for end in ends)]\n",
         "kills",
         first=37,
     ),
@@ -89,9 +90,9 @@ MUTATIONS = (
         "end-not-synchronised",
         1,
         "The end of an acknowledged job is told before it survives a power cut",
-        _ANSWERS,
-        "durable=not job.synchronous, then=(outcome, settled)",
-        "durable=False, then=(outcome, settled)",
+        _ACCEPTANCE,
+        "durable=not job.synchronous, then=(outcome,)",
+        "durable=False, then=(outcome,)",
         "coordinator",
         first=23,
     ),
@@ -286,8 +287,10 @@ MUTATIONS = (
         5,
         "A job that has ended still takes up its room on its agent",
         _LEASING,
+        "        job.attempts.remove(attempt)\n"
+        "        if (agent := self._registry.agents.get(attempt.agent_id)) is not None:\n"
         "            agent.in_flight.pop(job.id, None)\n",
-        "            pass\n",
+        "        job.attempts.remove(attempt)\n",
         "kills",
     ),
     Mutation(
