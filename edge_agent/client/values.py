@@ -6,23 +6,19 @@ What a family's port takes decides the type; nothing is rounded to another type 
 from __future__ import annotations
 
 import struct
-import sys
-from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from edge_agent.errors import InputError, MalformedError
 from edge_agent.models.entries import Port
 from edge_agent.wire.oip_elements import pack
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
+from edge_agent.wire.tensors import ARRAY_CODES, DataType, Tensor, TensorSpec, numbers_of, pack_strings, unpack_strings
 
 Value: TypeAlias = Any
 """A NumPy array (or what has `__array__`), a number, a text, bytes, or lists of these."""
 
 Inputs: TypeAlias = "Mapping[str, Value] | Sequence[Tensor] | Value"
 
-_CODES = {"UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i"}
-_CODES |= {"INT64": "q", "FP32": "f", "FP64": "d"}
 _DTYPES = {"FP16": "float16", "FP32": "float32", "FP64": "float64", "BOOL": "bool"}
 
 
@@ -57,7 +53,7 @@ def tensor_of(value: Value, port: Port) -> Tensor:
         InputError: it does not fit.
     """
     if hasattr(value, "__array__"):
-        return _from_array(value, port)
+        return tensor_of_array(value, port)
     shape: list[int] = []
     flat: list[Any] = [value]
     while isinstance(flat[0], (list, tuple)):
@@ -72,7 +68,7 @@ def tensor_of(value: Value, port: Port) -> Tensor:
         shape.insert(0, 1)
     datatype = DataType(port.datatype)
     if datatype is DataType.BYTES and all(isinstance(item, bytes) for item in flat):
-        data = b"".join(struct.pack("<I", len(item)) + item for item in flat)
+        data = pack_strings(flat)
     else:
         data = pack(datatype, flat, f"the input {port.name!r}")
     return _made(port.name, datatype, tuple(shape), data)
@@ -89,32 +85,42 @@ def _made(name: str, datatype: DataType, shape: tuple[int, ...], data: bytes) ->
         raise InputError(error.message) from None
 
 
-def _from_array(value: Value, port: Port) -> Tensor:
+def tensor_of_array(value: Value, port: Port, *, exact: bool = False) -> Tensor:
+    """Return an array as the tensor that a port takes, as `tensor_of` does.
+
+    Args:
+        value: the array.
+        port: where it goes.
+        exact: refuse fractions, too, that the port's type cannot hold exactly.
+
+    Raises:
+        InputError: it does not fit.
+    """
     import numpy as np  # noqa: PLC0415 whoever has an array has numpy; nobody else needs it
 
     given = np.asarray(value)
     datatype = DataType(port.datatype)
     if datatype is DataType.BYTES:
         texts = [item if isinstance(item, bytes) else str(item).encode() for item in given.reshape(-1).tolist()]
-        data = b"".join(struct.pack("<I", len(text)) + text for text in texts)
+        data = pack_strings(texts)
     elif datatype is DataType.BF16:
         if given.dtype.itemsize != 2 or given.dtype.kind not in "Vu":  # ml_dtypes calls its own kind V
             raise InputError(f"the input {port.name!r} is BF16: give an array of ml_dtypes.bfloat16, or of its bits")
         data = np.ascontiguousarray(given).tobytes()
     else:
         wanted = np.dtype(_DTYPES.get(datatype.value, datatype.value.lower()))
-        converted = given if given.dtype == wanted else _converted(np, given, wanted, port)
+        converted = given if given.dtype == wanted else _converted(np, given, wanted, port, exact=exact)
         data = np.ascontiguousarray(converted, converted.dtype.newbyteorder("<")).tobytes()
     shape = tuple(given.shape)
     return _made(port.name, datatype, (1, *shape) if _is_one_short(len(shape), port) else shape, data)
 
 
-def _converted(np: Any, given: Any, wanted: Any, port: Port) -> Any:  # noqa: ANN401 numpy is optional
-    """Return an array in another type if that changes no number: but Python's own fractions become narrower."""
+def _converted(np: Any, given: Any, wanted: Any, port: Port, *, exact: bool) -> Any:  # noqa: ANN401 numpy is optional
+    """Return an array in another type if that changes no number: but Python's own fractions may become narrower."""
     floats = given.dtype.kind == "f" and wanted.kind == "f"
     if floats or np.can_cast(given.dtype, wanted, "same_kind") or given.dtype.kind in "iu":
         converted = given.astype(wanted)
-        if floats or np.array_equal(converted.astype(given.dtype), given):
+        if (floats and not exact) or np.array_equal(converted.astype(given.dtype), given):
             return converted
     raise InputError(
         f"the input {port.name!r} needs {wanted}, not {given.dtype}",
@@ -149,11 +155,7 @@ def _elements(tensor: Tensor) -> list[Any]:
             return list(map(bool, data))
         case DataType.FP16:
             return list(struct.unpack(f"<{spec.element_count}e", data))
-    numbers = array(_CODES.get(spec.datatype.value, "H"))
-    numbers.frombytes(data)
-    if sys.byteorder == "big":  # pragma: no cover - no such machine has an onnxruntime
-        numbers.byteswap()
-    return numbers.tolist()
+    return numbers_of(ARRAY_CODES.get(spec.datatype, "H"), data).tolist()  # BF16 as its bits
 
 
 def _nested(flat: list[Any], shape: Sequence[int]) -> Value:

@@ -11,30 +11,23 @@ from __future__ import annotations
 
 import math
 import struct
-import sys
 from array import array
 from itertools import chain
 from typing import Any
 
 from edge_agent.errors import InputError
-from edge_agent.wire.tensors import DataType, TensorSpec, pack_strings, unpack_strings
+from edge_agent.wire.tensors import (
+    ARRAY_CODES,
+    DataType,
+    TensorSpec,
+    little_endian,
+    numbers_of,
+    pack_strings,
+    unpack_strings,
+)
 
 _FLOATS = frozenset({DataType.FP16, DataType.FP32, DataType.FP64})
 _NOT_BF16 = "Send it in the binary form, or use a variant of the model with FP32 inputs and outputs."
-
-# `array` keeps numbers in the machine's own types; these have the protocol's sizes on every Linux.
-_ARRAY_CODES = {
-    DataType.UINT8: "B",
-    DataType.UINT16: "H",
-    DataType.UINT32: "I",
-    DataType.UINT64: "Q",
-    DataType.INT8: "b",
-    DataType.INT16: "h",
-    DataType.INT32: "i",
-    DataType.INT64: "q",
-    DataType.FP32: "f",
-    DataType.FP64: "d",
-}
 
 
 def flat(data: list[Any], spec: TensorSpec, where: str) -> list[Any]:
@@ -86,7 +79,7 @@ def pack(datatype: DataType, data: list[Any], where: str) -> bytes:
     is_float = datatype in _FLOATS
     _refuse_types(types - ({int, float} if is_float else {int}), where, "numbers" if is_float else "integers")
     try:
-        packed = _pack_floats(datatype, data) if is_float else _numbers(_ARRAY_CODES[datatype], data)
+        packed = _pack_floats(datatype, data) if is_float else little_endian(array(ARRAY_CODES[datatype], data))
     except OverflowError:
         packed = None
     if packed is None:
@@ -99,8 +92,8 @@ def _pack_floats(datatype: DataType, data: list[Any]) -> bytes | None:
     if datatype is DataType.FP16:
         packed = struct.pack(f"<{len(data)}e", *map(float, data))  # overflows, but lets infinity pass
         return packed if all(map(math.isfinite, data)) else None
-    numbers = array(_ARRAY_CODES[datatype], data)
-    packed = _little(numbers)
+    numbers = array(ARRAY_CODES[datatype], data)
+    packed = little_endian(numbers)
     return packed if _all_finite(packed, numbers) else None
 
 
@@ -109,16 +102,6 @@ def _all_finite(packed: bytes, numbers: array[Any]) -> bool:
     # find a byte takes a tenth of the time that it takes to add numbers up.
     first = packed[numbers.itemsize - 1 :: numbers.itemsize]
     return not (b"\x7f" in first or b"\xff" in first) or all(map(math.isfinite, numbers))
-
-
-def _numbers(code: str, data: list[Any]) -> bytes:
-    return _little(array(code, data))
-
-
-def _little(numbers: array[Any]) -> bytes:
-    if sys.byteorder == "big":  # pragma: no cover - no such machine has an onnxruntime
-        numbers.byteswap()
-    return numbers.tobytes()
 
 
 def _refuse_types(wrong: set[type], where: str, wanted: str) -> None:
@@ -150,10 +133,7 @@ def unpack(spec: TensorSpec, data: bytes) -> list[Any]:
             values = list(struct.unpack(f"<{spec.element_count}e", data))
             finite = all(map(math.isfinite, values))
         case _:
-            numbers = array(_ARRAY_CODES[spec.datatype])
-            numbers.frombytes(data)
-            if sys.byteorder == "big":  # pragma: no cover - as above
-                numbers.byteswap()
+            numbers = numbers_of(ARRAY_CODES[spec.datatype], data)
             values = numbers.tolist()
             finite = spec.datatype not in _FLOATS or _all_finite(data, numbers)
     if not finite:

@@ -7,7 +7,6 @@ specification/protocol/open_inference_grpc.proto, and of Triton's extensions to 
 from __future__ import annotations
 
 import struct
-import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -23,7 +22,7 @@ from edge_agent.wire.oip_json import (
     Request,
 )
 from edge_agent.wire.protobuf import content, field, fields, packed, signed, text, varints
-from edge_agent.wire.tensors import MAX_RANK, DataType, Tensor, TensorSpec
+from edge_agent.wire.tensors import MAX_RANK, DataType, Tensor, TensorSpec, little_endian
 
 MAX_NUMBERS: Final = 2**20
 """In contents that are no bytes already: each of them is looked at. More travel in `raw_input_contents`."""
@@ -200,12 +199,9 @@ def _contents(message: memoryview, spec: TensorSpec, where: str) -> bytes:
     if not code:
         return b"".join(parts)
     try:
-        packed_numbers = array(code, map(signed, numbers) if code.islower() else numbers)
+        return little_endian(array(code, map(signed, numbers) if code.islower() else numbers))
     except OverflowError:
         raise InputError(f"{where} holds a number that is out of the range of {spec.datatype.value}") from None
-    if sys.byteorder == "big":  # pragma: no cover - no such machine has an onnxruntime
-        packed_numbers.byteswap()
-    return packed_numbers.tobytes()
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------

@@ -12,9 +12,11 @@ import hashlib
 import math
 import re
 import struct
+import sys
+from array import array
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import MalformedError
 
@@ -187,6 +189,37 @@ def digest(data: bytes | memoryview, salt: bytes = b"") -> bytes:
     state = hashlib.sha256(salt)
     state.update(data)
     return state.digest()
+
+
+ARRAY_CODES = {
+    DataType.UINT8: "B",
+    DataType.UINT16: "H",
+    DataType.UINT32: "I",
+    DataType.UINT64: "Q",
+    DataType.INT8: "b",
+    DataType.INT16: "h",
+    DataType.INT32: "i",
+    DataType.INT64: "q",
+    DataType.FP32: "f",
+    DataType.FP64: "d",
+}
+"""The type codes of `array` for the data types that it has."""
+
+
+def numbers_of(code: str, data: bytes | memoryview) -> array[Any]:
+    """Return little-endian elements as an `array` of a type code."""
+    return _swapped(array(code, bytes(data)))
+
+
+def little_endian(numbers: array[Any]) -> bytes:
+    """Return the elements of an `array`, which may be of no use any more, as bytes."""
+    return _swapped(numbers).tobytes()
+
+
+def _swapped(numbers: array[Any]) -> array[Any]:
+    if sys.byteorder == "big":  # pragma: no cover - onnxruntime has no wheel for such a machine; a client may be one
+        numbers.byteswap()
+    return numbers
 
 
 def pack_strings(items: Iterable[bytes]) -> bytes:

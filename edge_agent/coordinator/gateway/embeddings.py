@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from edge_agent.errors import InputError
 from edge_agent.models.catalogue import Family
 from edge_agent.wire import strict_json
-from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
+from edge_agent.wire.tensors import ARRAY_CODES, DataType, Tensor, TensorSpec, little_endian, numbers_of, pack_strings
 
 MAX_TEXTS = 2048
 """In one request, as at OpenAI."""
@@ -24,6 +23,7 @@ TEXTS_PER_JOB = 16
 """A request with more is several jobs, so that several machines can share it and none needs memory for all of it."""
 
 _ITEM_BYTES = 4
+_CODE = ARRAY_CODES[DataType.FP32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,33 +136,20 @@ def rows(embed: Embedder, outputs: Sequence[Tensor], wish: Wish) -> Iterator[str
 def _shortened(row: bytes, dimensions: int | None) -> bytes:
     if dimensions is None or _ITEM_BYTES * dimensions >= len(row):
         return row
-    numbers = _numbers(row[: _ITEM_BYTES * dimensions])
+    numbers = numbers_of(_CODE, row[: _ITEM_BYTES * dimensions])
     length = math.sqrt(sum(number * number for number in numbers))
     if not (length > 0.0 and math.isfinite(length)):
         return row[: _ITEM_BYTES * dimensions]
-    return _little(array("f", [number / length for number in numbers]))
+    return little_endian(array(_CODE, [number / length for number in numbers]))
 
 
 def _written(row: bytes, form: Literal["float", "base64"]) -> str:
     if form == "base64":
         return f'"{base64.b64encode(row).decode()}"'
-    numbers = _numbers(row).tolist()
+    numbers = numbers_of(_CODE, row).tolist()
     if not all(map(math.isfinite, numbers)):
         raise InputError("a vector holds NaN or infinity", hint="Ask for encoding_format base64.")
     return strict_json.written(numbers).decode()
-
-
-def _numbers(row: bytes) -> array[float]:
-    numbers = array("f", row)
-    if sys.byteorder == "big":  # pragma: no cover - no such machine has an onnxruntime
-        numbers.byteswap()
-    return numbers
-
-
-def _little(numbers: array[float]) -> bytes:
-    if sys.byteorder == "big":  # pragma: no cover - as above
-        numbers.byteswap()
-    return numbers.tobytes()
 
 
 def _texts(given: Any) -> tuple[str, ...]:  # noqa: ANN401 any JSON
