@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from edge_agent.agent.events import Spooled
+from edge_agent.agent.sqlite_errors import says_damaged
 from edge_agent.errors import StateError
 
 SCHEMA_VERSION = 1
@@ -28,18 +29,6 @@ PAGE_BYTES = 4096
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100  # https://www.sqlite.org/fileformat.html, 1.3: user version at 60, application id at 68
-_DISK = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
-"""What says something of the disk or the moment; any other error says that the file is not what it should be."""
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY CHECK (id = 1), ran_seconds REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS results (
@@ -289,7 +278,4 @@ def unusable(path: Path, error: Exception) -> StateError:
 
 def _told(path: Path, error: sqlite3.Error) -> Exception:
     """Tell a disk that does not let us from a file that is damaged and to be set aside."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    if code & 0xFF in _DISK and code != sqlite3.SQLITE_IOERR_SHORT_READ:
-        return unusable(path, error)
-    return DamagedError(str(error))
+    return DamagedError(str(error)) if says_damaged(error) else unusable(path, error)

@@ -20,6 +20,7 @@ from edge_agent.agent.account.tariff import Tariff
 from edge_agent.agent.own_copy import NO_BLOCK, Entry, OwnCopy
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
+from edge_agent.errors import StateError
 from edge_agent.wire.keys import SigningKey
 from hardware import io, load
 from hardware.meter import Watts
@@ -109,7 +110,7 @@ class Account:
             self._known = Totals(self._book.rows(first, "9999"), self._book.usage(first, "9999"))
             self._before = self._book.total()
             last = self._book.last_block()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, StateError) as error:
             log.warning("Without an account on disk: %s", error, extra={"action": "account"})
             return 0, NO_BLOCK
         return (0, NO_BLOCK) if last is None else (last[0], hashlib.sha256(last[1]).digest())

@@ -7,11 +7,17 @@ aside, and a new one begun.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+
+from edge_agent.agent.sqlite_errors import says_damaged
+from edge_agent.errors import StateError
+
+log = logging.getLogger("edge_agent.agent.account")
 
 ACCOUNT_FILE = "account.db"
 APPLICATION_ID = 0x65614143
@@ -126,37 +132,54 @@ class Book:
 
     Raises:
         OSError: the disk does not let us.
-        sqlite3.Error: it cannot be used, and not be set aside either.
+        sqlite3.Error: the same.
+        StateError: `newer-schema`, and nothing is changed.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ACCOUNT_FILE
         try:
             self._database = self._open()
-        except sqlite3.DatabaseError:
-            self._path.replace(self._path.with_suffix(".damaged"))
+        except sqlite3.Error as error:
+            if not says_damaged(error):
+                raise
+            aside = self._path.with_suffix(".damaged")
+            log.warning("The account is damaged (%s); it lies in %s", error, aside, extra={"action": "account"})
+            self._path.replace(aside)
+            # What it has of a transaction that was cut short belongs to the file that is gone.
+            self._path.with_name(f"{ACCOUNT_FILE}-journal").unlink(missing_ok=True)
             self._database = self._open()
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(self._path, isolation_level=None, timeout=5.0)
         try:
-            run = database.execute
-            run("PRAGMA journal_mode=TRUNCATE")
-            run("PRAGMA synchronous=NORMAL")
-            run("PRAGMA cache_size=-256")  # KiB: it is read a few pages at a time
-            if run("PRAGMA user_version").fetchone() != (SCHEMA_VERSION,):
-                run("BEGIN IMMEDIATE")
-                for statement in _TABLES.split(";"):
-                    run(statement)
-                run(f"PRAGMA application_id={APPLICATION_ID}")
-                run(f"PRAGMA user_version={SCHEMA_VERSION}")
-                run("COMMIT")
-            run("SELECT count(*) FROM usage").fetchone()
+            self._prepare(database.execute)
         except BaseException:
             database.close()
             raise
         return database
+
+    def _prepare(self, run: _Run) -> None:
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise StateError(
+                f"{self._path} has schema {version}; this version knows {SCHEMA_VERSION}",
+                code="newer-schema",
+                hint="Run the newer version again, or move the file away: the account then begins anew. "
+                "Nothing was changed.",
+            )
+        run("PRAGMA journal_mode=TRUNCATE")
+        run("PRAGMA synchronous=NORMAL")
+        run("PRAGMA cache_size=-256")  # KiB: it is read a few pages at a time
+        if version != SCHEMA_VERSION:
+            run("BEGIN IMMEDIATE")
+            for statement in _TABLES.split(";"):
+                run(statement)
+            run(f"PRAGMA application_id={APPLICATION_ID}")
+            run(f"PRAGMA user_version={SCHEMA_VERSION}")
+            run("COMMIT")
+        run("SELECT count(*) FROM usage").fetchone()
 
     def add(
         self,

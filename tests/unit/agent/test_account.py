@@ -180,6 +180,50 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     assert (tmp_path / "account.damaged").exists()
 
 
+def test_what_a_damaged_file_had_begun_is_not_played_into_the_new_one(tmp_path: Path) -> None:
+    """A journal that a power cut left belongs to the file that is set aside."""
+    (tmp_path / "account.db").write_bytes(b"no database at all" * 1000)
+    (tmp_path / "account.db-journal").write_bytes(b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7" + bytes(4096))
+    scene = Scene(tmp_path)
+    scene.tally.finished("digits", 5, scene.now.wall_ms)
+    scene.look()
+    scene.account.leave(scene.now)
+    assert read(tmp_path, "0000", "9999").total().finished == 1
+
+
+def test_a_file_that_somebody_holds_is_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk or a moment that does not let us says nothing about the file: what it holds stays."""
+    scene = Scene(tmp_path)
+    scene.tally.finished("digits", 5, scene.now.wall_ms)
+    scene.look()
+    scene.account.leave(scene.now)
+    kept = (tmp_path / "account.db").read_bytes()
+    holder = sqlite3.connect(tmp_path / "account.db")
+    holder.execute("BEGIN EXCLUSIVE")
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: real(*args, **(options | {"timeout": 0.0})))
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        Book(tmp_path)
+    holder.close()
+    assert (tmp_path / "account.db").read_bytes() == kept
+    assert not (tmp_path / "account.damaged").exists()
+
+
+def test_an_account_of_a_newer_version_is_left_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The agent works on without it, and says why."""
+    newer = sqlite3.connect(tmp_path / "account.db")
+    newer.execute("CREATE TABLE days (whatever)")
+    newer.execute("PRAGMA user_version=99")
+    newer.commit()
+    newer.close()
+    kept = (tmp_path / "account.db").read_bytes()
+    scene = Scene(tmp_path)
+    scene.look()
+    scene.account.leave(scene.now)
+    assert (tmp_path / "account.db").read_bytes() == kept
+    assert "has schema 99" in caplog.text
+
+
 def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
     """The figures wait in memory."""
     scene = Scene(tmp_path)
