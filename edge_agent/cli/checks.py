@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import add_json_flag, new_command
-from edge_agent.cli.reaching import add_coordinator, client_of
+from edge_agent.cli.reaching import add_coordinator, add_coordinator_key, client_of
 from edge_agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,13 +37,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     add_coordinator(parser)
-    parser.add_argument(
-        "--coordinator-key",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="the coordinator's public key (PEM), from a source that you trust",
-    )
+    add_coordinator_key(parser)
     parser.add_argument("--keys", metavar="FILE", type=Path, required=True, help="the commitments that you have seen")
     parser.add_argument("--receipt", metavar="FILE", type=Path, nargs="+", default=[], help="receipts that you have")
     add_json_flag(parser, "what was found")

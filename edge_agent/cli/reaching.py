@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,18 @@ def add_coordinator(parser: Parser) -> None:
     """Add `--coordinator`."""
     parser.add_argument(
         "--coordinator", metavar="URL", help="its address; default: client.coordinator, else http://127.0.0.1:8420"
+    )
+
+
+def add_coordinator_key(parser: Parser, only_for: str | None = None) -> None:
+    """Add `--coordinator-key`, which is required unless only one action wants it."""
+    why = "" if only_for is None else f"for {only_for}: "
+    parser.add_argument(
+        "--coordinator-key",
+        metavar="FILE",
+        type=Path,
+        required=only_for is None,
+        help=f"{why}the coordinator's public key (PEM), from a source that you trust",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
+from edge_agent.cli.reaching import add_coordinator_key
 from edge_agent.errors import StateError
 
 if TYPE_CHECKING:
@@ -33,13 +34,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("action", choices=ACTIONS, help="what to do")
     parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file, with or without its proof")
-    parser.add_argument(
-        "--coordinator-key",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="the coordinator's public key (PEM), from a source that you trust",
-    )
+    add_coordinator_key(parser)
     parser.add_argument(
         "--key", metavar="FILE", type=Path, required=True, help="the secret key that signs the envelope"
     )

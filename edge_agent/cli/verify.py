@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge_agent.cli.parsing import add_json_flag, new_command
+from edge_agent.cli.reaching import add_coordinator_key
 from edge_agent.errors import InputError, PeerError, StateError
 
 if TYPE_CHECKING:
@@ -50,13 +51,7 @@ def add_parser(subparsers: Subparsers) -> None:
         ),
     )
     parser.add_argument("receipt", metavar="RECEIPT", type=Path, help="the receipt's file, with or without its proof")
-    parser.add_argument(
-        "--coordinator-key",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="the coordinator's public key (PEM), from a source that you trust",
-    )
+    add_coordinator_key(parser)
     parser.add_argument("--network", metavar="NAME", help="the network that the receipt must be for")
     parser.add_argument("--input", metavar="FILE", type=Path, help="the input that was sent")
     parser.add_argument("--output", metavar="FILE", type=Path, help="the output that came back")

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from edge_agent.client import credentials
-from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, KEPT_CONNECTIONS, checked_address
+from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, checked_address, http_options
 from edge_agent.client.procedures import NO_OPTIONS, Procedures, Result, Wish, jobs_path
 from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
@@ -42,14 +42,7 @@ class AsyncClient:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
         self._steps = Procedures(self._way, deadline_seconds, credentials.public_key(coordinator_key))
-        self._http = httpx.AsyncClient(
-            base_url=base,
-            timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
-            trust_env=False,
-            headers=credentials.headers(api_key),
-            verify=credentials.trust(base, ca_file),
-        )
+        self._http = httpx.AsyncClient(**http_options(base, deadline_seconds, api_key, ca_file))
 
     async def __aenter__(self) -> Self:
         return self

@@ -62,14 +62,7 @@ class Client:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
         self._steps = Procedures(self._way, deadline_seconds, credentials.public_key(coordinator_key))
-        self._http = httpx.Client(
-            base_url=base,
-            timeout=httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
-            trust_env=False,
-            headers=credentials.headers(api_key),
-            verify=credentials.trust(base, ca_file),
-        )
+        self._http = httpx.Client(**http_options(base, deadline_seconds, api_key, ca_file))
 
     def __enter__(self) -> Self:
         return self
@@ -221,6 +214,22 @@ class Client:
             step.method, step.path, content=step.content, headers=dict(step.headers), timeout=timeout
         )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+
+def http_options(base: str, deadline_seconds: float, api_key: str | None, ca_file: Path | None) -> dict[str, Any]:
+    """Return what both kinds of httpx's clients are made with.
+
+    Raises:
+        SettingsError: the API key's or the authorities' file cannot be read.
+    """
+    return {
+        "base_url": base,
+        "timeout": httpx.Timeout(deadline_seconds, connect=CONNECT_SECONDS),
+        "limits": httpx.Limits(max_connections=None, max_keepalive_connections=KEPT_CONNECTIONS),
+        "trust_env": False,
+        "headers": credentials.headers(api_key),
+        "verify": credentials.trust(base, ca_file),
+    }
 
 
 def checked_address(base_url: str) -> str:

@@ -5,10 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import TypeVar
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from edge_agent.errors import KeyFileError
 
 MAX_KEY_FILE_BYTES = 16_384
+
+K = TypeVar("K", Ed25519PrivateKey, X25519PrivateKey)
 
 
 def file_is_encrypted(path: str | os.PathLike[str]) -> bool:
@@ -23,6 +31,55 @@ def file_is_encrypted(path: str | os.PathLike[str]) -> bool:
 def is_encrypted(pem: bytes) -> bool:
     """Whether a secret key in PEM needs a passphrase."""
     return b"ENCRYPTED PRIVATE KEY-----" in pem or b"Proc-Type: 4,ENCRYPTED" in pem  # the latter by old OpenSSL
+
+
+def read_secret_key(path: Path, kind: type[K], passphrase: bytes | None) -> K:
+    """Read a secret key from a PKCS#8 PEM file that only its owner can read.
+
+    Args:
+        path: of the file.
+        kind: what it must be.
+        passphrase: that it is encrypted with; a file that is not encrypted is read all the same.
+
+    Raises:
+        KeyFileError: missing, cut, readable by others, encrypted otherwise, or a key of another kind.
+    """
+    pem = read_key_file(path, secret=True)
+    if b"PUBLIC KEY-----" in pem:
+        raise KeyFileError(f"{path} holds a public key where the secret one is needed.")
+    encrypted = is_encrypted(pem)
+    if encrypted and passphrase is None:
+        raise KeyFileError(
+            f"{path} is encrypted with a passphrase, and none was given.",
+            hint="Name its file with keys.passphrase_file, or give it as the credential key-passphrase.",
+        )
+    try:
+        key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
+    except (ValueError, UnsupportedAlgorithm, TypeError) as error:
+        reason = ", or the passphrase is wrong" if encrypted else ""
+        raise KeyFileError(f"{path} is not a whole PEM secret key{reason}.") from error
+    if not isinstance(key, kind):
+        wanted = kind.__name__.removesuffix("PrivateKey")
+        raise KeyFileError(f"{path} holds a secret key of another type than {wanted}.")
+    return key
+
+
+def write_secret_key(path: Path, key: Ed25519PrivateKey | X25519PrivateKey, passphrase: bytes | None) -> None:
+    """Write a secret key to a new PKCS#8 PEM file with mode 0600, through to the disk.
+
+    Args:
+        path: of the file.
+        key: the key.
+        passphrase: to encrypt it with; None leaves it as it is.
+
+    Raises:
+        KeyFileError: the file is there already, or cannot be written.
+    """
+    cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase is not None:
+        cipher = serialization.BestAvailableEncryption(passphrase)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
+    write_key_file(path, pem, 0o600)
 
 
 def read_key_file(path: Path, *, secret: bool) -> bytes:

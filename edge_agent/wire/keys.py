@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_agent.errors import KeyFileError, MalformedError, SignatureRefusedError
-from edge_agent.wire.key_files import is_encrypted, read_key_file, write_key_file
+from edge_agent.wire.key_files import read_key_file, read_secret_key, write_key_file, write_secret_key
 
 PUBLIC_KEY_BYTES = 32
 SECRET_SEED_BYTES = 32
@@ -185,24 +185,7 @@ class SigningKey:
         Raises:
             KeyFileError: missing, cut, readable by others, encrypted otherwise, or not an Ed25519 secret key.
         """
-        file = Path(path)
-        pem = read_key_file(file, secret=True)
-        if b"PUBLIC KEY-----" in pem:
-            raise KeyFileError(f"{file} holds a public key where the secret one is needed.")
-        encrypted = is_encrypted(pem)
-        if encrypted and passphrase is None:
-            raise KeyFileError(
-                f"{file} is encrypted with a passphrase, and none was given.",
-                hint="Name its file with keys.passphrase_file, or give it as the credential key-passphrase.",
-            )
-        try:
-            key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
-        except (ValueError, UnsupportedAlgorithm, TypeError) as error:
-            reason = ", or the passphrase is wrong" if encrypted else ""
-            raise KeyFileError(f"{file} is not a whole PEM secret key{reason}.") from error
-        if not isinstance(key, Ed25519PrivateKey):
-            raise KeyFileError(f"{file} holds a secret key of another type than Ed25519.")
-        return cls(key)
+        return cls(read_secret_key(Path(path), Ed25519PrivateKey, passphrase))  # type: ignore[type-abstract] # only isinstance
 
     def write(self, path: str | os.PathLike[str], passphrase: bytes | None = None) -> None:
         """Write the key to a new file with mode 0600, through to the disk.
@@ -214,11 +197,7 @@ class SigningKey:
         Raises:
             KeyFileError: the file is there already, or cannot be written.
         """
-        cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
-        if passphrase is not None:
-            cipher = serialization.BestAvailableEncryption(passphrase)
-        pem = self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-        write_key_file(Path(path), pem, 0o600)
+        write_secret_key(Path(path), self._key, passphrase)
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64 bytes of the signature for `message`."""

@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from edge_agent.errors import KeyFileError
-from edge_agent.wire.key_files import is_encrypted, read_key_file, write_key_file
+from edge_agent.wire.key_files import read_secret_key, write_secret_key
 from edge_agent.wire.keys import SECRET_SEED_BYTES
 
 
@@ -55,22 +53,7 @@ class SealingKey:
         Raises:
             KeyFileError: missing, cut, readable by others, encrypted otherwise, or not an X25519 secret key.
         """
-        file = Path(path)
-        pem = read_key_file(file, secret=True)
-        encrypted = is_encrypted(pem)
-        if encrypted and passphrase is None:
-            raise KeyFileError(
-                f"{file} is encrypted with a passphrase, and none was given.",
-                hint="Name its file with keys.passphrase_file, or give it as the credential key-passphrase.",
-            )
-        try:
-            key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
-        except (ValueError, UnsupportedAlgorithm, TypeError) as error:
-            reason = ", or the passphrase is wrong" if encrypted else ""
-            raise KeyFileError(f"{file} is not a whole PEM secret key{reason}.") from error
-        if not isinstance(key, X25519PrivateKey):
-            raise KeyFileError(f"{file} holds a secret key of another type than X25519.")
-        return cls(key)
+        return cls(read_secret_key(Path(path), X25519PrivateKey, passphrase))  # type: ignore[type-abstract] # only isinstance
 
     def write(self, path: str | os.PathLike[str], passphrase: bytes | None = None) -> None:
         """Write the key to a new file with mode 0600, through to the disk.
@@ -78,11 +61,7 @@ class SealingKey:
         Raises:
             KeyFileError: the file is there already, or cannot be written.
         """
-        cipher: serialization.KeySerializationEncryption = serialization.NoEncryption()
-        if passphrase is not None:
-            cipher = serialization.BestAvailableEncryption(passphrase)
-        pem = self.private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, cipher)
-        write_key_file(Path(path), pem, 0o600)
+        write_secret_key(Path(path), self.private, passphrase)
 
     def __reduce__(self) -> str:
         raise TypeError("A secret key is not pickled.")

@@ -46,6 +46,10 @@ SAFE: Final = {
 }
 
 
+LATER: Final = b"Too many wrong keys were tried. Wait half a minute, then try again."
+UNKNOWN: Final = b"That key is not known here, was revoked, or does not have the scope <code>operator</code>."
+
+
 def _read() -> dict[str, tuple[bytes, str]]:
     """Read the files once; there are few, and no path of a caller ever reaches the disk."""
     folder = files("edge_agent.coordinator.gateway.dashboard") / "static"
@@ -60,9 +64,11 @@ def _read() -> dict[str, tuple[bytes, str]]:
 _STATIC: Final = _read()
 
 
-def page(name: str, status: int = 200) -> Response:
-    """Answer with one of our files."""
+def page(name: str, status: int = 200, wrong: bytes | None = None) -> Response:
+    """Answer with one of our files; the login page shows what was wrong with the last try, HTML of ours."""
     body, kind = _STATIC[name]
+    if wrong is not None:
+        body = body.replace(b"<!-- wrong -->", b'<p class="wrong" role="alert">' + wrong + b"</p>")
     return Response(body, status, {**SAFE, "Cache-Control": "no-cache"}, media_type=kind)
 
 
@@ -159,9 +165,9 @@ def _add_login(app: FastAPI, door: Door) -> None:
         try:
             cookie = door.logins.log_in(await _key_in(request), address)
         except PermissionError:
-            return page("login-later.html", 429)
+            return page("login.html", 429, LATER)
         if cookie is None:
-            return page("login-failed.html", 401)
+            return page("login.html", 401, UNKNOWN)
         answer = RedirectResponse("/dashboard/", 303)
         answer.set_cookie(
             COOKIE,
