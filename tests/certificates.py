@@ -55,7 +55,13 @@ def issuer(folder: Path) -> Issue:
             .not_valid_after(now + hours[1] * HOUR)
             .add_extension(x509.BasicConstraints(ca=signer is None, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(private.public_key()), critical=False)
         )
+        if not signer:  # this and the other one by RFC 5280, as Python 3.13 wants it
+            builder = builder.add_extension(_signs_certificates(), critical=True)
+        else:
+            whose = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.private.public_key())
+            builder = builder.add_extension(whose, critical=False)
         certificate = builder.sign(signer.private if signer else private, hashes.SHA256())
         cert, key = folder / f"{name}.crt", folder / f"{name}.key"
         cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
@@ -67,6 +73,13 @@ def issuer(folder: Path) -> Issue:
         return Identity(cert, key, certificate, private)
 
     return issue
+
+
+def _signs_certificates() -> x509.KeyUsage:
+    names = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only")
+    no = dict.fromkeys((*names, "decipher_only"), False)
+    # Those that sign themselves serve with it, too.
+    return x509.KeyUsage(**no, digital_signature=True, key_cert_sign=True, crl_sign=True)
 
 
 def listener(authority: Identity, server: Identity, *, ask_clients: bool = False) -> tuple[str, ...]:
