@@ -35,12 +35,14 @@ class Member:
     Attributes:
         behave: what it answers.
         seen: inputs that it was given, and under which job's id.
+        given: the jobs themselves.
     """
 
     agent: FakeAgent
     behave: Behaviour = answer_to
     silent: bool = False
     seen: list[tuple[bytes, bytes]] = field(default_factory=list)
+    given: list[Opened[Job]] = field(default_factory=list)
     told: list[tuple[str, str | None]] = field(default_factory=list)
     waiting: list[Opened[Job]] = field(default_factory=list)
 
@@ -103,6 +105,7 @@ class Pool:
         if parts[3] == "jobs":
             opened = member.agent.open(command, Job)
             member.seen.append((bytes(opened.attachments[0]), opened.statement.job))
+            member.given.append(opened)
             if member.silent:
                 member.waiting.append(opened)
                 return []

@@ -77,6 +77,8 @@ class Answers:
         try:
             attempt = match_attempt(statement, job, agent_id)
             if isinstance(statement, Failure):
+                if job.state is JobState.HELD:  # its result is here; the settlement tells it what became of that
+                    return []
                 return self._on_failure(agent, statement, job, attempt, now)
             return self._accept(agent, opened, job, attempt, now)
         except RefusedError as error:

@@ -84,6 +84,11 @@ class Case:
         """Whether the client asked for more than the agent's signature."""
         return owners_wanted(self.verification.mode) > 1
 
+    @property
+    def over(self) -> bool:
+        """Whether its job ended without the result that was held; what the checks show of agents still counts."""
+        return self.held is not None and self.job.state.final
+
 
 class Checking:
     """Decides about results, sends out checks and draws the consequences.
@@ -208,8 +213,6 @@ class Checking:
             self._proven.pop(job.id, None)
             if job.checks is not None and (case := self._answered(job)) is not None:
                 commands += self._go_on(case, now)
-            elif (own := self._cases.get(job.id)) is not None:
-                own.held = None  # the client has been told that there is none; what it shows of the agent still counts
         if self._look_again_at is not None and now.monotonic >= self._look_again_at:
             self._look_again_at = None
             for case in [case for case in self._cases.values() if case.waiting]:
@@ -237,7 +240,7 @@ class Checking:
                 continue
             if case.asked:
                 return commands
-            if case.demanded and case.held is not None and case.sent < MAX_ASKED:
+            if case.demanded and case.held is not None and not case.over and case.sent < MAX_ASKED:
                 case.waiting = True  # the client wants it so, and says with its deadline how long
                 self._look_again_at = now.monotonic + LOOK_AGAIN_SECONDS
                 return commands
@@ -321,7 +324,8 @@ class Checking:
             SaveStanding(s.name, s.variant, st.count, st.failures, st.unclear, st.resting_until_ms)
             for s, st in self.trust.take_changed()
         )
-        entries = self._entries(case, settlement, now)
+        lost = case.held is not None and (case.over or not self._parties.admitted(case.held[0].agent_id))
+        entries = self._entries(case, settlement, now, lost=lost)
         self._parties.expire(self.trust, now.wall_ms)
         notes: list[Command] = [_blamed(review.votes[number], case.job) for number in settlement.wrong]
         right = 0 in settlement.right
@@ -341,11 +345,9 @@ class Checking:
             self._acceptance.later(records)
             return notes
         attempt, verified = case.held
-        if not self._parties.admitted(attempt.agent_id):
-            lost = self._leasing.lose(case.job, attempt, "not-enrolled", now)
-            others = tuple(entry for entry in entries if getattr(entry, "job_id", None) != case.job.id)
-            self._acceptance.later((*standings, *others))
-            return [*notes, *lost]
+        if lost:
+            self._acceptance.later((*standings, *entries))
+            return notes if case.over else [*notes, *self._leasing.lose(case.job, attempt, "not-enrolled", now)]
         if (right and agreed) or (len(review.votes) == 1 and not case.demanded):
             also = (*standings, *entries)
             return [*notes, *self._acceptance.accept(case.job, attempt, verified, verification, now, also)]
@@ -354,7 +356,7 @@ class Checking:
             case.job.variant = review.variant  # what is proven is proven of this variant
         code = "wrong-result" if 0 in settlement.wrong else "not-confirmed"
         settled = self._statements.settled(attempt.agent_id, verified.statement, "refused", code, now)
-        lost = self._leasing.lose(
+        refused = self._leasing.lose(
             case.job,
             attempt,
             code,
@@ -364,23 +366,26 @@ class Checking:
             then=settled,
         )
         self._acceptance.later((*standings, *entries))
-        return [*notes, *lost]
+        return [*notes, *refused]
 
-    def _entries(self, case: Case, settlement: Settlement, now: Now) -> tuple[Record, ...]:
-        """Enter what the settlement says of each result: those that agree are verified, wrong ones cost."""
+    def _entries(self, case: Case, settlement: Settlement, now: Now, *, lost: bool) -> tuple[Record, ...]:
+        """Enter what the settlement says of each result: those that agree are verified, wrong ones cost.
+
+        Nothing is paid for a result in question that is `lost`, since it never ended its job.
+        """
         review, at_ms = case.review, now.wall_ms
         amount = amount_of(self._variant(case.job, review.variant))
         found: list[Record] = []
         for number in settlement.right if settlement.standing is Standing.AGREED else ():
             vote = review.votes[number]
-            if not vote.job_id:
-                found += self.ledger.release(vote.party, review.variant, at_ms)
-                continue
             new = self.trust.newcomer(vote.party, review.variant)
+            if not vote.job_id or (lost and number == 0):
+                found += () if new else self.ledger.release(vote.party, review.variant, at_ms)
+                continue
             found += self.ledger.confirmed(vote.job_id, vote.party, review.variant, amount, at_ms, newcomer=new)
         for number in settlement.wrong:
             found += self.ledger.forfeited(review.votes[number].party, at_ms)
-        if len(review.votes) == 1 and not case.demanded:
+        if len(review.votes) == 1 and not case.demanded and not lost:
             found += self._unchecked(case.job, review.subject.party, review.variant, now)
         return tuple(found)
 

@@ -283,7 +283,7 @@ class Core:
     def _on_send_failed(self, event: SendFailed, now: Now) -> list[Command]:
         job = self.leasing.jobs.get(event.job_id)
         attempt = job.attempt_of(event.epoch) if job else None
-        if job is None or attempt is None:
+        if job is None or attempt is None or job.state is JobState.HELD:  # it was sent: its result is here
             return []
         if event.code == "too-large":
             # It was taken on before this broker's limit was known, or the operator allows requests above it.

@@ -6,8 +6,9 @@ import itertools
 
 import pytest
 from fakes import answer_to, scan
-from pools import Pool, lie
+from pools import Member, Pool, lie
 
+from edge_agent.coordinator.events import AddEntry, AgentsChanged, CancelJob, EndJob, Outcome, SendFailed
 from edge_agent.coordinator.trust import TrustRules
 
 HONEST = {"a1": "ada", "b1": "bob", "c1": "cy", "d1": "dee"}
@@ -205,3 +206,100 @@ def test_newcomers_are_given_out_unchecked_to_who_accepts_that_and_checked_all_t
     assert [outcome.verification.state for outcome in outcomes if outcome.verification] == ["pending"]
     checks = list(itertools.chain.from_iterable(member.waiting for member in pool.members.values()))
     assert len(checks) == 1
+
+
+def _paid_jobs_have_results(pool: Pool) -> None:
+    """Each result that the ledger pays for is stored before it is: the writer ends the process otherwise."""
+    stored = set()
+    for record in pool.records:
+        if isinstance(record, EndJob) and record.outcome.receipt:
+            stored.add(record.outcome.job_id)
+        if isinstance(record, AddEntry) and record.job_id is not None:
+            assert record.job_id in stored
+
+
+def _held(pool: Pool, **options: object) -> tuple[Member, Member, bytes]:
+    """Have a result held; return its agent, the one checker that has not answered yet, and the job's id."""
+    for member in pool.members.values():
+        member.silent = True
+    job_id, commands = pool.script.submit(1, **options)  # type: ignore[arg-type] # passed through
+    pool.carry_out(commands)
+    first = next(member for member in pool.members.values() if member.waiting)
+    assert pool.carry_out(pool.answer(first, first.waiting.pop())) == []
+    checker = next(member for member in pool.members.values() if member.waiting)
+    for member in pool.members.values():
+        member.silent = False
+    return first, checker, job_id
+
+
+@pytest.mark.parametrize("end", ["cancelled", "deadline"])
+@pytest.mark.parametrize("mode", ["signed", "rechecked"])
+def test_a_held_job_that_ends_before_its_check_is_not_paid_for_and_brings_nothing_down(end: str, mode: str) -> None:
+    """The check still counts for both machines; the ledger pays the check alone, since the other has no result."""
+    pool = Pool(HONEST)
+    first, checker, job_id = _held(pool, mode=mode, deadline=20.0)
+    ended = pool.carry_out(pool.script.tell(CancelJob(job_id)) if end == "cancelled" else pool.script.tick_until(21.0))
+    assert [outcome.job_id for outcome in ended if outcome.error] == [job_id]
+    pool.carry_out(pool.answer(checker, checker.waiting.pop()))
+    _paid_jobs_have_results(pool)
+    assert all(record.job_id != job_id for record in pool.records if isinstance(record, AddEntry))
+    standings = pool.script.core.checking.trust.standings
+    assert {first.agent.id, checker.agent.id} <= {subject.name for subject, s in standings.items() if s.count}
+    assert pool.verified() == []
+    assert pool.true(pool.ask(2), 2)
+    _honest_unharmed(pool)
+
+
+def test_a_cancel_and_the_answer_of_the_check_in_one_batch_bring_nothing_down() -> None:
+    """The job ends once, cancelled, although the check would have let its result out."""
+    pool = Pool(HONEST)
+    _, checker, job_id = _held(pool)
+    answer = checker.agent.result(checker.waiting.pop())
+    outcomes = pool.carry_out(pool.script.tell(CancelJob(job_id), answer))
+    assert [o.state.value for o in outcomes if o.job_id == job_id] == ["cancelled"]
+    _paid_jobs_have_results(pool)
+    assert not any(job.checks == job_id for job in pool.script.core.leasing.jobs.values())
+
+
+def test_a_cheat_whose_held_job_is_cancelled_is_caught_all_the_same() -> None:
+    """Who has a friend cancel what is about to be checked gains nothing."""
+    pool = Pool({"mallory": "mal", **HONEST}, quick=["mallory"])
+    pool.members["mallory"].behave = lambda image: lie(image, b"cancel")
+    first, checker, job_id = _held(pool)
+    assert first is pool.members["mallory"]
+    pool.carry_out(pool.script.tell(CancelJob(job_id)))
+    pool.carry_out(pool.answer(checker, checker.waiting.pop()))
+    assert pool.failures("mallory") == 1
+    _paid_jobs_have_results(pool)
+    _honest_unharmed(pool, "mallory")
+
+
+def test_a_failure_for_a_result_that_is_held_changes_nothing() -> None:
+    """An agent that wants its answer back before it is checked is not heard; no more is a late report of sending."""
+    pool = Pool(HONEST)
+    first, checker, job_id = _held(pool)
+    opened = first.given[-1]
+    job = pool.script.core.leasing.jobs[job_id]
+    (attempt,) = job.attempts
+    for retry in (True, False):
+        failure = first.agent.failure(opened.statement, retry=retry)
+        assert pool.carry_out(pool.script.tell(failure)) == []
+    assert pool.carry_out(pool.script.tell(SendFailed(job_id, attempt.epoch, "disconnected", "the broker went"))) == []
+    assert (job.state.value, job.attempts) == ("held", [attempt])
+    outcomes = pool.carry_out(pool.answer(checker, checker.waiting.pop()))
+    assert [o.state.value for o in outcomes if o.job_id == job_id] == ["succeeded"]
+    _paid_jobs_have_results(pool)
+
+
+def test_an_agent_that_is_revoked_while_its_result_is_held_gets_nothing_for_it_later_either() -> None:
+    """Neither the ledger nor what waits in memory knows of a result that was not given out."""
+    pool = Pool(HONEST)
+    first, checker, job_id = _held(pool)
+    left = frozenset(pool.by_id) - {first.agent.id}
+    owners = {pool.members[name].agent.id: owner for name, owner in HONEST.items()}
+    pool.carry_out(pool.script.tell(AgentsChanged(left, owners)))
+    outcomes = pool.carry_out(pool.answer(checker, checker.waiting.pop()))
+    _paid_jobs_have_results(pool)
+    by = {o.job_id: o.agent_id for o in outcomes if isinstance(o, Outcome)}
+    assert by.get(job_id) != first.agent.id
+    assert not any(first.agent.id in account for account in pool.script.core.checking.ledger.escrow)
