@@ -125,6 +125,9 @@ def succeed(connection: Connection, opened: Opened[Succession], now_ms: int) -> 
     agent = identities.approved_agent(connection, said.agent_id)
     if agent is None:
         return Decision("refused", "not-enrolled")
+    hindrance = identities.may_succeed(connection, said.agent_id, new.id, now_ms)
+    if hindrance is not None:
+        return Decision("refused", hindrance)
     try:
         identities.admit(connection, new.id, owner=agent["owner"], public_key=new.raw, sealing_key=said.new_sealing_key)
     except UsageError:

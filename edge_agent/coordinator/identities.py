@@ -14,7 +14,7 @@ from edge_agent.coordinator.events import AgentCertificates, AgentsChanged
 from edge_agent.coordinator.orders import read_orders
 from edge_agent.coordinator.registrar import Registrar, wants_renewal
 from edge_agent.coordinator.schema import agents, identities, tokens
-from edge_agent.errors import PeerError, StateError, UsageError
+from edge_agent.errors import PeerError, UsageError
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.envelope import signed_payload
 from edge_agent.wire.identity import MAX_CERTIFICATE_BYTES, MAX_REVOKED, Revoked
@@ -23,6 +23,10 @@ from edge_agent.wire.tokens import SECRET_BYTES, Token, mac_key
 
 MAX_WAITING = 1000
 """So many agents may wait for the operator; the oldest requests make room."""
+MAX_SUCCESSIONS = MAX_REVOKED // 2
+"""So many keys may be replaced in the life of a network."""
+SUCCESSION_MS = 86_400_000
+"""A key that replaced another one is not replaced before so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,23 +166,38 @@ def approved_agent(connection: Connection, agent_id: str) -> RowMapping | None:
     return connection.execute(query).mappings().one_or_none()
 
 
-def revoke(connection: Connection, agent_id: str, reason: str, now_ms: int, successor: str | None = None) -> None:
+def revoke(connection: Connection, agent_id: str, reason: str, now_ms: int, successor: str | None = None) -> bool:
     """Let a key count no more, for ever. The first reason stays.
 
-    Raises:
-        StateError: more keys are revoked than the signed list holds.
+    Returns:
+        Whether the signed list has room for it. It is refused here in any case.
     """
     connection.execute(sa.update(agents).where(agents.c.id == agent_id).values(approved=False))
     found = find(connection, agent_id)
-    if found is not None and found.revoked_ms is not None:
-        return
-    count = connection.scalar(sa.select(sa.func.count()).where(identities.c.revoked_ms.is_not(None))) or 0
-    if count >= MAX_REVOKED:
-        raise StateError(
-            f"{count} keys are revoked, as many as the signed list holds",
-            hint="Begin a network of another name; agents that were never here need no revocation.",
-        )
-    keep(connection, agent_id, revoked_ms=now_ms, revoked_reason=reason, successor=successor)
+    if found is None or found.revoked_ms is None:
+        keep(connection, agent_id, revoked_ms=now_ms, revoked_reason=reason, successor=successor)
+    return _count(connection, identities.c.revoked_ms.is_not(None)) <= MAX_REVOKED
+
+
+def may_succeed(connection: Connection, agent_id: str, new_id: str, now_ms: int) -> str | None:
+    """Return the code of what keeps a key from being replaced now, or None.
+
+    Each change of a key takes a place in the signed list of revoked keys for ever. So half of the places stay for the
+    operator, and nobody can take many quickly.
+    """
+    if connection.scalar(sa.select(agents.c.id).where(agents.c.id == new_id)) is not None:
+        return "key-known"
+    since = connection.scalar(sa.select(sa.func.max(identities.c.revoked_ms)).where(identities.c.successor == agent_id))
+    if since is not None and now_ms < since + SUCCESSION_MS:
+        return "key-too-new"
+    replaced, revoked = (
+        _count(connection, column.is_not(None)) for column in (identities.c.successor, identities.c.revoked_ms)
+    )
+    return "too-many-keys" if replaced >= MAX_SUCCESSIONS or revoked >= MAX_REVOKED else None
+
+
+def _count(connection: Connection, which: sa.ColumnElement[bool]) -> int:
+    return connection.scalar(sa.select(sa.func.count()).select_from(identities).where(which)) or 0
 
 
 def certificates_due(connection: Connection, registrar: Registrar, now_ms: int) -> list[tuple[bytes, str | None]]:

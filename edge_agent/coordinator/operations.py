@@ -114,8 +114,10 @@ class Operations:
         return await asyncio.to_thread(self._store.write, made)
 
     async def _change(self, change: Callable[[], object]) -> None:
-        await asyncio.to_thread(change)
-        self.found(await asyncio.to_thread(admission, self._store, self._registrar, self.clock().wall_ms))
+        try:
+            await asyncio.to_thread(change)
+        finally:  # also what was done but in part
+            self.found(await asyncio.to_thread(admission, self._store, self._registrar, self.clock().wall_ms))
 
     # -- what is looked up ------------------------------------------------------------------------------------------
 

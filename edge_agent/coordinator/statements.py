@@ -12,7 +12,7 @@ from edge_agent.coordinator.events import AgentCertificates, Publish
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.verification import input_digests
 from edge_agent.wire.envelope import seal, seal_together
-from edge_agent.wire.identity import Enrolled, Revocations, Revoked
+from edge_agent.wire.identity import MAX_REVOKED, Enrolled, Revocations, Revoked
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import MAX_SETTLED, Control, Failure, Hello, Result, Settled, SettledAttempt
 from edge_agent.wire.messages import Job as JobStatement
@@ -156,6 +156,6 @@ class Statements:
 
 
 def revocations_of(revoked: Mapping[str, Revoked], network: str, now_ms: int) -> Revocations:
-    """Make the list of the keys that count no more, in the order in which they were revoked."""
-    entries = sorted(revoked.values(), key=lambda each: (each.since_ms, each.id))
+    """Make the list of the keys that count no more, in the order in which they were revoked, while there is room."""
+    entries = sorted(revoked.values(), key=lambda each: (each.since_ms, each.id))[:MAX_REVOKED]
     return Revocations(network=network, issued_ms=now_ms, number=len(entries), revoked=tuple(entries))

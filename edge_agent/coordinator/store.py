@@ -22,6 +22,7 @@ from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, st
 from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
 from edge_agent.errors import StateError
 from edge_agent.folders import make_private
+from edge_agent.wire.identity import MAX_REVOKED
 
 T = TypeVar("T")
 
@@ -187,8 +188,17 @@ class Store:
                 connection.execute(sa.update(agents).where(agents.c.id == agent_id).values(approved=False))
 
     def revoke(self, agent_id: str, reason: str, now_ms: int) -> None:
-        """Let an agent's key count no more, for ever."""
-        self.write(lambda connection: identities.revoke(connection, agent_id, reason, now_ms))
+        """Let an agent's key count no more, for ever.
+
+        Raises:
+            StateError: the agent is out and its key refused here, but the signed list has no room for it.
+        """
+        if not self.write(lambda connection: identities.revoke(connection, agent_id, reason, now_ms)):
+            raise StateError(
+                f"The agent {agent_id} is no longer admitted and its key is refused here for ever, but the signed list "
+                f"of revoked keys is full ({MAX_REVOKED}): who checks receipts by it is not told of this one.",
+                hint="Nothing is left to do against this agent; for a list with room, begin a network of another name.",
+            )
 
     def standing(self, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
         """Say who may work here now, and what the operator ordered; certify who needs it. See `identities.standing`."""

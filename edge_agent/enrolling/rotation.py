@@ -24,6 +24,11 @@ from edge_agent.wire.successions import make
 
 ASK_SECONDS = 5.0
 TRIES = 6
+_HINTS = {
+    "key-known": "Move agent.next.key and agent.next.pub away, and run this again: new ones are made.",
+    "key-too-new": "Run this again tomorrow; the new key lies ready. Is the key stolen? Have the operator revoke it.",
+    "too-many-keys": "The agent works on with its key. To change it, ask the operator for a token, and enrol anew.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,9 @@ class Rotation:
                     continue
                 if answer.state == "refused":
                     code = answer.code if answer.code in RefusedError.codes else None
-                    raise RefusedError(f"The coordinator refuses the new key: {answer.code}.", code=code)
+                    raise RefusedError(
+                        f"The coordinator refuses the new key: {answer.code}.", code=code, hint=_HINTS.get(code or "")
+                    )
                 if answer.state == "admitted":
                     return answer
             time.sleep(0.5)

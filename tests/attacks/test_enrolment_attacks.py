@@ -12,19 +12,20 @@ import sqlalchemy as sa
 from fakes import COORDINATOR_KEY, NETWORK, START_MS, key
 
 from edge_agent.clock import Now
-from edge_agent.coordinator import identities
+from edge_agent.coordinator import identities, statements
 from edge_agent.coordinator.admissions import ONE_AT_ONCE, Admissions, Terms
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.schema import agents, tokens
 from edge_agent.coordinator.schema import identities as table
 from edge_agent.coordinator.store import Store
 from edge_agent.enrolling.asking import Asking
-from edge_agent.errors import PeerError, RefusedError, ResourceError, SignatureRefusedError, UsageError
+from edge_agent.errors import PeerError, RefusedError, ResourceError, SignatureRefusedError, StateError, UsageError
 from edge_agent.notes import Note
 from edge_agent.wire import certificates, successions
 from edge_agent.wire.envelope import open_envelope, seal
 from edge_agent.wire.identity import Enrol, Enrolled
 from edge_agent.wire.keys import PublicKey, SigningKey
+from edge_agent.wire.standing import open_revocations
 from edge_agent.wire.tokens import Token, commitment
 
 REGISTRAR = key("registrar")
@@ -436,4 +437,63 @@ def test_old_key_after_its_succession(office: Office) -> None:
     before = office.state()
     office.admissions.answer(other, "x")
     assert office.codes()[-1] == "revoked"
+    assert office.state() == before
+
+
+def succession(office: Office, old: SigningKey, new: SigningKey, source: str = "x") -> str:
+    """Ask for one; return the state of the answer, or the code of the refusal."""
+    said = successions.make(old, new, network=NETWORK, new_sealing_key=bytes(32), now_ms=office.now.wall_ms)
+    answer = office.admissions.answer(said, source)[1]
+    found = open_envelope(answer, COORDINATOR_KEY.public, Enrolled, network=NETWORK, max_bytes=MAX).statement
+    return found.code or found.state
+
+
+def test_key_changed_until_the_list_of_revoked_keys_is_full(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent can change its key once a day, all agents together have half of the list, and the operator the rest."""
+    monkeypatch.setattr(identities, "MAX_REVOKED", 4)
+    monkeypatch.setattr(identities, "MAX_SUCCESSIONS", 2)
+    office.ask(asking(key("0"), office.token("eve")))
+    office.ask(asking(key("bystander"), office.token("bob")))
+    assert succession(office, key("0"), key("1")) == "admitted"
+    office.later(86_399)
+    before = office.state()
+    assert succession(office, key("1"), key("2")) == "key-too-new"
+    assert office.state() == before
+    office.later(1)
+    assert succession(office, key("1"), key("2")) == "admitted"
+    office.later(86_400)
+    before = office.state()
+    assert succession(office, key("2"), key("3")) == "too-many-keys"
+    assert office.state() == before
+    assert office.admitted() == {key("2").public.id, key("bystander").public.id}
+    office.store.revoke(key("2").public.id, "too clever", office.now.wall_ms)
+    assert office.admitted() == {key("bystander").public.id}
+
+
+def test_revoked_when_the_list_is_full(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is out and stays out, and the operator is told what the list does not say."""
+    monkeypatch.setattr(identities, "MAX_REVOKED", 1)
+    monkeypatch.setattr(statements, "MAX_REVOKED", 1)
+    tokens_of = {}
+    for name in ("first", "second"):
+        tokens_of[name] = office.token()
+        office.ask(asking(key(name), tokens_of[name]))
+    office.store.revoke(key("first").public.id, "stolen", START_MS)
+    assert succession(office, key("second"), key("third")) == "too-many-keys"
+    with pytest.raises(StateError, match="no longer admitted"):
+        office.store.revoke(key("second").public.id, "stolen", START_MS + 1)
+    assert office.admitted() == set()
+    with pytest.raises(RefusedError):
+        office.ask(asking(key("second"), tokens_of["second"]))
+    assert office.codes() == ["too-many-keys", "revoked"]
+    listed = open_revocations(office.admissions.revocations(), (COORDINATOR_KEY.public,), network=NETWORK)
+    assert [each.id for each in listed.revoked] == [key("first").public.id]
+
+
+def test_succession_to_a_key_that_is_an_agents_already(office: Office) -> None:
+    """Nobody goes on as another agent of theirs, which has a standing of its own."""
+    office.ask(asking(key("bad"), office.token()))
+    office.ask(asking(key("good"), office.token()))
+    before = office.state()
+    assert succession(office, key("bad"), key("good")) == "key-known"
     assert office.state() == before
