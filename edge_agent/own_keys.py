@@ -134,7 +134,7 @@ def signing_key(path: Path, source: KeySource = PLAIN) -> SigningKey:
     found = _read(SigningKey, path, source)
     if found is not None:
         if place(path, source) != path:
-            _publish(found.public, path)
+            publish(found.public, path)
         return found
     key = _make(SigningKey, path, source)
     path.with_suffix(".pub").unlink(missing_ok=True)  # that of a key that is no more: who pinned it would wait for ever
@@ -177,8 +177,13 @@ def _make(kind: type[K], path: Path, source: KeySource) -> K:
     return key
 
 
-def _publish(public: PublicKey, path: Path) -> None:
-    """Keep the public half of a key from a credential in the state directory, where others look for it."""
+def publish(public: PublicKey, path: Path) -> None:
+    """Keep the public half of a key beside its place in the state directory, where others look for it.
+
+    Raises:
+        KeyFileError: it cannot be written.
+        StateError: the folder cannot be made.
+    """
     file = path.with_suffix(".pub")
     make_private(file.parent)
     try:

@@ -105,7 +105,7 @@ def _rotate(args: argparse.Namespace) -> int:
             said = rotation.ask(way, new, system_now().wall_ms)
         finally:
             way.close()
-        rotation.put_in_place(said)
+        rotation.put_in_place(said, new)
     about = {"id": new.signing.public.id, "replaces": old.signing.public.id, "key_file": str(own.key_file)}
     if args.json:
         print(json.dumps(about))

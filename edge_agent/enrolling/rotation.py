@@ -1,7 +1,8 @@
 """A new key in the place of an agent's old one: agreed with the coordinator first, then put in its place.
 
-The new keys lie beside the old ones as `agent.key.next` and `sealing.key.next` until the coordinator has said that they
-count. Whatever is interrupted is taken up again with the same ones.
+The new keys lie beside the old ones as `agent.next.key` and `sealing.next.key` until the coordinator has said that they
+count. Whatever is interrupted, at whatever step, is taken up again with the same ones: the signing key is made last and
+put in its place last.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from edge_agent.enrolling.asking import MAX_ANSWER_BYTES
 from edge_agent.enrolling.keeping import keep_certificates
 from edge_agent.enrolling.ways import Way
 from edge_agent.errors import KeyFileError, PeerError, RefusedError, TransportError
-from edge_agent.own_keys import AgentKeys, KeySource, place, sealing_key, signing_key
+from edge_agent.own_keys import AgentKeys, KeySource, existing_signing_key, place, publish, sealing_key, signing_key
 from edge_agent.settings import Settings
 from edge_agent.tpm import sealed_file
 from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.identity import Enrolled
+from edge_agent.wire.key_files import write_key_file
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.successions import make
 
@@ -60,9 +62,14 @@ class Rotation:
                     f"{place(path, self.source)} is a credential of the service, which cannot be replaced from here.",
                     hint="Move the key into a file for the change, or enrol anew with a new credential.",
                 )
-        return AgentKeys(
-            signing_key(_next(own.key_file), self.source), sealing_key(_next(own.sealing_key_file), self.source)
-        )
+        signing_file, sealing_file = _next(own.key_file), _next(own.sealing_key_file)
+        begun = existing_signing_key(signing_file, self.source)
+        if begun is not None and begun.public == self.old.signing.public:
+            _drop(signing_file)  # it is in its place; only this was left to do
+        elif begun is not None and not any(form.exists() for form in _forms(sealing_file)):
+            return AgentKeys(begun, self.old.sealing)  # the sealing key is in its place already
+        sealing = sealing_key(sealing_file, self.source)
+        return AgentKeys(signing_key(signing_file, self.source), sealing)
 
     def ask(self, way: Way, new: AgentKeys, now_ms: int) -> Enrolled:
         """Have the coordinator agree.
@@ -93,8 +100,8 @@ class Rotation:
             time.sleep(0.5)
         raise TransportError("The coordinator does not answer.", code="timeout", hint="The old key counts still.")
 
-    def put_in_place(self, said: Enrolled) -> None:
-        """Replace the old keys by the new ones.
+    def put_in_place(self, said: Enrolled, new: AgentKeys) -> None:
+        """Replace the old keys by the new ones, which `next_keys` returned.
 
         Raises:
             KeyFileError: that cannot be done; it can be tried again.
@@ -103,7 +110,8 @@ class Rotation:
         try:
             keep_certificates(own.state_dir, said)
             _swap(_next(own.sealing_key_file), own.sealing_key_file)
-            _next(own.key_file).with_suffix(".pub").replace(own.key_file.with_suffix(".pub"))
+            publish(new.signing.public, own.key_file)
+            _next(own.key_file).with_suffix(".pub").unlink(missing_ok=True)
             _swap(_next(own.key_file), own.key_file)
         except OSError as error:
             raise KeyFileError(
@@ -113,12 +121,27 @@ class Rotation:
 
 
 def _swap(new: Path, old: Path) -> None:
-    """Put a key in the place of another, in whatever form each lies there."""
-    forms = (new, sealed_file(new)), (old, sealed_file(old))
-    for made, there, other in zip(forms[0], forms[1], reversed(forms[1]), strict=True):
-        if made.exists():
-            made.replace(there)
-            other.unlink(missing_ok=True)
+    """Put a key in the place of another, in whatever form each lies there: what is sealed counts before what is not."""
+    (plain, sealed), (new_plain, new_sealed) = _forms(old), _forms(new)
+    if new_sealed.exists():
+        new_sealed.replace(sealed)
+        plain.unlink(missing_ok=True)
+    elif new_plain.exists() and sealed.exists():  # two files change: the new one stays until both have
+        plain.unlink(missing_ok=True)
+        write_key_file(plain, new_plain.read_bytes(), 0o600)
+        sealed.unlink()
+        new_plain.unlink()
+    elif new_plain.exists():
+        new_plain.replace(plain)
+
+
+def _drop(key_file: Path) -> None:
+    for file in (*_forms(key_file), key_file.with_suffix(".pub")):
+        file.unlink(missing_ok=True)
+
+
+def _forms(key_file: Path) -> tuple[Path, Path]:
+    return key_file, sealed_file(key_file)
 
 
 def _next(path: Path) -> Path:
