@@ -20,9 +20,9 @@ from edge_agent.wire.job_options import JobOptions
 
 TOKENS: dict[str, str] = {}
 KEYS: list[KeyRecord] = []
-for _name, _scopes in {"infer": {Scope.INFER}, "read": {Scope.READ}, "operator": {Scope.OPERATOR}}.items():
+for _name in ("infer", "read", "operator", "mqtt"):
     _id, TOKENS[_name], _digest = new_token()
-    KEYS.append(KeyRecord(_id, _name, _digest, frozenset(_scopes), 0, requests_per_minute=100, jobs_per_day=2))
+    KEYS.append(KeyRecord(_id, _name, _digest, frozenset({Scope(_name)}), 0, requests_per_minute=100, jobs_per_day=2))
 SUBMIT = "/api/v1/models/digits/jobs"
 
 
@@ -122,6 +122,20 @@ def test_scopes(service: FakeService, key: str, method: str, path: str, status: 
     assert answer.status_code == status
     assert bool(service.submitted) == (status == 200 and method == "POST")
     assert bool(service.cancelled) == (status == 200 and method == "DELETE")
+
+
+@pytest.mark.parametrize("required", [True, False], ids=["required", "open"])
+def test_a_key_that_the_broker_sees_opens_nothing_over_http(service: FakeService, *, required: bool) -> None:
+    """Whoever runs the broker can read a key of the scope `mqtt`: not even its client's own jobs are shown to it."""
+    assert service.stored is not None
+    service.stored = replace(service.stored, client="mqtt")
+    calls = [("GET", JOBS), ("DELETE", JOBS), ("GET", f"{JOBS}/receipt"), ("GET", "/api/v1/jobs"), ("POST", INFER)]
+    calls += [("GET", "/v2/models/digits"), ("GET", "/api/v1/ledger/balances"), ("GET", "/openapi.json")]
+    for method, path in calls:
+        answer = call(service, method, path, "mqtt", json=REQUEST if method == "POST" else None, required=required)
+        assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), path
+    assert (service.listed, service.submitted, service.cancelled) == ([], [], [])
+    assert call(service, "GET", "/v2/health/ready", "mqtt", required=required).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", JOBS), ("DELETE", JOBS), ("GET", f"{JOBS}/receipt")])

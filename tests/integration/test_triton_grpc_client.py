@@ -16,7 +16,7 @@ from gateways import JOB, VARIANT, FakeService, echo, echoed
 from needs import module
 from signing import SigningService
 
-from edge_agent.clock import system_now
+from edge_agent.clock import Now, system_now
 from edge_agent.coordinator.access import Access, KeyRecord, Scope
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.intake import Intake
@@ -27,11 +27,13 @@ from edge_agent.wire.tensors import DataType
 
 module("tritonclient.grpc")
 
-import tritonclient.grpc as triton  # noqa: E402 - skipped where it cannot be imported
+import grpc  # noqa: E402 - skipped where it cannot be imported
+import tritonclient.grpc as triton  # noqa: E402 - as above
 import tritonclient.grpc.aio as triton_aio  # noqa: E402 - as above
 from tritonclient.grpc import service_pb2  # noqa: E402 - its messages, for contents that it does not send itself
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
+from edge_agent.coordinator.gateway import grpc_server  # noqa: E402
 from edge_agent.coordinator.gateway.grpc_server import GrpcGateway, GrpcServer  # noqa: E402
 
 NUMBERS: dict[str, Any] = {
@@ -304,3 +306,97 @@ def test_the_receipt_comes_with_the_answer_if_it_is_asked_for() -> None:
     with served(SigningService()) as address, triton.InferenceServerClient(address) as client:
         result = client.infer("digits", [image()], parameters={"receipt_inline": True})
         assert len(result.get_response().parameters["receipt_cose"].string_param) > 400
+
+
+def key_for(access: Access, *scopes: Scope, requests_per_minute: int = 100) -> dict[str, str]:
+    """Make a key for all there is; return the metadata that show it."""
+    key_id, token, digest = new_token()
+    record = KeyRecord(key_id, "reports", digest, frozenset(scopes), 0, requests_per_minute, jobs_per_day=100)
+    access.adopt([record])
+    return {"authorization": f"Bearer {token}"}
+
+
+def test_a_key_that_the_broker_sees_opens_nothing_over_grpc(service: FakeService) -> None:
+    """Not even what any other key may."""
+    access = Access(required=True, clock=system_now)
+    headers = key_for(access, Scope.MQTT)
+    with served(service, access) as address, triton.InferenceServerClient(address) as client:
+        for ask in (
+            lambda: client.get_server_metadata(headers=headers),
+            lambda: client.is_model_ready("digits", headers=headers),
+            lambda: client.infer("digits", [image()], headers=headers),
+        ):
+            with pytest.raises(InferenceServerException) as caught:
+                ask()
+            assert caught.value.status() == "StatusCode.PERMISSION_DENIED"
+    assert service.submitted == []
+
+
+class Stream:
+    """A stream of jobs, one asked after the other."""
+
+    def __init__(self, client: Any, headers: dict[str, str]) -> None:  # noqa: ANN401 tritonclient has no types
+        self._client = client
+        self._ended: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        client.start_stream(callback=lambda result, error: self._ended.put((result, error)), headers=headers)
+
+    def ask(self) -> str:
+        """Return the label, or what went wrong."""
+        self._client.async_stream_infer("digits", [image()])
+        result, error = self._ended.get(timeout=30)
+        return str(error) if error is not None else str(result.as_numpy("label")[0])
+
+
+def test_a_stream_over_its_calls_is_told_and_goes_on(service: FakeService) -> None:
+    """Each message counts once, and one too many is an error of its own: it does not end the others."""
+    seconds = [0.0]
+    access = Access(required=True, clock=lambda: Now(seconds[0], 0))
+    headers = key_for(access, Scope.INFER, requests_per_minute=3)
+    with served(service, access) as address, triton.InferenceServerClient(address) as client:
+        stream = Stream(client, headers)
+        assert [stream.ask() for _ in range(3)] == ["3"] * 3
+        assert "too-many-calls" in stream.ask()
+        assert len(service.submitted) == 3
+        seconds[0] = 60.0
+        assert stream.ask() == "3"
+        client.stop_stream()
+    assert access.changed()["reports"].requests == 4
+
+
+def test_a_revoked_key_submits_nothing_more_on_a_stream_that_it_opened(service: FakeService) -> None:
+    """A stream may last for days; what it was opened with counts for nothing."""
+    access = Access(required=True, clock=system_now)
+    headers = key_for(access, Scope.INFER)
+    with served(service, access) as address, triton.InferenceServerClient(address) as client:
+        stream = Stream(client, headers)
+        assert stream.ask() == "3"
+        access.adopt([])
+        assert "unauthorized" in stream.ask()
+        client.stop_stream()
+    assert len(service.submitted) == 1
+
+
+def test_silent_calls_keep_nobody_out(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that needs no key is answered before its request; one that does is waited for, but not for ever."""
+    monkeypatch.setattr(grpc_server, "MAX_CALLS", 4)
+    monkeypatch.setattr(grpc_server, "HEAD_SECONDS", 0.05)
+    over = threading.Event()
+
+    def silent() -> Iterator[bytes]:
+        over.wait(60)
+        yield from ()
+
+    with served(service) as address, grpc.insecure_channel(address) as channel:
+        live = channel.stream_unary("/inference.GRPCInferenceService/ServerLive")
+        try:
+            calls = [live.future(silent()) for _ in range(8)]
+            assert all(call.result(timeout=30) for call in calls)
+            metadata = channel.stream_unary("/inference.GRPCInferenceService/ServerMetadata")
+            with pytest.raises(grpc.RpcError) as caught:
+                metadata(silent(), timeout=30)
+            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert "[timeout]" in caught.value.details()
+            with triton.InferenceServerClient(address) as client:
+                assert client.is_server_live()
+        finally:
+            over.set()

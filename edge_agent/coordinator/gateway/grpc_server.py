@@ -16,15 +16,16 @@ from typing import Any
 import grpc
 
 from edge_agent import __version__
-from edge_agent.coordinator.access import ANYBODY, Access, Caller, Scope
+from edge_agent.coordinator.access import Access, Caller, Scope
 from edge_agent.coordinator.gateway.answers import Problem, outcome_headers, outcome_parameters, problem_of
+from edge_agent.coordinator.gateway.connections import HEAD_SECONDS
 from edge_agent.coordinator.gateway.guard import bearer
 from edge_agent.coordinator.gateway.inference import EXTENSIONS, PLATFORM, listed, port_view
 from edge_agent.coordinator.gateway.intake import Intake
-from edge_agent.coordinator.gateway.rules import Need
+from edge_agent.coordinator.gateway.rules import Need, admit
 from edge_agent.coordinator.gateway.submission import Order, digest_of, ended, in_name_of, place
 from edge_agent.coordinator.service import Service
-from edge_agent.errors import DeniedError, EdgeAgentError, InputError, SettingsError, UsageError
+from edge_agent.errors import EdgeAgentError, InputError, SettingsError, TransportError, UsageError
 from edge_agent.wire import oip_grpc
 from edge_agent.wire.job_options import options_from
 from edge_agent.wire.oip_grpc import infer_request, infer_response
@@ -41,6 +42,7 @@ STATUS_OF_HTTP = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     409: grpc.StatusCode.ABORTED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -95,7 +97,8 @@ class GrpcGateway:
         async def call(requests: AsyncIterator[bytes], context: Context) -> bytes:
             try:
                 self._admit(context, need)
-                return answer(await _first(requests))
+                # Whoever needs no key is not waited for: it could keep a call of the few that there are for ever.
+                return answer(b"" if need is Need.PUBLIC else await _first(requests, HEAD_SECONDS))
             except EdgeAgentError as error:
                 return await _abort(context, problem_of(error))
 
@@ -131,7 +134,8 @@ class GrpcGateway:
         try:
             caller = self._admit(context, Scope.INFER)
             self._intake.refuse_unless_room(0)
-            answer = await self._run(await _first(requests), caller, context)
+            message = await _first(requests, self._intake.patience_seconds)
+            answer = await self._run(message, caller, context)
         except EdgeAgentError as error:
             answer = problem_of(error)
         if isinstance(answer, Problem):
@@ -142,7 +146,7 @@ class GrpcGateway:
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Context) -> None:
         try:
-            caller = self._admit(context, Scope.INFER)
+            self._admit(context, Scope.INFER, charge=False)  # what counts are its messages
         except EdgeAgentError as error:
             await _abort(context, problem_of(error))
             return
@@ -151,7 +155,8 @@ class GrpcGateway:
         async def one(message: bytes) -> None:
             try:
                 try:
-                    answer = await self._run(message, caller, context)
+                    # A stream may last for days: its key is looked at for each job.
+                    answer = await self._run(message, self._admit(context, Scope.INFER), context)
                 except EdgeAgentError as error:
                     answer = problem_of(error)
                 if isinstance(answer, Problem):
@@ -167,7 +172,6 @@ class GrpcGateway:
         async with asyncio.TaskGroup() as group:
             await room.acquire()
             async for message in requests:
-                self._access.charge_request(caller)
                 group.create_task(one(message))
                 await room.acquire()
 
@@ -202,19 +206,22 @@ class GrpcGateway:
         response = infer_response(entry.name, served.name if served else "", request_id, parameters, end.outputs)
         return response, outcome_headers(end)
 
-    def _admit(self, context: Context, need: Scope | Need) -> Caller:
-        if need is Need.PUBLIC:
-            return ANYBODY
-        caller = self._access.caller(bearer(dict(context.invocation_metadata()).get("authorization")))
-        if isinstance(need, Scope) and not caller.may(need):
-            raise DeniedError(f"this call needs a key with the scope {need.value}", code="forbidden")
-        self._access.charge_request(caller)
-        return caller
+    def _admit(self, context: Context, need: Scope | Need, *, charge: bool = True) -> Caller:
+        token = bearer(dict(context.invocation_metadata()).get("authorization"))
+        return admit(self._access, need, token, "this call", charge=charge)
 
 
-async def _first(requests: AsyncIterator[bytes]) -> bytes:
-    async for message in requests:
-        return message
+async def _first(requests: AsyncIterator[bytes], seconds: float) -> bytes:
+    try:
+        async with asyncio.timeout(seconds):
+            async for message in requests:
+                return message
+    except TimeoutError:
+        raise TransportError(
+            f"the call's request did not come within {seconds:g} s",
+            code="timeout",
+            hint="Send it again; look at the way there if it happens often.",
+        ) from None
     raise InputError("the call came without a request")
 
 

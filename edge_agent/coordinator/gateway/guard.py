@@ -19,9 +19,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
-from edge_agent.coordinator.access import ANYBODY, Access, Caller, Scope
+from edge_agent.coordinator.access import ANYBODY, Access, Caller
 from edge_agent.coordinator.gateway.answers import Problem, problem_of
-from edge_agent.coordinator.gateway.rules import Need, need_of
+from edge_agent.coordinator.gateway.rules import admit, need_of
 from edge_agent.errors import DeniedError, EdgeAgentError
 
 METHODS = "GET, POST, DELETE, OPTIONS"
@@ -91,14 +91,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _admit(self, method: str, path: str, headers: Headers) -> Caller:
-        need = need_of(method, path)
-        if need is Need.PUBLIC:
-            return ANYBODY if not self._access.required else Caller(None, frozenset())
-        caller = self._access.caller(bearer(headers.get("authorization")))
-        if isinstance(need, Scope) and not caller.may(need):
-            raise DeniedError(f"{method} {path[:200]} needs a key with the scope {need.value}", code="forbidden")
-        self._access.charge_request(caller)
-        return caller
+        token = bearer(headers.get("authorization"))
+        return admit(self._access, need_of(method, path), token, f"{method} {path}")
 
     def _check_names(self, headers: Headers, origin: str | None, *, allowed: bool) -> None:
         host = headers.get("host", "")

@@ -31,6 +31,11 @@ class Intake:
         self._max_bytes = max_bytes
         self._grace_seconds = grace_seconds
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long the longest request may take, where it is not seen how much of one has come."""
+        return self._grace_seconds + self.max_request_bytes / SLOWEST_BYTES_PER_SECOND
+
     @asynccontextmanager
     async def body(self, request: Request) -> AsyncIterator[bytearray]:
         """Give a request's body, unpacked; its memory counts as taken until the block ends.

@@ -9,7 +9,8 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
-from edge_agent.coordinator.access import Scope
+from edge_agent.coordinator.access import ANYBODY, Access, Caller, Scope
+from edge_agent.errors import DeniedError
 
 
 class Need(Enum):
@@ -18,7 +19,7 @@ class Need(Enum):
     PUBLIC = "public"
     """Nothing: whoever reaches the address may make it."""
     ANY = "any"
-    """A key that holds, whatever its scopes."""
+    """A key that holds and is for more than MQTT, whatever its scopes."""
 
 
 class Rule(NamedTuple):
@@ -77,3 +78,29 @@ def need_of(method: str, path: str) -> Scope | Need:
         if method in rule.methods.split() and rule.path.fullmatch(path):
             return rule.need
     return Scope.OPERATOR
+
+
+def admit(access: Access, need: Scope | Need, token: str | None, call: str, *, charge: bool = True) -> Caller:
+    """Return whose call it is, if it may be made, and count it.
+
+    Args:
+        access: knows the keys.
+        need: what the call needs.
+        token: the key that came with it, if any.
+        call: what it is called, for who is refused.
+        charge: whether it counts among the calls of its key.
+
+    Raises:
+        DeniedError: `unauthorized` without a key that holds; `forbidden`: it is for something else.
+        ResourceError: `too-many-calls`.
+    """
+    if need is Need.PUBLIC:
+        return Caller(None, frozenset()) if access.required else ANYBODY
+    caller = access.caller(token)
+    if isinstance(need, Scope) and not caller.may(need):
+        raise DeniedError(f"{call[:200]} needs a key with the scope {need.value}", code="forbidden")
+    if caller.scopes <= {Scope.MQTT}:  # the broker has seen it
+        raise DeniedError(f"{call[:200]} needs a key with another scope than {Scope.MQTT.value}", code="forbidden")
+    if charge:
+        access.charge_request(caller)
+    return caller
