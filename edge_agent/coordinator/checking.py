@@ -240,11 +240,12 @@ class Checking:
                 continue
             if case.asked:
                 return commands
-            if case.demanded and case.held is not None and not case.over and case.sent < MAX_ASKED:
+            settlement = case.review.settle(self.classes, self.trust, more=False)
+            agreed = settlement.standing is Standing.AGREED
+            if case.demanded and not agreed and case.held and not case.over and case.sent < MAX_ASKED:
                 case.waiting = True  # the client wants it so, and says with its deadline how long
                 self._look_again_at = now.monotonic + LOOK_AGAIN_SECONDS
                 return commands
-            settlement = case.review.settle(self.classes, self.trust, more=False)
             break
         return [*commands, *self._close(case, settlement, now)]
 

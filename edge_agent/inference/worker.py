@@ -41,9 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     gc.freeze()
     gc.enable()
     limits.trim()
-    if options.memory_limit_bytes is not None:
-        limits.limit_memory(options.memory_limit_bytes)
     contained = containment.enter(options.read)
+    if options.memory_limit_bytes is not None:  # for models alone: what containment itself takes is there by now
+        limits.limit_memory(options.memory_limit_bytes)
     with socket.socket(fileno=options.fd) as connection:
         service = Service(connection, options.threads, contained)
         try:

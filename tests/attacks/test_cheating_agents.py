@@ -176,6 +176,17 @@ def test_quorum_takes_that_many_owners_and_names_them() -> None:
     assert sorted(names[agent_id][0] for agent_id in outcome.verification.by) == ["a", "b", "c"]
 
 
+def test_two_new_owners_are_enough_for_who_asks_for_two() -> None:
+    """Where there is nobody else, newcomers that agree count: the client asked for two owners, and has them."""
+    pool = Pool({"a1": "ada", "b1": "bob"})
+    outcome = pool.ask(1, mode="rechecked")
+    assert pool.true(outcome, 1)
+    assert outcome is not None
+    assert outcome.verification is not None
+    assert outcome.verification.state == "rechecked"
+    assert len(outcome.verification.by) == 2
+
+
 def test_a_quorum_that_cannot_be_reached_is_refused_at_once() -> None:
     """Two owners' machines are here; three are asked for."""
     pool = Pool({"a1": "ada", "b1": "bob"})

@@ -177,7 +177,7 @@ def test_a_model_that_takes_more_than_there_is_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Status 75; nothing was killed for it."""
-    monkeypatch.setenv("EDGE_AGENT_AGENT_MEMORY_SHARE", "0.000001")
+    monkeypatch.setenv("EDGE_AGENT_AGENT_MEMORY_SHARE", "0.001")
     path = _file(tmp_path, onnx_models.identity("UINT8"))
     assert main(["models", "canary", path, "--repeat", "1", "--symbol", "n=200000000"]) == 75
     assert "may take" in capsys.readouterr().err
