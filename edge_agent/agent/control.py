@@ -71,7 +71,7 @@ def parse_request(line: bytes) -> dict[str, Any]:
         _check_number(request, limit.name, limit.highest)
         if request.get(limit.name) is not None and request[limit.name] < limit.lowest:
             raise UsageError(f"{limit.name} must be at least {limit.lowest:g}")
-    if request.get("pace") not in {None, *Pace}:
+    if (pace := request.get("pace")) is not None and not (isinstance(pace, str) and pace in {*Pace}):
         raise UsageError(f"pace must be one of {', '.join(Pace)}")
     return request
 
@@ -147,7 +147,7 @@ class ControlSocket:
         fields = {"action": "control", "peer_uid": uid, "peer_pid": pid}
         try:
             request = parse_request(_read_line(connection))
-            changes = request["do"] in {"pause", "drain", "resume"}
+            changes = request["do"] in {"pause", "drain", "resume", "adjust"}
             log.log(logging.INFO if changes else logging.DEBUG, "Asked to %s", request["do"], extra=fields)
             answer = self._ask(request, f"user {uid}")
         except EdgeAgentError as error:

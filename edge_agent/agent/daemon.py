@@ -11,6 +11,8 @@ import os
 import random
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from edge_agent import supervisor
@@ -75,7 +77,6 @@ from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, W
 from edge_agent.mqtt.packing import send
 from edge_agent.notes import Journal, Note
 from edge_agent.watchdog import NETWORK_PATIENCE_SECONDS, STORE_PATIENCE_SECONDS, WORKER_PATIENCE_SECONDS, Part
-from edge_agent.wire.identity import Enrolled
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.topics import Topics
 from hardware.sysfs import Root
@@ -278,7 +279,9 @@ class Agent:
                 self._tell(self._owner.reload(system_now()))
                 self._supervisor.ready()
             case MessageReceived() | RunDone():
-                self._execute(self._core.handle_together([event, *self._inbox.more()], system_now()))
+                together = [event, *self._inbox.more()]
+                self._traces.saw(together, system_now())
+                self._execute(self._core.handle_together(together, system_now()))
             case _:
                 if isinstance(event, StopRequested):
                     self._supervisor.stopping(event.within_seconds + LEAVE_SECONDS)
@@ -287,7 +290,7 @@ class Agent:
     def _tell(self, events: Sequence[Event]) -> None:
         """Give events to the core and do what it says."""
         for event in events:
-            self._traces.saw(event, system_now())
+            self._traces.saw((event,), system_now())
             self._execute(self._core.handle(event, system_now()))
             if isinstance(event, RestRequested | WorkRequested):
                 if self._machine.calibrator is not None:
@@ -330,9 +333,9 @@ class Agent:
                     if self._fetching is not None:
                         self._fetching.want(command.wanted)
                 case KeepCertificates():
-                    self._keep_certificates(command.said)
+                    self._keep("certificates", partial(keep_certificates, said=command.said))
                 case SaveExperience():
-                    self._save_experience(command.document)
+                    self._keep("experience", partial(experience_file.write, document=command.document))
                 case CountAccepted():
                     self._owner.account.settled(command.family, command.entry, system_now())
                 case SpoolResult() | ForgetSpooled():
@@ -354,17 +357,11 @@ class Agent:
         self._link.publish(packet[0].topic, payload, retain=packet[0].retain)
         self._owner.account.sent(len(payload) + PACKET_BYTES, system_now())
 
-    def _keep_certificates(self, said: Enrolled) -> None:
+    def _keep(self, what: str, write: Callable[[Path], None]) -> None:
         try:
-            keep_certificates(self._options.state_dir, said)
-        except OSError as error:  # the coordinator gives them again in the next session
-            log.warning("Could not write our certificates: %s", error, extra={"action": "certificates"})
-
-    def _save_experience(self, document: str) -> None:
-        try:
-            experience_file.write(self._options.state_dir, document)
-        except OSError as error:
-            log.warning("Could not write what was measured: %s", error, extra={"action": "experience"})
+            write(self._options.state_dir)
+        except OSError as error:  # it is measured again, and the coordinator gives certificates in each session
+            log.warning("Could not write the agent's %s: %s", what, error, extra={"action": what})
 
     # -- status ---------------------------------------------------------------------------------------------------
 

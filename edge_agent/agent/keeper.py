@@ -41,7 +41,7 @@ class Keeper:
         """The variant that it was asked to load and has not answered for."""
         self.resting = False
         """Whether it is to stay away until `rise`."""
-        self._threads = threads
+        self.threads = threads
         self._pid = 0
         self._patience_until: float | None = None
         self._started_at = 0.0
@@ -60,7 +60,7 @@ class Keeper:
         self.state = WorkerState.STARTING
         self._started_at = now.monotonic
         self._patience_until = now.monotonic + PATIENCE_SECONDS
-        return [StartWorker(self._threads, self.limit_bytes)]
+        return [StartWorker(self.threads, self.limit_bytes)]
 
     def started(self, event: WorkerStarted) -> None:
         """Take note that it is ready."""

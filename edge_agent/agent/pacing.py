@@ -29,6 +29,7 @@ class Pacing:
     def begin(self, event: PaceChanged) -> list[Command]:
         """Take another number of threads from the next start of a worker on."""
         self.waits = self._planner.worker in {WorkerState.STARTING, WorkerState.UP}
+        self._planner.use_threads(event.threads)
         text = f"Computing with {event.threads} threads from now on"
         return [UseThreads(event.threads), Note(logging.INFO, text, "pace", (("threads", event.threads),))]
 

@@ -15,7 +15,7 @@ from edge_agent.agent.keeper import Keeper, WorkerState
 from edge_agent.agent.measuring import Measuring
 from edge_agent.agent.offering import Offering
 from edge_agent.agent.outcomes import Outcomes
-from edge_agent.agent.plans import Plan
+from edge_agent.agent.plans import Plan, forget_loads
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances, Prospects
 from edge_agent.agent.serving import Serving
@@ -107,8 +107,13 @@ class Planner:
         return self._offering.class_of(variant) if self._plans_of(variant) else None
 
     def lanes(self, variant: bytes) -> int:
-        """Return how many runs of a variant are computed side by side, as its canary run found best."""
-        return max((plan.chosen.lanes for plan in self._plans_of(variant) if plan.chosen), default=1)
+        """Return how many runs of a variant are computed side by side: as its canary run found best, if it may."""
+        best = max((plan.chosen.lanes for plan in self._plans_of(variant) if plan.chosen), default=1)
+        return min(best, self._keeper.threads)
+
+    def use_threads(self, threads: int) -> None:
+        """Take another number of threads from the next start of the worker on."""
+        self._keeper.threads = threads
 
     def _plans_of(self, digest: bytes) -> list[Plan]:
         return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
@@ -197,8 +202,7 @@ class Planner:
         note = self._keeper.died(event, now)
         if note is None:
             return []
-        for plan in self.plans:
-            plan.loaded = False
+        forget_loads(self.plans)
         blamed: list[Command] = []
         if suspect and (why := self._deaths.blame(suspect, inputs, event.message, now)):  # once says nothing yet
             for plan in self._plans_of(suspect):
@@ -264,8 +268,7 @@ class Planner:
         commands: list[Command] = []
         if alone:
             commands = self._keeper.sleep()
-            for plan in self.plans:
-                plan.loaded = False
+            forget_loads(self.plans)
             self._paused = True
         limit = room if alone or not held else room - held - IDLE_WORKER_BYTES
         return [*commands, self._measuring.begin(plan, variant, limit, now)]
@@ -337,8 +340,7 @@ class Planner:
 
     def _can_change(self) -> bool:
         """Whether anything may change by itself: a set of several, what failed once, files that are not here yet."""
-        considered = [plan for plan in self.plans if plan.trials is not None]
-        return self.decided and (len(self.plans) > 1 or any(plan.trials and plan.trials.lost for plan in considered))
+        return self.decided and (len(self.plans) > 1 or any(plan.trials and plan.trials.lost for plan in self.plans))
 
     def on_tick(self, now: Now) -> list[Command]:
         """Do what is due: the worker's restart, an outcome that never came, a canary run that waited, a review."""
@@ -369,8 +371,7 @@ class Planner:
         """End the worker, to free its memory while there is nothing to do."""
         commands = self._keeper.sleep()
         if commands:
-            for plan in self.plans:
-                plan.loaded = False
+            forget_loads(self.plans)
             commands.append(Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep"))
         return commands
 
@@ -388,8 +389,7 @@ class Planner:
 
     def rest(self, *, at_once: bool) -> list[Command]:
         """End the worker, and start none until `rise`; what was chosen stays chosen."""
-        for plan in self.plans:
-            plan.loaded = False
+        forget_loads(self.plans)
         self._paused = False
         return self._keeper.rest(at_once=at_once)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from edge_agent.models.selection import Lost, Measured, choose
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from edge_agent.models.catalogue import Family, Variant
     from edge_agent.models.selection import Rules
     from edge_agent.models.trials import Trials
@@ -85,3 +87,9 @@ class Plan:
             found.append(best)
             left.remove(best)
         return tuple(found)
+
+
+def forget_loads(plans: Iterable[Plan]) -> None:
+    """Take note that the worker is gone, and with it all that it had loaded."""
+    for plan in plans:
+        plan.loaded = False

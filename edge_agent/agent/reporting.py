@@ -86,6 +86,7 @@ class Reporting:
         self._sequence = 0
         self._said: tuple[object, ...] | None = None
         self._said_at = float("-inf")
+        self._news_waits = False  # something changed so soon after the last status that it is not said yet
         self._fits: tuple[FitReport, ...] | None = None
         self._fits_to: tuple[object, ...] | None = None
         self._ticks: tuple[int, int] | None = None
@@ -93,7 +94,7 @@ class Reporting:
     @property
     def due_at(self) -> float:
         """The monotonic second at which to `look` again at the latest."""
-        return self._said_at + AGAIN_SECONDS
+        return self._said_at + (SOON_SECONDS if self._news_waits else AGAIN_SECONDS)
 
     def look(self, standing: Standing, plans: Iterable[Plan], now: Now) -> list[Publish]:
         """Say a status if one is due.
@@ -104,14 +105,13 @@ class Reporting:
             now: the moment.
         """
         if standing.session is None or self._detail == "none":
-            self._said_at = now.monotonic  # nobody hears it; the next session begins with one
+            self._said_at, self._news_waits = now.monotonic, False  # nobody hears it; the next session begins with one
             return []
-        again = now.monotonic >= self.due_at
-        changed = standing.key != self._said and now.monotonic >= self._said_at + SOON_SECONDS
+        self._news_waits = standing.key != self._said
         new_session = self._said is None or self._said[:2] != standing.key[:2]
-        if not (again or changed or new_session):
+        if now.monotonic < self.due_at and not new_session:
             return []
-        self._said, self._said_at = standing.key, now.monotonic
+        self._said, self._said_at, self._news_waits = standing.key, now.monotonic, False
         self._sequence += 1
         return [self._publish(standing, self._news(standing, plans), now)]
 

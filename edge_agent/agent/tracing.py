@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from edge_agent.agent.attempts import Held
 from edge_agent.agent.events import Event
@@ -23,17 +23,20 @@ class Traces:
         self._tracer = tracer
         self._running = running
 
-    def saw(self, event: Event, now: Now) -> None:
-        """Take note of an event before the core does: then the attempt is still known."""
-        if self._tracer is None or not isinstance(event, RunDone | RunFailed):
+    def saw(self, events: Iterable[Event], now: Now) -> None:
+        """Take note of events before the core does: then their attempts are still known."""
+        if self._tracer is None:
             return
-        held = self._running(event.token)
-        if held is None:
-            return
+        for event in events:
+            if isinstance(event, RunDone | RunFailed) and (held := self._running(event.token)) is not None:
+                self._ended(self._tracer, event, held, now)
+
+    @staticmethod
+    def _ended(tracer: Tracer, event: RunDone | RunFailed, held: Held, now: Now) -> None:
         job_id, epoch = held.key
         failed = event.code if isinstance(event, RunFailed) else None
         here = span_id(job_id, epoch, "agent")
-        self._tracer.span(
+        tracer.span(
             "at the machine",
             job_id,
             own=here,
@@ -46,7 +49,7 @@ class Traces:
         if isinstance(event, RunDone):
             own = span_id(job_id, epoch, "run")
             began = now.wall_ms - event.run_us / 1000
-            self._tracer.span("the model runs", job_id, own=own, parent=here, start_ms=began, end_ms=now.wall_ms)
+            tracer.span("the model runs", job_id, own=own, parent=here, start_ms=began, end_ms=now.wall_ms)
 
     def stop(self) -> None:
         """Send what has not been sent."""

@@ -33,7 +33,7 @@ def hybrid_key(halves: Sequence[SecretHalf]) -> bytes | None:
 
 
 class Unsealing:
-    """Opens and seals for one agent. What a run is sealed to is forgotten when it ends.
+    """Opens and seals for one agent. What was sealed is forgotten when its run ends, or the worker does.
 
     `opened` is called by the agent's own thread, `closed` by the one that reads the worker's pipe.
 
@@ -66,10 +66,14 @@ class Unsealing:
         self._runs[run.token] = unsealed
         return replace(run, inputs=unsealed.question.inputs, outputs=unsealed.question.outputs)
 
+    def forget(self) -> None:
+        """Keep nothing of any run: the worker is gone, and runs come back under new tokens, if at all."""
+        self._runs.clear()
+
     def closed(self, event: WorkerEvent) -> WorkerEvent:
         """Return what the worker said with the outputs of a sealed run sealed."""
-        if isinstance(event, WorkerDied):  # its runs come back under new tokens
-            self._runs.clear()
+        if isinstance(event, WorkerDied):
+            self.forget()
         if not isinstance(event, RunDone | RunFailed):
             return event
         unsealed = self._runs.pop(event.token, None)

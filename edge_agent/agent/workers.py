@@ -101,7 +101,7 @@ class Workers:
                 if command.hung:
                     self._worker.kill("hung")
                 else:
-                    self._worker.stop(0.0 if command.at_once else STOP_SECONDS)
+                    self._stop(0.0 if command.at_once else STOP_SECONDS)
             case RunModel():
                 self._run(command)
             case RunCanary():
@@ -116,7 +116,11 @@ class Workers:
     def end(self) -> None:
         """End all of them."""
         self._canaries.cancel()
-        self._worker.stop(STOP_SECONDS)
+        self._stop(STOP_SECONDS)
+
+    def _stop(self, seconds: float) -> None:
+        self._worker.stop(seconds)
+        self._unsealing.forget()  # what it had not answered ends without an event
 
     def _start(self, limit_bytes: int | None) -> None:
         try:
@@ -133,7 +137,7 @@ class Workers:
         try:
             self._worker.run(run.token, run.variant, run.inputs, run.outputs, run.max_output_bytes)
         except EdgeAgentError as error:
-            self._put(RunFailed(command.token, error.error_code, error.message, "agent"))
+            self._put(self._unsealing.closed(RunFailed(command.token, error.error_code, error.message, "agent")))
 
     def _measure(self, command: RunCanary) -> None:
         variant = command.variant

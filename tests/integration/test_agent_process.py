@@ -8,7 +8,9 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import needs
@@ -17,6 +19,7 @@ import pytest
 from agents import Agent, Coordinator, running_agent
 from brokers import Cable, mosquitto
 from fakes import job_id
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from edge_agent.agent.spooling import SPOOL_FILE
 from edge_agent.folders import take
@@ -117,6 +120,38 @@ def test_newer_spool_is_refused_with_a_clear_error_and_left_as_it_is(tmp_path: P
     assert "has schema 99; this version knows 1" in agent.log
     assert "hint: Run the newer version again" in agent.log
     assert path.read_bytes() == before
+
+
+def test_the_spans_of_a_run_reach_a_collector_of_traces(tmp_path: Path, port: int) -> None:
+    """Where one is set: the attempt here, and the model's run inside it."""
+    got: list[bytes] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        traced = {"TELEMETRY_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}/v1/traces"}
+        with running_agent(tmp_path, port, **traced) as agent, Coordinator(agent, port) as coordinator:
+            birth = coordinator.wait_for_offers()
+            coordinator.job(1, birth)
+            coordinator.hear(Result)
+            coordinator.settled(1)
+            agent.signal(signal.SIGTERM)
+            assert agent.wait() == 0  # what was not sent goes now
+        server.shutdown()
+    requests = [ExportTraceServiceRequest.FromString(body) for body in got]
+    spans = [span for request in requests for span in request.resource_spans[0].scope_spans[0].spans]
+    assert {(span.name, span.trace_id) for span in spans} == {
+        ("at the machine", job_id(1)),
+        ("the model runs", job_id(1)),
+    }
 
 
 def test_too_large_a_job_is_answered(tmp_path: Path, port: int) -> None:

@@ -62,7 +62,7 @@ def test_coordinator_and_agent_make_one_tree(exporter: InMemorySpanExporter) -> 
     here.ready()
     traced = AgentTraces(tracer(exporter), here.core.attempts.running)
     (run,) = of_type(here.tell(here.coordinator.job(1)), RunModel)
-    traced.saw(RunDone(run.token, (), 250), clock.now)
+    traced.saw([RunDone(run.token, (), 250)], clock.now)
 
     spans = by_name(exporter)
     assert set(spans) == {"job", "attempt", "at the machine", "the model runs"}

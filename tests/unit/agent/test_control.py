@@ -128,6 +128,10 @@ def test_a_file_of_that_name_is_left_alone(tmp_path: Path, caplog: pytest.LogCap
         b'{"do": "pause", "minutes": 1}\n',
         b'{"do": "resume", "seconds": 1}\n',
         b'{"do": "history", "count": 100000}\n',
+        b'{"do": "adjust", "pace": []}\n',
+        b'{"do": "adjust", "pace": {}}\n',
+        b'{"do": "adjust", "pace": 1}\n',
+        b'{"do": "adjust", "pace": "faster"}\n',
         b"[" * 4000 + b"\n",
         b"\xff\xfe\n",
         b"x" * (MAX_REQUEST_BYTES + 1),
@@ -140,6 +144,19 @@ def test_hostile_request_is_refused_and_reaches_nobody(tmp_path: Path, request_b
         assert (answer["ok"], answer["error"]["code"]) == (False, "usage")
         assert asked.empty()
         assert ask(tmp_path, {"do": "why"}) == {"ok": True}
+
+
+def test_every_change_of_the_owners_is_in_the_log_with_who_wanted_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another pace is a change like a pause; whoever only looks is told at the most talkative level."""
+    caplog.set_level("INFO", "edge_agent.agent.control")
+    with serving(tmp_path, {"ok": True}):
+        for do in ("pause", "drain", "resume", "adjust", "status", "why"):
+            ask(tmp_path, {"do": do})
+    asked = [record for record in caplog.records if record.message.startswith("Asked to")]
+    assert [record.message for record in asked] == [f"Asked to {do}" for do in ("pause", "drain", "resume", "adjust")]
+    assert {record.peer_uid for record in asked} == {os.getuid()}  # type: ignore[attr-defined] # our extra
 
 
 @given(st.binary(max_size=200))

@@ -7,8 +7,9 @@ import dataclasses
 import pytest
 from fakes import AgentScript, answer_to, chosen_variant, job_id, of_type
 
+from edge_agent.agent.core import PIPELINE_RUNS
 from edge_agent.agent.estimates import MIN_JOBS, Estimates
-from edge_agent.agent.events import Publish, RunModel
+from edge_agent.agent.events import PaceChanged, Publish, RunModel
 from edge_agent.inference.events import RunDone, WorkerDied
 from edge_agent.wire import cose
 from edge_agent.wire.messages import Failure, Result
@@ -98,3 +99,19 @@ def test_runs_beside_others_are_no_reason_to_measure_again(agent: AgentScript) -
         estimates.begin(measured, 1.0)
         told = [estimates.saw(chosen_variant(), run_us, 10.0 * number) for number in range(MIN_JOBS + 10)]
         assert any(told) is drifts
+
+
+def test_no_more_runs_are_given_than_a_slower_pace_computes(agent: AgentScript) -> None:
+    """Measured with two threads; a worker of one computes one run, and the one behind it has not begun."""
+    agent.tell(PaceChanged(1))
+    agent.worker_up(pid=4001)
+    runs = given(agent, 1, 2, 3)
+    assert len(runs) == PIPELINE_RUNS
+    assert agent.core.attempts.computing_tokens() == [runs[0].token]
+    agent.run_done(runs[0])
+    agent.run_done(runs[1])
+    agent.tell(PaceChanged(2))
+    (last,) = agent.core.attempts.running_tokens()
+    agent.tell(RunDone(last, (), 250))
+    agent.worker_up(pid=4002)
+    assert len(given(agent, 4, 5, 6, 7)) == PIPELINE_RUNS + 1

@@ -83,6 +83,23 @@ def test_a_change_is_said_at_once_but_not_each_of_many(machine: Machine) -> None
     assert machine.look(resting=True, reasons=(("hot", "81 °C"),)) == []
 
 
+def test_a_change_right_after_a_status_is_not_said_up_to_a_minute_late(machine: Machine) -> None:
+    """The loop, which may have nothing else to do, is told to look again as soon as it may be said."""
+    machine.look()
+    assert machine.reporting.due_at == machine.clock.monotonic + AGAIN_SECONDS
+    said_at = machine.clock.monotonic
+    machine.clock.advance(SOON_SECONDS / 4)
+    assert machine.look(resting=True) == []
+    assert machine.reporting.due_at == said_at + SOON_SECONDS
+    machine.clock.advance(said_at + SOON_SECONDS - machine.clock.monotonic)
+    assert len(machine.look(resting=True)) == 1
+    assert machine.reporting.due_at == machine.clock.monotonic + AGAIN_SECONDS
+    machine.clock.advance(SOON_SECONDS / 4)
+    assert machine.look() == []
+    machine.look(resting=True)  # as it was said: nothing waits any more
+    assert machine.reporting.due_at > machine.clock.monotonic + SOON_SECONDS
+
+
 def test_what_the_owners_rules_go_by_stays_with_the_owner(machine: Machine) -> None:
     """Whether anybody is at home, and what sensors say, is not told unless the owner wants it."""
     (said,) = machine.look(resting=True, reasons=(AT_HOME,))

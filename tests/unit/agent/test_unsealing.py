@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fakes import NETWORK, answer_to, scan
 
-from edge_agent.agent.events import RunModel
+from edge_agent.agent import workers
+from edge_agent.agent.events import RunModel, StopWorker
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
-from edge_agent.errors import PeerError
+from edge_agent.errors import PeerError, WorkerError
 from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.models.store import Store
 from edge_agent.wire.hpke import HYBRID, X25519, PublicHalf, SecretHalf
 from edge_agent.wire.sealing import SEALED, Question, open_answer, seal_question
 from edge_agent.wire.sealing_key import SealingKey
@@ -82,6 +86,55 @@ def test_an_agent_opens_both_suites_and_its_hybrid_key_is_new_at_each_start() ->
     assert Unsealing(first, NETWORK, AGENT).opened(run(1, asked)).inputs == (IMAGE,)
     with pytest.raises(PeerError):
         Unsealing(second, NETWORK, AGENT).opened(run(1, asked))
+
+
+class Idle:
+    """In the place of the worker's handle: takes runs while it is up, and never answers."""
+
+    up = True
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.runs: list[int] = []
+
+    def run(self, token: int, *_: object) -> None:
+        """Take a run."""
+        if not self.up:
+            raise WorkerError("No worker was started.", code="worker-start")
+        self.runs.append(token)
+
+    def stop(self, _: float) -> None:
+        """End without an event."""
+
+
+@pytest.mark.parametrize("end", [StopWorker(), StopWorker(at_once=True), None], ids=["stop", "at-once", "exit"])
+def test_the_plaintext_of_a_run_goes_with_a_worker_that_is_stopped(
+    between: Unsealing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, end: StopWorker | None
+) -> None:
+    """Such a worker says nothing more: not what it computed, and not that it died."""
+    monkeypatch.setattr(workers, "Worker", Idle)
+    monkeypatch.setattr(workers.control_group, "enter", lambda: (None, "not here"))
+    made = workers.Workers(lambda _: None, Store((tmp_path,)), 1, 0, between)
+    made.do(run(7, sealed()))
+    if end is None:
+        made.end()
+    else:
+        made.do(end)
+    late = RunDone(7, answer_to(IMAGE), 5)
+    assert between.closed(late) is late
+
+
+def test_the_plaintext_of_a_run_that_no_worker_takes_is_not_kept(
+    between: Unsealing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It fails at once."""
+    monkeypatch.setattr(workers, "Worker", Idle)
+    monkeypatch.setattr(Idle, "up", False)
+    monkeypatch.setattr(workers.control_group, "enter", lambda: (None, "not here"))
+    said: list[WorkerEvent] = []
+    workers.Workers(said.append, Store((tmp_path,)), 1, 0, between).do(run(7, sealed()))
+    assert said == [RunFailed(7, "worker-start", "No worker was started.", "agent")]
+    late = RunDone(7, answer_to(IMAGE), 5)
+    assert between.closed(late) is late
 
 
 def test_an_agent_without_a_key_takes_no_sealed_jobs() -> None:
