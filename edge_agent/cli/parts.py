@@ -43,7 +43,9 @@ def own_secret(path: Path) -> bytes:
         raise StateError(f"{path} cannot be used: {error.strerror}") from error
     if len(found) != 32:
         raise StateError(
-            f"{path} does not hold a secret of 32 bytes", hint="Move it away: another one is made, and draws go on."
+            f"{path} does not hold a secret of 32 bytes",
+            hint="Put it back from a backup. If there is none, move it away: another one is made, but the keys of past "
+            "draws are lost, and who audits the draws sees other commitments than before.",
         )
     return found
 

@@ -49,6 +49,7 @@ class Books:
         self._network = network
         self._secret = secret
         self._clock = clock
+        self._check_keys: tuple[int, list[dict[str, Any]]] = (-1, [])
 
     async def balances(self) -> Balances:
         """Add everything up."""
@@ -75,9 +76,14 @@ class Books:
         )
 
     def check_keys(self) -> list[dict[str, Any]]:
-        """Return the commitments of the next, the present and past periods, and the keys of those that are over."""
+        """Return the commitments of the next, the present and past periods, and the keys of those that are over.
+
+        Anybody may ask for them, so they are signed once a period only.
+        """
         now = self._clock()
         present = period_of(now.wall_ms)
+        if self._check_keys[0] == present:
+            return self._check_keys[1]
         found = []
         for period in range(present + 1, max(0, present - SHOWN_PERIODS) - 1, -1):
             key = period_key(self._secret, period)
@@ -89,4 +95,5 @@ class Books:
             if period < present:
                 row["key"] = key.hex()
             found.append(row)
+        self._check_keys = (present, found)
         return found

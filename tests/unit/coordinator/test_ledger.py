@@ -269,6 +269,19 @@ def test_keys_of_the_draws_are_given_out_only_when_their_day_is_over(store: Stor
     assert all(commitment(bytes.fromhex(row["key"])).hex() == row["commitment"] for row in given if "key" in row)
 
 
+def test_keys_of_the_draws_are_signed_once_a_day(store: Store) -> None:
+    """Strangers who ask again and again cost no signatures; on the next day there is one key more."""
+    clock = CoordinatorScript().clock
+    books = Books(store, KEY, wire_samples.NETWORK, b"secret", lambda: clock.now)
+    first = books.check_keys()
+    clock.advance(1.0)
+    assert books.check_keys() is first
+    clock.advance(86_400.0)
+    later = books.check_keys()
+    assert [row["period"] for row in later] == [row["period"] + 1 for row in first]
+    assert sum("key" in row for row in later) == sum("key" in row for row in first)
+
+
 class _Calls:
     """What an auditor calls, answered by the real routes over a database."""
 
