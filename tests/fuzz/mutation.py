@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import random
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from targets import Target
+
+from edge_agent.inference import limits
 
 CORPUS: Final = Path(__file__).parent / "corpus"
 HANG_SECONDS: Final = 0.05
@@ -157,15 +158,20 @@ def fuzz(target: Target, runs: int, seed: int, most: int = 5) -> Tally:
     samples = samples_of(target)
     for data in samples:
         attempt(target, data, tally)
-    before = _peak_bytes()
+    before = _watch_memory()
     while tally.runs < runs and len(tally.found) < most:
         data = mutated(rng, samples)
         attempt(target, data, tally)
-        if tally.runs % MEMORY_EVERY == 0 and _peak_bytes() - before > MEMORY_BYTES:
-            tally.found.append(Found(target.name, "memory", data, f"{(_peak_bytes() - before) / 2**20:.0f} MiB"))
-            before = _peak_bytes()
+        if tally.runs % MEMORY_EVERY == 0 or tally.runs >= runs or len(tally.found) >= most:
+            grown = limits.status_bytes("VmHWM") - before
+            if grown > MEMORY_BYTES:
+                tally.found.append(Found(target.name, "memory", data, f"{grown / 2**20:.0f} MiB"))
+                before = _watch_memory()
+            limits.reset_peak()
     return tally
 
 
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _watch_memory() -> int:
+    """Return the memory in use now, in bytes, and count peaks from there: an earlier one would hide them."""
+    limits.reset_peak()
+    return limits.status_bytes("VmRSS")
