@@ -30,7 +30,8 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Without an action (or with `list`): each machine with its presence, what it serves, how it fares\n"
         "and why it rests. The actions need a key with the scope operator, where keys are asked for:\n"
         "`approve ID` lets one work, `drain ID` gives it nothing new, `undrain ID` takes that back,\n"
-        "`label ID NAME …` says what you call it (no name: nothing), `revoke ID` ends its work here.",
+        "`label ID NAME …` says what you call it (no name: nothing), `revoke ID` ends its work here\n"
+        "for ever: that key is never let in again, and the machine needs a new one.",
         examples=(
             "edge-agent agents",
             "edge-agent agents --presence online --serves digits --watch",
@@ -83,7 +84,12 @@ def _act(args: argparse.Namespace) -> int:
         body = {"owner": args.owner}
     with client_of(args) as client:
         client.operate(args.agent_id, args.action, body)
-    done = {"approve": "may work", "revoke": "may work no longer", "drain": "gets nothing new", "undrain": "gets jobs"}
+    done = {
+        "approve": "may work",
+        "revoke": "may never work here again with this key",
+        "drain": "gets nothing new",
+        "undrain": "gets jobs",
+    }
     print(f"The machine {args.agent_id} {done.get(args.action, 'is called so')}.")
     return 0
 

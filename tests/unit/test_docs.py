@@ -6,10 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from fastapi.routing import APIRoute
+from gateways import FakeService
 
 from edge_agent._version import __version__
 from edge_agent.cli import COMMANDS
 from edge_agent.coordinator.gateway.answers import STATUS_OF_CODE
+from edge_agent.coordinator.gateway.app import make_app
+from edge_agent.coordinator.gateway.rules import Need, need_of
 from edge_agent.coordinator.jobs import diagram
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +39,22 @@ def test_http_statuses_are_documented() -> None:
     for code, status in STATUS_OF_CODE.items():
         if code != "usage":  # a defect of the gateway's own, never sent
             assert re.search(rf"^\| {status} \|[^|]*`{code}`", text, re.MULTILINE), code
+
+
+def test_calls_without_a_key_are_those_of_the_table() -> None:
+    """docs/http.md lists every call that the guard lets through, and no other; the dashboard is one line."""
+    text = (ROOT / "docs" / "http.md").read_text()
+    section = text.partition("### Without a key\n")[2].partition("\n## ")[0]
+    written = set(re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]*)`", section))
+    assert "`/dashboard/…`" in section
+    app = make_app(FakeService(), max_request_bytes=1024, wait_seconds=1.0)
+    calls = [(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods]
+    there_are = {
+        f"{method} {path}"
+        for method, path in calls
+        if method != "HEAD" and need_of(method, re.sub(r"\{[^}]*\}", "x", path)) is Need.PUBLIC
+    }
+    assert written == {call for call in there_are if " /dashboard" not in call}
 
 
 def test_readme_names_only_commands_that_exist() -> None:

@@ -27,7 +27,7 @@ export function actionsFor(agent, back) {
       act: async () => { await act(agent, "drain"); return `${name} is drained`; } });
   const revoke = button("Revoke", "danger", {
     title: `Revoke ${name}?`, verb: "Revoke", danger: true,
-    text: "What it holds goes to other machines, and nothing that it says counts any more.",
+    text: "For ever: this key is never let in again, and to come back the machine needs a new one. What it holds goes to other machines, and nothing that it says counts any more.",
     act: async () => { await act(agent, "revoke"); return `${name} is revoked`; },
   });
   return h("div", { class: "actions" }, ...(agent.approved ? [drain, labels, revoke] : [approve, labels]));
