@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +84,8 @@ _REAL: dict[str, tuple[str, Callable[[int], list[Feed]], int]] = {
 }
 
 
-def prepare(folder: Path) -> None:
-    """Make every form of every model below `folder`; what a model does not have is said and left out."""
+def prepare(folder: Path, only: Collection[str] = ()) -> None:
+    """Make every form of every model (or of those that are named) below `folder`; what one does not have is said."""
     family = builtin().family("digits")
     _keep(folder / "digits", _digits(64))
     for variant in family.variants:
@@ -95,6 +95,8 @@ def prepare(folder: Path) -> None:
         print("EDGE_AGENT_REFERENCE_DATA is not set: the built-in family alone is compared")
         return
     for name, (file, feeds_of, count) in _REAL.items():
+        if only and name not in only:
+            continue
         feeds = feeds_of(count + CALIBRATION)
         target = folder / name
         _keep(target, feeds[:count])

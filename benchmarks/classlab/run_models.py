@@ -1,7 +1,8 @@
 """Run every model of a folder on its inputs and keep the outputs: what one machine of a class computes.
 
 Started by `benchmarks/classes.py`, also under an emulated processor: it needs numpy and onnxruntime alone.
-`python run_models.py FOLDER OUT` reads `MODEL/inputs.npz` (arrays `0:NAME`, `1:NAME`, …) and `MODEL/VARIANT.onnx`.
+`python run_models.py FOLDER OUT [THREADS]` reads `MODEL/inputs.npz` (arrays `0:NAME`, `1:NAME`, …) and
+`MODEL/VARIANT.onnx`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def main() -> None:
     """Write `OUT`, an archive with an array `MODEL/VARIANT/SAMPLE/OUTPUT` for each output."""
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     options.log_severity_level = 3
     found: dict[str, np.ndarray] = {}
     for inputs in sorted(folder.glob("*/inputs.npz")):
