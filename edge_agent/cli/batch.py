@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.cli.reaching import add_coordinator, client_of
+from edge_agent.cli.reaching import Patience, add_coordinator, client_of
 from edge_agent.cli.submit import add_options, options_of
 from edge_agent.errors import InputError, UsageError
 
@@ -111,7 +111,7 @@ def _run(args: argparse.Namespace, plan: Plan) -> Progress:
     try:
         for number in before:
             signal.signal(number, on_signal)
-        with client_of(args, coordinator_key=args.coordinator_key) as client, _bar() as show:
+        with client_of(args, Patience(), args.coordinator_key) as client, _bar() as show:
             progress = run_batch(client, plan, show, stop)
     finally:
         for number, handler in before.items():

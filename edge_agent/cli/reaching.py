@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,3 +54,16 @@ def client_of(
     return Client(
         where, on_retry=on_retry, api_key=own.read_api_key(), ca_file=own.ca_file, coordinator_key=coordinator_key
     )
+
+
+class Patience:
+    """Says, once for each reason, why there is no answer yet."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def __call__(self, error: EdgeAgentError) -> None:
+        """Say it."""
+        if error.error_code not in self._told:
+            self._told.add(error.error_code)
+            print(f"… {error.message}; trying again, Ctrl-C gives up", file=sys.stderr, flush=True)

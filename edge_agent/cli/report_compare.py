@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 
@@ -64,20 +64,17 @@ def _own_copy(blocks: Sequence[bytes], settings: Settings, agent_id: str) -> tup
 def _shown(client: Client, entry: Entry, coordinator: PublicKey) -> Shown | None:
     """Return what the coordinator has of a job; None if it has nothing."""
     from edge_agent.agent.account.comparing import Shown  # noqa: PLC0415 as above
-    from edge_agent.wire import strict_cbor  # noqa: PLC0415 as above
-    from edge_agent.wire.cose import parse_sign1  # noqa: PLC0415 as above
-    from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES, receipt_leaf, verify_receipt  # noqa: PLC0415 as above
+    from edge_agent.client.ledgers import result_in  # noqa: PLC0415 as above
+    from edge_agent.wire.receipts import receipt_leaf, verify_receipt  # noqa: PLC0415 as above
 
     try:
         data = client.receipt(entry.job.hex())
     except EdgeAgentError as error:
-        if error.error_code in {"unknown-job", "no-receipt", "not-found"}:
+        if error.error_code == "unknown-job":
             return None
         raise
     verified = verify_receipt(data, coordinator)
-    payload = parse_sign1(data, MAX_RECEIPT_FILE_BYTES).payload
-    fields: Any = strict_cbor.decode(payload, max_bytes=MAX_RECEIPT_FILE_BYTES)
-    return Shown(verified.result.agent_id, verified.result.epoch, bytes(fields["result"]), receipt_leaf(data))
+    return Shown(verified.result.agent_id, verified.result.epoch, result_in(data), receipt_leaf(data))
 
 
 def _credited(client: Client) -> tuple[dict[bytes, int], str]:

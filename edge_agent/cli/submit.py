@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.cli.reaching import add_coordinator, client_of
+from edge_agent.cli.reaching import Patience, add_coordinator, client_of
 from edge_agent.errors import InputError, RefusedError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from edge_agent.cli.parsing import Parser, Subparsers
     from edge_agent.client import Client
-    from edge_agent.errors import EdgeAgentError
     from edge_agent.models.entries import Port
     from edge_agent.wire.job_options import JobOptions
 
@@ -115,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     if args.later and args.seal is not None:
         raise UsageError("--async does not go with --seal: the key that opens the outputs is kept until they come.")
     options = options_of(args)
-    with client_of(args, on_retry=_Patience()) as client:
+    with client_of(args, on_retry=Patience()) as client:
         request = read_request(Path(args.input), args.family, client.inputs)
         if args.seal is not None:
             return _show(args, _run_sealed(args, client, request, options))
@@ -183,18 +182,6 @@ def fetch_receipt(client: Client, job_id: str) -> bytes:
             raise
         print(f"note: {error.message} It is written without a proof.", file=sys.stderr)
         return client.receipt(job_id)
-
-
-class _Patience:
-    """Says, once for each reason, why there is no answer yet."""
-
-    def __init__(self) -> None:
-        self._told: set[str] = set()
-
-    def __call__(self, error: EdgeAgentError) -> None:
-        if error.error_code not in self._told:
-            self._told.add(error.error_code)
-            print(f"… {error.message}; trying again, Ctrl-C gives up", file=sys.stderr, flush=True)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -2,7 +2,8 @@
 
 The file of results is also the journal. Its first line names the batch; each further line is a row that has ended.
 Every row's job has an idempotency key made of the two, so that a row whose answer was lost is asked for again and not
-computed again. What the coordinator keeps is bounded by the jobs that are under way.
+computed again, and of how often it failed, so that one that failed can be tried anew. What the coordinator keeps is
+bounded by the jobs that are under way.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import IO, Any, Final
@@ -72,13 +73,14 @@ class Progress:
 
 @dataclass(slots=True)
 class Journal:
-    """What the file of results says: the batch, and which rows have ended, with a bit for each."""
+    """What the file of results says: the batch; which rows have ended, with a bit for each; how often some failed."""
 
     about: dict[str, Any]
     ended: bytearray
     failed: bytearray
     progress: Progress
     length: int
+    failures: dict[int, int] = field(default_factory=dict)
 
     def has(self, row: int) -> bool:
         """Whether a row has ended."""
@@ -91,9 +93,15 @@ class Journal:
         self.progress.failed += failed - bool(self.failed[row >> 3] & bit)
         self.ended[row >> 3] |= bit
         if failed:
+            self.failures[row] = self.failures.get(row, 0) + 1
             self.failed[row >> 3] |= bit
         else:
             self.failed[row >> 3] &= ~bit
+
+    def key(self, row: int) -> str:
+        """Return the idempotency key of a row's next job; one that failed stays so under the key that it had."""
+        failures = self.failures.get(row, 0)
+        return f"{self.about['batch']}/{row}" + (f"/{failures}" if failures else "")
 
     def forget_failed(self) -> None:
         """Take rows that failed as not ended."""
@@ -204,7 +212,7 @@ def _run(  # noqa: PLR0913, PLR0917 the parts of a run
             on_progress(journal.progress)
             ports = client.inputs(plan.model)
             for row, inputs in _left(plan, journal, ports):
-                under_way[pool.submit(_one, client, plan, f"{journal.about['batch']}/{row}", inputs, stop)] = row
+                under_way[pool.submit(_one, client, plan, journal.key(row), inputs, stop)] = row
                 while len(under_way) >= 2 * plan.at_once or (stop.is_set() and under_way):
                     for done in wait(under_way, return_when=FIRST_COMPLETED).done:
                         end(done)
@@ -244,9 +252,11 @@ def _one(client: Client, plan: Plan, key: str, inputs: Any, stop: Event) -> Resu
             )
         except EdgeAgentError as error:
             # The client has tried for its whole deadline: but a coordinator may be away for longer than that. A job
-            # that missed its own deadline stays so under its key.
-            if not error.retryable or error.error_code in {"deadline", "job-failed"}:
+            # that missed its own deadline stays so under its key. A day's jobs are used up for all rows alike.
+            patient = error.retryable or error.error_code == "quota-exhausted"
+            if not patient or error.error_code in {"deadline", "job-failed"}:
                 raise
+            client.on_retry(error)
             stop.wait(error.retry_after_seconds or 1.0)
     raise _StoppedError
 

@@ -76,6 +76,11 @@ class Client:
         """Close the connections."""
         self._http.close()
 
+    @property
+    def on_retry(self) -> Callable[[EdgeAgentError], None]:
+        """Who is told what went wrong before each further try."""
+        return self._way.on_retry
+
     def infer(  # noqa: PLR0913 what a job consists of
         self,
         model: str,

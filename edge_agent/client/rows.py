@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from edge_agent.errors import InputError
 from edge_agent.models.entries import Port
@@ -53,7 +53,7 @@ def count_rows(path: Path) -> int:
         with ExitStack() as stack:
             return _lengths(_arrays(path, stack))
     with path.open("rb") as file:
-        return sum(1 for line in file if line.strip())
+        return sum(1 for _ in _lines(file))
 
 
 def read_rows(path: Path, ports: Sequence[Port]) -> Iterator[Any]:
@@ -75,12 +75,19 @@ def read_rows(path: Path, ports: Sequence[Port]) -> Iterator[Any]:
         yield from _from_arrays(path)
     else:
         with path.open("rb") as opened:
-            number = 0
-            while line := opened.readline(MAX_ROW_BYTES + 1):
-                if line.strip():
-                    where = f"row {number} of {path.name}"
-                    yield _or_error(lambda line=line, where=where: _from_json(line, where))  # type: ignore[misc] # as above
-                    number += 1
+            for number, line in enumerate(_lines(opened)):
+                where = f"row {number} of {path.name}"
+                yield _or_error(lambda line=line, where=where: _from_json(line, where))  # type: ignore[misc] # as above
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Give the lines that are not empty; of one that is too long for a row, its beginning, which is too long, too."""
+    while line := file.readline(MAX_ROW_BYTES + 1):
+        too_long, rest = len(line) > MAX_ROW_BYTES, line
+        while too_long and rest and not rest.endswith(b"\n"):
+            rest = file.readline(BLOCK_BYTES)
+        if too_long or line.strip():
+            yield line
 
 
 def _or_error(read: Callable[[], Any]) -> Any:  # noqa: ANN401 as `read_rows`

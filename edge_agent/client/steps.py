@@ -150,7 +150,7 @@ def error_of(reply: Reply) -> EdgeAgentError:
             made = DeniedError(text, hint=hint, code=code)
         case (404, "unknown-family"):
             made = UnknownFamilyError(text, hint=hint)
-        case (404, "not-logged"):
+        case (404, code) if code in RefusedError.codes:
             made = RefusedError(text, hint=hint, code=code)
         case (408, _):
             made = TransportError(text, hint=hint, code="timeout")
@@ -158,8 +158,10 @@ def error_of(reply: Reply) -> EdgeAgentError:
             made = ResourceError(text, hint=hint, code=code if code in ResourceError.codes else "queue-full")
         case (504, _):
             made = JobFailedError(text, hint=hint, code="deadline")
-        case (status, _) if 400 <= status < 500:
-            made = InputError(text, hint=hint)
+        case (502 | 503, code) if "blame" not in details:  # of no job: the coordinator is not there, or goes
+            made = TransportError(text, hint=hint, code=code if code in TransportError.codes else "unreachable")
+        case (status, code) if 400 <= status < 500:
+            made = InputError(text, hint=hint, code=code if code in InputError.codes else None)
         case _:
             made = JobFailedError(text, hint=hint)
     seconds = _retry_after_seconds(reply)

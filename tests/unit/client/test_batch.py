@@ -18,9 +18,10 @@ from gateways import served
 from signing import SigningService
 
 from edge_agent.cli import main
-from edge_agent.client import Client
+from edge_agent.client import Client, rows
 from edge_agent.client.batch import Plan, Progress, read_journal, run_batch
 from edge_agent.client.rows import count_rows, read_rows
+from edge_agent.coordinator.jobs import Blame, JobError, JobState
 from edge_agent.errors import InputError, ResourceError, StateError
 
 ROWS = 30
@@ -100,11 +101,29 @@ def test_rows_that_fail_are_told_and_can_be_sent_again(base_url: str, source: Pa
     assert read_journal(results).progress == Progress(ROWS, ROWS, 2)  # type: ignore[union-attr] # it is there
 
 
+def test_a_row_whose_job_failed_gets_a_new_job(base_url: str, source: Path, service: SigningService) -> None:
+    """A job that failed stays so under its key: each retry has another, also after several, and after a restart."""
+    blamed = JobError("worker-died", "it died", Blame.AGENT)
+    service.change = {"state": JobState.FAILED, "outputs": (), "receipt": None, "error": blamed}
+    assert run(base_url, source) == Progress(ROWS, ROWS, ROWS)
+    assert run(base_url, source, retry_failed=True) == Progress(ROWS, ROWS, ROWS)
+    service.change = {}
+    before = dict(service.keys)
+    stopped = run(base_url, source, Event(), retry_failed=True)
+    assert 10 <= stopped.done < ROWS
+    assert run(base_url, source, retry_failed=True) == Progress(ROWS, ROWS, 0)
+    assert labels(source.with_name("results.jsonl")) == {n: n % 10 for n in range(ROWS)}
+    assert len(before) == 2 * ROWS
+    assert len(service.keys) == 3 * ROWS  # no row was computed twice that succeeded
+
+
+@pytest.mark.parametrize("code", ["queue-full", "quota-exhausted"])
 def test_a_coordinator_that_is_full_is_waited_for(
-    base_url: str, source: Path, service: SigningService, monkeypatch: pytest.MonkeyPatch
+    base_url: str, source: Path, service: SigningService, code: str
 ) -> None:
-    """Beyond the client's own patience."""
-    service.refuses = ResourceError("full", code="queue-full", retry_after_seconds=0.01)
+    """Beyond the client's own patience; a day's jobs that are used up are no fault of any row."""
+    service.refuses = ResourceError("full", code=code, retry_after_seconds=0.01)
+    told: list[str] = []
     waited = Event()
 
     def wait(self: Event, timeout: float | None = None) -> bool:
@@ -113,11 +132,12 @@ def test_a_coordinator_that_is_full_is_waited_for(
         return False
 
     plan = Plan(source, source.with_name("results.jsonl"), "digits", at_once=1)
-    with Client(base_url, deadline_seconds=0.01) as client:
+    with Client(base_url, deadline_seconds=0.01, on_retry=lambda error: told.append(error.error_code)) as client:
         client.inputs("digits")
         stop = type("Stop", (Event,), {"wait": wait})()
         assert run_batch(client, plan, stop=stop) == Progress(ROWS, ROWS, 0)
     assert waited.is_set()
+    assert set(told) == {code}
 
 
 def test_results_of_another_batch_are_left_alone(base_url: str, source: Path) -> None:
@@ -168,6 +188,19 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
             count_rows(path)
         with pytest.raises(InputError):
             list(read_rows(path, ()))
+
+
+def test_a_line_that_is_too_long_is_one_row(base_url: str, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails by itself, with what comes of the rest of it, and the rows after it keep their numbers."""
+    monkeypatch.setattr(rows, "MAX_ROW_BYTES", 5000)
+    lines = source.read_text().splitlines()
+    lines[2], lines[4], lines[6] = "[" + "1," * 10_000 + "1]", "", " " * 7000
+    source.write_text("\n".join(lines))
+    assert count_rows(source) == len(list(read_rows(source, ()))) == ROWS - 1
+    assert run(base_url, source) == Progress(ROWS - 1, ROWS - 1, 2)
+    expected = [n % 10 for n in range(ROWS) if n != 4]
+    expected[2] = expected[5] = "bad-input"  # type: ignore[call-overload] # a label, or what went wrong
+    assert labels(source.with_name("results.jsonl")) == dict(enumerate(expected))
 
 
 def test_the_command_goes_on_where_it_was_killed(

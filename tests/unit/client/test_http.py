@@ -69,7 +69,9 @@ def test_broken_way_is_tried_again_under_the_same_key() -> None:
         (400, {"error": "wrong shape", "code": "bad-input", "hint": "look"}, InputError),
         (404, {"error": "no family", "code": "unknown-family"}, UnknownFamilyError),
         (404, {"error": "not in the log", "code": "not-logged"}, RefusedError),
-        (502, {"error": "the model failed", "code": "model-run", "retry": False}, JobFailedError),
+        (404, {"error": "no such job", "code": "unknown-job"}, RefusedError),
+        (404, {"error": "no such version", "code": "unknown-version"}, RefusedError),
+        (502, {"error": "the model failed", "code": "model-run", "blame": "model", "retry": False}, JobFailedError),
         (409, {"error": "key used", "code": "idempotency-conflict"}, InputError),
         (408, {"error": "too slow", "code": "timeout", "retry": False}, TransportError),
         (504, {"error": "too late", "code": "deadline", "blame": "deadline", "retry": True}, JobFailedError),
@@ -83,9 +85,26 @@ def test_final_errors_are_not_tried_again(status: int, body: dict[str, object], 
         calls.append(request)
         return httpx.Response(status, json=body)
 
-    with client_of(handler) as client, pytest.raises(error, match=str(body["error"])):
+    with client_of(handler) as client, pytest.raises(error, match=str(body["error"])) as caught:
         client.infer("digits", [INPUT], verify=False)
     assert len(calls) == 1
+    assert caught.value.error_code == ("job-failed" if "model" in str(body) else body["code"])  # type: ignore[attr-defined] # ours
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (httpx.Response(502, text="<html>Bad Gateway</html>"), "unreachable"),
+        (httpx.Response(503, text="<html>no</html>"), "unreachable"),
+        (httpx.Response(503, json={"error": "it is being stopped", "code": "stopping", "retry": True}), "stopping"),
+    ],
+    ids=["a proxy's 502", "a proxy's 503", "stopping"],
+)
+def test_a_coordinator_that_is_not_there_is_no_job_that_failed(answer: httpx.Response, code: str) -> None:
+    """Whoever is patient, as a batch is, goes on later; and the exit status says that the way is broken."""
+    with client_of(lambda _: answer, deadline=0.01) as client, pytest.raises(TransportError) as caught:
+        client.infer("digits", [INPUT], verify=False)
+    assert (caught.value.error_code, caught.value.retryable, caught.value.exit_status) == (code, True, 69)
 
 
 def test_full_queue_until_the_deadline() -> None:

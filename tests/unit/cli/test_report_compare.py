@@ -1,0 +1,41 @@
+"""`edge-agent report --compare` against a served coordinator: what it has, what it forgot, what it changed."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fakes import COORDINATOR_KEY, NETWORK, answer_to, scan
+from gateways import JOB, FakeService, served
+from signing import AGENT, signed_receipt
+
+from edge_agent.agent.own_copy import NO_BLOCK, Block, Entry, seal
+from edge_agent.cli.report_compare import compare_with
+from edge_agent.client.ledgers import result_in
+from edge_agent.settings import load
+
+FORGOTTEN = bytes(16)
+
+
+def test_a_job_that_the_coordinator_forgot_is_counted_and_ends_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs are kept for some hours there, the own copy for years: most of it is missing, and that is no error."""
+    AGENT.public.write(tmp_path / "agent.pub")
+    COORDINATOR_KEY.public.write(tmp_path / "coordinator.pub")
+    environment = {"EDGE_AGENT_AGENT_STATE_DIR": str(tmp_path), "EDGE_AGENT_NETWORK_NAME": NETWORK}
+    settings = load(None, environment, {}).settings
+    receipt = signed_receipt(JOB, (scan(3),), answer_to(scan(3)))
+    entries = (Entry.of(FORGOTTEN, 1, b"of long ago"), Entry.of(JOB, 1, result_in(receipt)))
+    block = seal(AGENT, NETWORK, Block(1, NO_BLOCK, 0, 1, 0, entries))
+    service = FakeService()
+    assert service.stored is not None
+    service.stored = replace(service.stored, receipt=receipt)
+    with served(service) as base_url:
+        args = Namespace(config=None, coordinator=base_url, jobs=200, json=True)
+        assert compare_with(args, settings, [block], AGENT.public.id) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["same"], found["missing"], found["altered"]) == (1, [FORGOTTEN.hex()], [])
