@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from edge_agent.coordinator.gateway.pages import agent_row, difference, latest_jobs, overview
 from edge_agent.coordinator.registry import Presence
 from edge_agent.coordinator.rows import StoredAgent
 from edge_agent.coordinator.service import Service
+from edge_agent.errors import EdgeAgentError
+
+log = logging.getLogger("edge_agent.coordinator")
 
 LOOK_SECONDS: Final = 0.5
 STORED_SECONDS: Final = 2.0
@@ -61,6 +65,7 @@ class Feed:
         self._newcomers = -1
         self._state: dict[str, Any] = {"overview": {}, "agents": {}, "jobs": {}}
         self._silent_since = 0.0
+        self._failed = ""
 
     def close(self) -> None:
         """End every stream, so that the coordinator can."""
@@ -76,14 +81,14 @@ class Feed:
         """Ask the database again at the next look."""
         self._stored_at = float("-inf")
 
-    async def stream(self) -> AsyncIterator[bytes]:
+    async def stream(self) -> AsyncGenerator[bytes]:
         """Give the messages of one viewer: the whole state, then changes."""
         if self._closed or len(self._viewers) >= MAX_VIEWERS:
             return
         viewer = Viewer()
         self._viewers.add(viewer)
         try:
-            await self.look()
+            await self._try_to_look()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run())
             while (message := await viewer.queue.get()) is not None:
@@ -94,10 +99,25 @@ class Feed:
     async def _run(self) -> None:
         while self._viewers:
             await asyncio.sleep(self._look_seconds)
+            await self._try_to_look()
+
+    async def _try_to_look(self) -> None:
+        """Look; where the database cannot be read for a while, no viewer is left alone with what it was told last."""
+        try:
             await self.look()
+            self._failed = ""
+        except EdgeAgentError as error:
+            self.refresh()
+            if error.message != self._failed:  # once, not at each look
+                log.warning("%s", error.message, extra={"action": "dashboard-look", "code": error.error_code})
+            self._failed = error.message
 
     async def look(self) -> None:
-        """Look, and tell each viewer what it does not know yet."""
+        """Look, and tell each viewer what it does not know yet.
+
+        Raises:
+            StateError: the database cannot be read.
+        """
         now = self._service.operations.clock().monotonic
         observed = self._service.observed
         if observed.newcomers != self._newcomers or now >= self._stored_at + STORED_SECONDS:

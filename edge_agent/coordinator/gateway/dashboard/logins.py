@@ -1,7 +1,8 @@
 """Who may look at the dashboard: whoever shows an API key with the scope `operator`, then a cookie. No I/O.
 
 The key stays here and is looked at again with each call, so that revoking it ends the session; the browser has random
-bits alone, in a cookie that no script can read and no other site can send.
+bits alone, in a cookie that no script can read and no other site can send. Wrong keys are not counted: there are 256
+random bits to guess, and whoever counted them would let strangers keep the operator out.
 """
 
 from __future__ import annotations
@@ -14,12 +15,6 @@ from typing import Final
 
 SESSION_SECONDS: Final = 12 * 3600.0
 MAX_SESSIONS: Final = 256
-TRIES: Final = 5
-TRY_AGAIN_SECONDS: Final = 30.0
-"""After `TRIES` wrong keys from one address, one more may be tried in each such span."""
-TRIES_OF_ALL: Final = 50
-"""The same for all addresses together: many addresses are no way around it."""
-MAX_ADDRESSES: Final = 1024
 
 
 @dataclass(slots=True)
@@ -28,14 +23,8 @@ class _Session:
     until: float
 
 
-@dataclass(slots=True)
-class _Bucket:
-    left: float
-    at: float
-
-
 class Logins:
-    """Sessions by the SHA-256 of their cookie, and how many wrong keys may still be tried.
+    """Sessions by the SHA-256 of their cookie.
 
     Args:
         may_operate: whether a key has the scope `operator` now.
@@ -46,25 +35,12 @@ class Logins:
         self._may_operate = may_operate
         self._monotonic = monotonic
         self._sessions: dict[bytes, _Session] = {}
-        self._buckets: dict[str, _Bucket] = {}
-        self._all = _Bucket(TRIES_OF_ALL, monotonic())
 
-    def log_in(self, token: str, address: str) -> str | None:
-        """Return the cookie of a new session, or None for a key that will not do.
-
-        Raises:
-            PermissionError: too many wrong keys were tried; this one was not looked at.
-        """
-        now = self._monotonic()
-        bucket = self._bucket(address, now)
-        _refill(bucket, now, TRIES)
-        _refill(self._all, now, TRIES_OF_ALL)
-        if bucket.left < 1 or self._all.left < 1:
-            raise PermissionError
+    def log_in(self, token: str) -> str | None:
+        """Return the cookie of a new session, or None for a key that will not do."""
         if not self._may_operate(token):
-            bucket.left -= 1
-            self._all.left -= 1
             return None
+        now = self._monotonic()
         self._sessions = {key: kept for key, kept in self._sessions.items() if kept.until > now}
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
@@ -83,18 +59,6 @@ class Logins:
         """End a session."""
         if cookie:
             self._sessions.pop(_digest(cookie), None)
-
-    def _bucket(self, address: str, now: float) -> _Bucket:
-        if address not in self._buckets:
-            if len(self._buckets) >= MAX_ADDRESSES:
-                del self._buckets[next(iter(self._buckets))]
-            self._buckets[address] = _Bucket(TRIES, now)
-        return self._buckets[address]
-
-
-def _refill(bucket: _Bucket, now: float, most: float) -> None:
-    bucket.left = min(most, bucket.left + (now - bucket.at) / TRY_AGAIN_SECONDS)
-    bucket.at = now
 
 
 def _digest(cookie: str) -> bytes:

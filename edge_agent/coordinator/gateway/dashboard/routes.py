@@ -7,6 +7,8 @@ Nothing here trusts a cookie alone: a call that changes something must come from
 from __future__ import annotations
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -46,7 +48,6 @@ SAFE: Final = {
 }
 
 
-LATER: Final = b"Too many wrong keys were tried. Wait half a minute, then try again."
 UNKNOWN: Final = b"That key is not known here, was revoked, or does not have the scope <code>operator</code>."
 
 
@@ -144,11 +145,20 @@ def add_dashboard(app: FastAPI, service: Service) -> Feed:
     async def events(request: Request) -> Response:
         door.check(request)
         headers = {**SAFE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(feed.stream(), headers=headers, media_type="text/event-stream")
+        return StreamingResponse(_watched(feed, door, request), headers=headers, media_type="text/event-stream")
 
     _add_login(app, door)
     _add_lookups(app, service, door, feed)
     return feed
+
+
+async def _watched(feed: Feed, door: Door, request: Request) -> AsyncIterator[bytes]:
+    """Give the stream's messages for as long as the session holds: a browser may leave its page open for weeks."""
+    async with aclosing(feed.stream()) as messages:
+        async for message in messages:
+            if not door.admits(request):
+                return
+            yield message
 
 
 def _add_login(app: FastAPI, door: Door) -> None:
@@ -161,11 +171,7 @@ def _add_login(app: FastAPI, door: Door) -> None:
     @app.post("/dashboard/login", include_in_schema=False)
     async def log_in(request: Request) -> Response:
         door.check_page(request)
-        address = request.client.host if request.client is not None else ""
-        try:
-            cookie = door.logins.log_in(await _key_in(request), address)
-        except PermissionError:
-            return page("login.html", 429, LATER)
+        cookie = door.logins.log_in(await _key_in(request))
         if cookie is None:
             return page("login.html", 401, UNKNOWN)
         answer = RedirectResponse("/dashboard/", 303)
