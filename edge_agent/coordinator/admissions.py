@@ -236,5 +236,5 @@ class Admissions:
     def revocations(self) -> bytes:
         """Return the signed list of the keys that count no more."""
         now = self._clock()
-        revoked = self._store.write(lambda c: identities.standing(c, None, now.wall_ms).revoked)
+        revoked = self._store.read(identities.revoked_keys)
         return seal(self._key, revocations_of(revoked, self._network, now.wall_ms))

@@ -13,9 +13,8 @@ from typing import Literal
 
 from sqlalchemy.engine import Connection
 
-from edge_agent.coordinator import identities
+from edge_agent.coordinator import identities, orders
 from edge_agent.coordinator.identities import StoredToken
-from edge_agent.coordinator.registrar import Registrar
 from edge_agent.errors import UsageError
 from edge_agent.wire import tokens
 from edge_agent.wire.envelope import Opened
@@ -111,6 +110,9 @@ def _let_in(connection: Connection, opened: Opened[Enrol], owner: str | None, no
 def succeed(connection: Connection, opened: Opened[Succession], now_ms: int) -> Decision:
     """Let an agent go on under a new key: what the old one had passes to it, and the old one counts no more.
 
+    Owner, admission and the operator's orders are moved. What it earned and what it owes need not be: that is kept
+    under its first id, which follows from the revocation that names the successor (`identities.first_ids`).
+
     Args:
         connection: inside a transaction.
         opened: signed with the old key; that the new one agrees was checked.
@@ -132,10 +134,6 @@ def succeed(connection: Connection, opened: Opened[Succession], now_ms: int) -> 
         identities.admit(connection, new.id, owner=agent["owner"], public_key=new.raw, sealing_key=said.new_sealing_key)
     except UsageError:
         return Decision("refused", "revoked")
+    orders.pass_on(connection, said.agent_id, new.id)
     identities.revoke(connection, said.agent_id, "replaced by a new key", now_ms, successor=new.id)
     return Decision("admitted", first=True)
-
-
-def signed_for(registrar: Registrar | None, decision: Decision) -> bool:
-    """Whether an agent that is let in needs to wait for the registrar elsewhere."""
-    return registrar is not None and registrar.key is None and decision.state == "admitted"

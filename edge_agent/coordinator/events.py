@@ -107,6 +107,7 @@ class AgentsChanged:
         orders: what else the operator ordered.
         certificates: of them, signed, with the same as an X.509 certificate for the broker.
         revoked: keys that count no more, by id.
+        first_ids: the first id of each agent whose key was replaced, by its present one.
     """
 
     approved: frozenset[str]
@@ -114,6 +115,7 @@ class AgentsChanged:
     orders: Orders = field(default_factory=Orders)
     certificates: Mapping[str, AgentCertificates] = field(default_factory=dict)
     revoked: Mapping[str, Revoked] = field(default_factory=dict)
+    first_ids: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from edge_agent.coordinator.schema import agents, identities, tokens
 from edge_agent.errors import PeerError, UsageError
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.envelope import signed_payload
-from edge_agent.wire.identity import MAX_CERTIFICATE_BYTES, MAX_REVOKED, Revoked
+from edge_agent.wire.identity import MAX_CERTIFICATE_BYTES, MAX_REVOKED, Certificate, Revoked
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.tokens import SECRET_BYTES, Token, mac_key
 
@@ -251,48 +251,83 @@ def standing(
         now_ms: Unix milliseconds.
         only: look at this agent alone.
     """
-    known = {identity.agent_id: identity for identity in all_identities(connection)}
-    revoked = {
-        each.agent_id: Revoked(id=each.agent_id, since_ms=each.revoked_ms, reason=each.revoked_reason or "revoked")
-        for each in known.values()
-        if each.revoked_ms is not None
-    }
-    approved, owners = set(), {}
+    found, due = look(connection, registrar, now_ms, only)
+    if registrar is None or not due:
+        return found
+    for row in due:
+        made = registrar.certify(PublicKey.from_bytes(row["public_key"]), row["sealing_key"], row["owner"], now_ms)
+        keep(connection, row["id"], certificate=made.signed, x509=made.x509)
+    return look(connection, registrar, now_ms, only)[0]
+
+
+def look(
+    connection: Connection, registrar: Registrar | None, now_ms: int, only: str | None = None
+) -> tuple[AgentsChanged, list[RowMapping]]:
+    """As `standing`, but write nothing; return besides the agents for which a certificate is to be made.
+
+    The statements need not see one state: agents are read before identities, so that one whose key is just being
+    replaced is passed over for once, and never taken for a new one.
+    """
+    query, ids = sa.select(agents), sa.select(identities)
+    if only is not None:
+        query, ids = query.where(agents.c.id == only), ids.where(identities.c.agent_id == only)
+    rows = connection.execute(query).mappings().all()
+    known = {row["agent_id"]: StoredIdentity(**row) for row in connection.execute(ids).mappings()}
+    revoked = {name: _revoked(each) for name, each in known.items() if each.revoked_ms is not None}
+    approved, owners, due = set(), {}, []
     certificates: dict[str, AgentCertificates] = {}
-    query = sa.select(agents) if only is None else sa.select(agents).where(agents.c.id == only)
-    for row in connection.execute(query).mappings().all():
+    for row in rows:
         agent_id, owner = row["id"], row["owner"]
         if agent_id in revoked:
             continue
         if row["approved"] and registrar is not None:
-            found = _certified(connection, registrar, row, known.get(agent_id), now_ms)
-            if found is None:
+            identity = known.get(agent_id)
+            said = registrar.check(identity.certificate if identity else None, agent_id, now_ms)
+            if registrar.key is not None and row["public_key"] is not None and not _holds(said, row, now_ms):
+                due.append(row)
+            if said is None or identity is None or identity.certificate is None:
                 continue
-            certificates[agent_id], owner = found
+            certificates[agent_id], owner = AgentCertificates(identity.certificate, identity.x509), said.owner
         if row["approved"]:
             approved.add(agent_id)
         if owner is not None:
             owners[agent_id] = owner
-    return AgentsChanged(frozenset(approved), owners, read_orders(connection), certificates, revoked)
+    first = first_ids((each.agent_id, each.successor) for each in known.values())
+    found = AgentsChanged(frozenset(approved), owners, read_orders(connection), certificates, revoked, first)
+    return found, due
 
 
-def _certified(
-    connection: Connection,
-    registrar: Registrar,
-    row: RowMapping,
-    known: StoredIdentity | None,
-    now_ms: int,
-) -> tuple[AgentCertificates, str | None] | None:
-    """Return an agent's certificates and whose it is by them, or None if it has none that counts."""
-    agent_id, owner, sealing_key = row["id"], row["owner"], row["sealing_key"]
-    signed = known.certificate if known is not None else None
-    said = registrar.check(signed, agent_id, now_ms)
-    if registrar.key is not None and row["public_key"] is not None:
-        same = said is not None and (said.owner, said.sealing_key) == (owner, sealing_key)
-        if said is None or not same or wants_renewal(said, now_ms):
-            made = registrar.certify(PublicKey.from_bytes(row["public_key"]), sealing_key, owner, now_ms)
-            keep(connection, agent_id, certificate=made.signed, x509=made.x509)
-            return made, owner
-    if said is None or signed is None:
-        return None
-    return AgentCertificates(signed, known.x509 if known is not None else None), said.owner
+def _holds(said: Certificate | None, row: RowMapping, now_ms: int) -> bool:
+    """Whether a certificate need not be made anew."""
+    return (
+        said is not None
+        and (said.owner, said.sealing_key) == (row["owner"], row["sealing_key"])
+        and not wants_renewal(said, now_ms)
+    )
+
+
+def _revoked(known: StoredIdentity) -> Revoked:
+    return Revoked(id=known.agent_id, since_ms=known.revoked_ms or 0, reason=known.revoked_reason or "revoked")
+
+
+def revoked_keys(connection: Connection) -> dict[str, Revoked]:
+    """Return the keys that count no more, by id."""
+    columns = (identities.c.agent_id, identities.c.revoked_ms, identities.c.revoked_reason)
+    rows = connection.execute(sa.select(*columns).where(identities.c.revoked_ms.is_not(None)))
+    return {row[0]: Revoked(id=row[0], since_ms=row[1], reason=row[2] or "revoked") for row in rows}
+
+
+def first_ids(successors: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return the first id of each agent whose key was replaced, by its present one.
+
+    Args:
+        successors: of each agent, by ids. A successor was never an agent before: there are no circles.
+    """
+    before = {successor: agent_id for agent_id, successor in successors if successor is not None}
+    found: dict[str, str] = {}
+    for last in before.keys() - before.values():
+        first = last
+        while first in before:
+            first = before[first]
+        found[last] = first
+    return found

@@ -51,7 +51,7 @@ class Ledger:
             return [self._wait(job_id, party, variant, amount, at_ms)]
         account = owner_account(_name(party))
         entries = [AddEntry("result", WORK, account, amount, at_ms, job_id)]
-        waiting = escrow_account(_name(party), party.agent_id, variant)
+        waiting = escrow_account(_name(party), party.lasting_id, variant)
         released = self.escrow.pop(waiting, 0)
         if released:
             entries.append(AddEntry("release", waiting, account, released, at_ms))
@@ -59,7 +59,7 @@ class Ledger:
 
     def release(self, party: Party, variant: bytes, at_ms: int) -> list[AddEntry]:
         """Release what waited for a check that has confirmed a result which has its entry already."""
-        waiting = escrow_account(_name(party), party.agent_id, variant)
+        waiting = escrow_account(_name(party), party.lasting_id, variant)
         released = self.escrow.pop(waiting, 0)
         if not released:
             return []
@@ -67,14 +67,14 @@ class Ledger:
 
     def forfeited(self, party: Party, at_ms: int) -> list[AddEntry]:
         """Take what waits of all results of an agent of which one was proven wrong."""
-        own = escrow_account(_name(party), party.agent_id, b"").rstrip("/") + "/"
+        own = escrow_account(_name(party), party.lasting_id, b"").rstrip("/") + "/"
         lost = [(name, amount) for name, amount in sorted(self.escrow.items()) if name.startswith(own) and amount]
         for name, _ in lost:
             del self.escrow[name]
         return [AddEntry("forfeit", name, FORFEIT, amount, at_ms) for name, amount in lost]
 
     def _wait(self, job_id: bytes, party: Party, variant: bytes, amount: int, at_ms: int) -> AddEntry:
-        account = escrow_account(_name(party), party.agent_id, variant)
+        account = escrow_account(_name(party), party.lasting_id, variant)
         self.escrow[account] += amount
         return AddEntry("result", WORK, account, amount, at_ms, job_id)
 

@@ -42,6 +42,13 @@ def write_labels(connection: Connection, agent_id: str, labels: frozenset[str]) 
     _write(connection, agent_id, {"labels": json.dumps(sorted(labels)) if labels else None})
 
 
+def pass_on(connection: Connection, agent_id: str, successor: str) -> None:
+    """Let what was ordered of an agent hold for the key that replaces its own."""
+    connection.execute(sa.delete(agent_orders).where(agent_orders.c.agent_id == successor))
+    theirs = sa.update(agent_orders).where(agent_orders.c.agent_id == agent_id)
+    connection.execute(theirs.values(agent_id=successor))
+
+
 def _write(connection: Connection, agent_id: str, values: dict[str, object]) -> None:
     changed = connection.execute(
         sa.update(agent_orders).where(agent_orders.c.agent_id == agent_id).values(values)

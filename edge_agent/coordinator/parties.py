@@ -31,12 +31,12 @@ class Parties:
         One that the operator admitted without naming an owner is the operator's own. Those that nobody named, where
         anybody is let in, count as one owner.
         """
-        owner = self._registry.owners.get(agent_id)
+        owner, first_id = self._registry.owners.get(agent_id), self._registry.first_ids.get(agent_id, "")
         if owner is not None:
-            return Party(agent_id, f"={owner}", owner in self._trusted)
+            return Party(agent_id, f"={owner}", owner in self._trusted, first_id)
         if agent_id in self._registry.approved:
-            return Party(agent_id, OPERATOR, trusted=True)
-        return Party(agent_id, STRANGERS)
+            return Party(agent_id, OPERATOR, trusted=True, first_id=first_id)
+        return Party(agent_id, STRANGERS, first_id=first_id)
 
     def admitted(self, agent_id: str) -> bool:
         """Whether an agent may still work here."""

@@ -102,13 +102,9 @@ class Presence:
     def agents_changed(self, event: AgentsChanged, now: Now) -> list[Command]:
         """Ask those who were let in for their birth, which was refused before; take back what others hold."""
         let_in = event.approved - self._registry.approved
-        self._registry.approved = event.approved
-        self._registry.owners = event.owners
-        self._registry.orders = event.orders
         renewed = self._renewed(event.certificates)
-        self._registry.certificates = event.certificates
         newly_revoked = event.revoked != self._registry.revoked
-        self._registry.revoked = event.revoked
+        self._registry.adopt(event)
         asked = sorted(let_in) if self.connected else []
         commands: list[Command] = [self._statements.control(agent_id, "rebirth", now) for agent_id in asked]
         if self.connected:

@@ -7,17 +7,20 @@ certificates that come back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edge_agent.coordinator.events import AgentCertificates
 from edge_agent.errors import PeerError
 from edge_agent.wire.broker_certificates import broker_certificate
-from edge_agent.wire.certificates import MAX_LIFETIME_MS, check_certificate, issue
+from edge_agent.wire.certificates import MAX_LIFETIME_MS, OpenedCertificate, issue, open_certificate
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.keys import PublicKey, SigningKey
 
 RENEW_SHARE = 3
 """A certificate is renewed when a third of its life is left."""
 DAY_MS = 86_400_000
+KEPT_CERTIFICATES = 20_000
+"""Of so many the signature is checked once only: two for each agent that is kept in mind by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,15 @@ class Registrar:
         if signed is None:
             return None
         try:
-            found = check_certificate(signed, self.public, network=self.network, at_ms=now_ms, agent_id=agent_id)
+            return _opened(signed, self.public, self.network).at(now_ms, agent_id).statement
         except PeerError:
             return None
-        return found.statement
+
+
+@lru_cache(maxsize=KEPT_CERTIFICATES)
+def _opened(signed: bytes, registrar: PublicKey, network: str) -> OpenedCertificate:
+    """Check a certificate's signature, once: all of them are looked at every second."""
+    return open_certificate(signed, registrar, network=network)
 
 
 def wants_renewal(certificate: Certificate, now_ms: int) -> bool:

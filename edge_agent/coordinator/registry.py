@@ -114,7 +114,8 @@ class Registry:
         orders: what else the operator ordered of single agents.
         certificates: of those that have one.
         revoked: keys that count no more, whoever else may work here.
-        resting: (agent, variant) to whom nothing of the variant is given; an empty variant is all of them.
+        first_ids: the first id of each agent whose key was replaced, by its present one.
+        resting: (lasting id, variant) to whom nothing of the variant is given; an empty variant is all of them.
     """
 
     def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
@@ -125,6 +126,7 @@ class Registry:
         self.warming = Warming()
         self.certificates: Mapping[str, AgentCertificates] = {}
         self.revoked: Mapping[str, Revoked] = {}
+        self.first_ids: Mapping[str, str] = {}
         self.resting: frozenset[tuple[str, bytes]] = frozenset()
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
@@ -148,7 +150,16 @@ class Registry:
     @property
     def standing(self) -> AgentsChanged:
         """What the operator's list said last."""
-        return AgentsChanged(self.approved, self.owners, self.orders, self.certificates, self.revoked)
+        return AgentsChanged(self.approved, self.owners, self.orders, self.certificates, self.revoked, self.first_ids)
+
+    def adopt(self, said: AgentsChanged) -> None:
+        """Go by what the operator's list says now."""
+        self.approved, self.owners, self.orders = said.approved, said.owners, said.orders
+        self.certificates, self.revoked, self.first_ids = said.certificates, said.revoked, said.first_ids
+
+    def lasting_id(self, agent_id: str) -> str:
+        """Return the id under which is kept what an agent earned and owes, whatever its key is now."""
+        return self.first_ids.get(agent_id, agent_id)
 
     def refuse_revoked(self, agent_id: str) -> None:
         """Refuse a key that counts no more, before anything that it signed is looked at.
@@ -315,7 +326,10 @@ class Registry:
         return (variant is None or offer.variant == variant) and self._placed(agent, placement, offer)
 
     def _rests(self, agent_id: str, variant: bytes) -> bool:
-        return bool(self.resting) and ((agent_id, b"") in self.resting or (agent_id, variant) in self.resting)
+        if not self.resting:
+            return False
+        who = self.lasting_id(agent_id)
+        return (who, b"") in self.resting or (who, variant) in self.resting
 
     def _placed(self, agent: Agent, placement: Placement, offer: Offer | None) -> bool:
         own = self.orders.labels.get(agent.id, frozenset())

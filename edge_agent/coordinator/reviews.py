@@ -73,7 +73,7 @@ class Review:
 
         def agreement(one: Vote, other: Vote) -> Agreement:
             klass = one.answer.klass
-            same = klass == other.answer.klass and classes.same(klass, one.party.agent_id, other.party.agent_id)
+            same = klass == other.answer.klass and classes.same(klass, one.party.lasting_id, other.party.lasting_id)
             return compare(self.reproducibility, one.answer, other.answer, same_class=same)
 
         known = any(not trust.newcomer(vote.party, self.variant) for vote in self.votes)
@@ -88,10 +88,10 @@ class Review:
             for other in settlement.right[: settlement.right.index(number)]:
                 with_whom = self.votes[other]
                 if with_whom.answer == vote.answer:  # the same class and the same bits
-                    classes.learn(vote.answer.klass, with_whom.party.agent_id, vote.party.agent_id)
+                    classes.learn(vote.answer.klass, with_whom.party.lasting_id, vote.party.lasting_id)
         for number in settlement.wrong:
             trust.failed(self.votes[number].party, now_ms)
-            classes.forget(self.votes[number].party.agent_id)
+            classes.forget(self.votes[number].party.lasting_id)
         known = {*settlement.right, *settlement.wrong}
         for number, vote in enumerate(self.votes):
             if number not in known and len(self.votes) > 1:

@@ -201,8 +201,12 @@ class Store:
             )
 
     def standing(self, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
-        """Say who may work here now, and what the operator ordered; certify who needs it. See `identities.standing`."""
-        return self.write(lambda connection: identities.standing(connection, registrar, now_ms))
+        """Say who may work here now, and what the operator ordered; certify who needs it. See `identities.standing`.
+
+        It is asked every second, and hardly ever finds somebody to certify: only then is anything written.
+        """
+        found, due = self.read(lambda connection: identities.look(connection, registrar, now_ms))
+        return self.write(lambda c: identities.standing(c, registrar, now_ms)) if due else found
 
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""

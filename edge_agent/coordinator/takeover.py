@@ -37,10 +37,7 @@ def take_over(  # noqa: PLR0913 each is a fact of this start
         if agent.public_key is not None:
             key = PublicKey.from_bytes(agent.public_key)
             core.registry.restore(agent.id, key, agent.session, served.get(agent.id, set()), now.monotonic)
-    found = store.standing(registrar, now.wall_ms)
-    core.registry.approved, core.registry.owners = found.approved, found.owners
-    core.registry.certificates, core.registry.revoked = found.certificates, found.revoked
-    core.registry.orders = found.orders
+    core.registry.adopt(store.standing(registrar, now.wall_ms))
     core.leasing.accepted.update(store.accepted())
     core.checking.trust.restore(store.read(standing_rows))
     core.checking.ledger.restore(store.read(ledger_table.balances))

@@ -45,7 +45,7 @@ class TrustRules:
 
 
 class Subject(NamedTuple):
-    """What trust is kept for: an agent with a variant, or an owner, whose variant is empty."""
+    """What trust is kept for: an agent, by its lasting id, with a variant, or an owner, whose variant is empty."""
 
     name: str
     variant: bytes = b""
@@ -77,11 +77,18 @@ class Party:
         owner: whose machine that is; machines of one owner never check each other.
         trusted: whether the operator trusts this machine: its results need no check, and a disagreement is settled
             by it where possible.
+        first_id: the id that it had before its key was replaced for the first time; empty where that never happened.
     """
 
     agent_id: str
     owner: str
     trusted: bool = False
+    first_id: str = ""
+
+    @property
+    def lasting_id(self) -> str:
+        """What it earned and what it owes is kept under this id: a new key neither loses nor sheds anything of it."""
+        return self.first_id or self.agent_id
 
 
 @dataclass(slots=True)
@@ -134,7 +141,7 @@ class Trust:
         A machine that nobody can check with a variant is given other work: each of its results would cost several
         others and still be worth nothing to a client.
         """
-        subject = Subject(party.agent_id, variant)
+        subject = Subject(party.lasting_id, variant)
         standing = self._standing(subject)
         standing.unclear += 1
         if standing.unclear >= MAX_UNCLEAR:
@@ -159,17 +166,17 @@ class Trust:
         The agent rests; the owner's other machines go on, each result of theirs checked.
         """
         for subject, standing in self.standings.items():
-            if subject.name == party.agent_id:
+            if subject.name == party.lasting_id:
                 standing.count = 0
                 self.changed.add(subject)
         self.news = True
-        agent = self._standing(Subject(party.agent_id))
+        agent = self._standing(Subject(party.lasting_id))
         agent.failures += 1
         agent.resting_until_ms = now_ms + min(MAX_REST_MS, FIRST_REST_MS * 2 ** min(agent.failures - 1, 20))
         owner = self._standing(Subject(f"owner:{party.owner}"))
         owner.failures += 1
         owner.count = 0
-        self.changed |= {Subject(party.agent_id), Subject(f"owner:{party.owner}")}
+        self.changed |= {Subject(party.lasting_id), Subject(f"owner:{party.owner}")}
 
     def reinstate(self, agent_id: str) -> None:
         """Let an agent work again before its time, from the start."""
@@ -196,4 +203,4 @@ class Trust:
 
 
 def _subjects(party: Party, variant: bytes) -> Iterable[Subject]:
-    return (Subject(party.agent_id, variant), Subject(f"owner:{party.owner}"))
+    return (Subject(party.lasting_id, variant), Subject(f"owner:{party.owner}"))

@@ -21,7 +21,7 @@ CLOCK_SLACK_MS = 300_000
 
 @dataclass(frozen=True, slots=True)
 class CheckedCertificate:
-    """A certificate whose signature and time were checked; only `check_certificate` makes one."""
+    """A certificate whose signature and time were checked; only `OpenedCertificate.at` makes one."""
 
     statement: Certificate
     signed: bytes
@@ -30,6 +30,30 @@ class CheckedCertificate:
     def agent(self) -> PublicKey:
         """The agent's key."""
         return PublicKey.from_bytes(self.statement.agent_key)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedCertificate:
+    """A certificate whose signature was checked, and not yet its time; only `open_certificate` makes one."""
+
+    statement: Certificate
+    signed: bytes
+
+    def at(self, at_ms: int, agent_id: str | None = None) -> CheckedCertificate:
+        """Return it as one that counts at a time.
+
+        Args:
+            at_ms: Unix milliseconds.
+            agent_id: whose it must be.
+
+        Raises:
+            RefusedError: `certificate-expired`, also when it does not count yet; `wrong-agent`.
+        """
+        if agent_id is not None and self.statement.agent_id != agent_id:
+            raise RefusedError("The certificate is another agent's.", code="wrong-agent")
+        if not self.statement.issued_ms - CLOCK_SLACK_MS <= at_ms < self.statement.not_after_ms:
+            raise RefusedError("The certificate did not count at that time.", code="certificate-expired")
+        return CheckedCertificate(self.statement, self.signed)
 
 
 def issue(  # noqa: PLR0913 what a certificate says
@@ -62,6 +86,26 @@ def issue(  # noqa: PLR0913 what a certificate says
     return seal(registrar, statement)
 
 
+def open_certificate(data: bytes, registrar: PublicKey, *, network: str) -> OpenedCertificate:
+    """Check all of a certificate that never changes: its signature, and for how long it is made.
+
+    Args:
+        data: the COSE_Sign1.
+        registrar: the key that must have signed it.
+        network: that it must be for.
+
+    Raises:
+        PeerError: as `open_envelope`.
+        RefusedError: `certificate-expired` when it is made for too long.
+    """
+    opened = open_envelope(
+        data, registrar, Certificate, network=network, max_bytes=MAX_IDENTITY_BYTES + cose.MAX_OVERHEAD_BYTES
+    )
+    if opened.statement.not_after_ms - opened.statement.issued_ms > MAX_LIFETIME_MS:
+        raise RefusedError("The certificate is made for more than 30 days.", code="certificate-expired")
+    return OpenedCertificate(opened.statement, opened.signed)
+
+
 def check_certificate(
     data: bytes, registrar: PublicKey, *, network: str, at_ms: int, agent_id: str | None = None
 ) -> CheckedCertificate:
@@ -76,16 +120,6 @@ def check_certificate(
 
     Raises:
         PeerError: as `open_envelope`.
-        RefusedError: `certificate-expired`, also when it does not count yet or is made for too long; `wrong-agent`.
+        RefusedError: as `open_certificate` and `OpenedCertificate.at`.
     """
-    opened = open_envelope(
-        data, registrar, Certificate, network=network, max_bytes=MAX_IDENTITY_BYTES + cose.MAX_OVERHEAD_BYTES
-    )
-    statement = opened.statement
-    if agent_id is not None and statement.agent_id != agent_id:
-        raise RefusedError("The certificate is another agent's.", code="wrong-agent")
-    if statement.not_after_ms - statement.issued_ms > MAX_LIFETIME_MS:
-        raise RefusedError("The certificate is made for more than 30 days.", code="certificate-expired")
-    if not statement.issued_ms - CLOCK_SLACK_MS <= at_ms < statement.not_after_ms:
-        raise RefusedError("The certificate did not count at that time.", code="certificate-expired")
-    return CheckedCertificate(statement, opened.signed)
+    return open_certificate(data, registrar, network=network).at(at_ms, agent_id)

@@ -497,3 +497,25 @@ def test_succession_to_a_key_that_is_an_agents_already(office: Office) -> None:
     before = office.state()
     assert succession(office, key("bad"), key("good")) == "key-known"
     assert office.state() == before
+
+
+def test_standing_that_did_not_change_is_neither_written_nor_verified_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at every second, and the list of revoked keys is everybody's to ask for; time still counts."""
+    office.ask(asking(key("one"), office.token()))
+    office.ask(asking(key("two"), office.token()))
+    office.store.revoke(key("two").public.id, "stolen", office.now.wall_ms)
+    before = office.store.standing(office.registrar, office.now.wall_ms)
+    assert before.approved == {key("one").public.id}
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(office.store, "write", never)
+    monkeypatch.setattr(certificates, "open_envelope", never)
+    assert office.store.standing(office.registrar, office.now.wall_ms) == before
+    listed = open_revocations(office.admissions.revocations(), (COORDINATOR_KEY.public,), network=NETWORK)
+    assert [each.id for each in listed.revoked] == [key("two").public.id]
+    elsewhere = Registrar(REGISTRAR.public, None, NETWORK)  # which makes none anew
+    assert office.store.standing(elsewhere, office.now.wall_ms + 31 * DAY_MS).approved == frozenset()
