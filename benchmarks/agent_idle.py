@@ -87,10 +87,7 @@ def on_the_wire(pid: int) -> int:
     total = 0
     for line in lines:
         if f"pid={pid}," in line:
-            found = {
-                name: int(value)
-                for name, value in re.findall(r"(bytes_sent|bytes_received|segs_out|segs_in):(\d+)", line)
-            }
+            found = {name: int(value) for name, value in COUNTERS.findall(line)}
             total += found.get("bytes_sent", 0) + found.get("bytes_received", 0)
             total += SEGMENT_BYTES * (found.get("segs_out", 0) + found.get("segs_in", 0))
     return total

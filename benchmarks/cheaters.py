@@ -114,8 +114,6 @@ class Tally:
     wrong: list[int] = field(default_factory=list)
     extra: list[int] = field(default_factory=list)
     undelivered: int = 0
-    full_time_delivered: int = 0
-    full_time_late: int = 0
     honest_blamed: int = 0
     honest_resting: int = 0
     checks: Counter[str] = field(default_factory=Counter)

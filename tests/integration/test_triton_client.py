@@ -11,6 +11,7 @@ import pytest
 from fakes import digits, scan
 from gateways import JOB, VARIANT, FakeService, echo, echoed, served
 from needs import module
+from triton_values import VALUES
 
 from edge_agent.wire.tensors import DataType, pack_strings
 
@@ -20,22 +21,6 @@ import ml_dtypes  # noqa: E402 - the client's own dependency
 import tritonclient.http as triton  # noqa: E402 - skipped where it cannot be imported
 import tritonclient.http.aio as triton_aio  # noqa: E402 - as above
 from tritonclient.utils import InferenceServerException  # noqa: E402
-
-NUMBERS = {
-    "BOOL": np.array([True, False, True]),
-    "UINT8": np.array([0, 255], np.uint8),
-    "UINT16": np.array([0, 2**16 - 1], np.uint16),
-    "UINT32": np.array([0, 2**32 - 1], np.uint32),
-    "UINT64": np.array([0, 2**64 - 1], np.uint64),
-    "INT8": np.array([-128, 127], np.int8),
-    "INT16": np.array([-(2**15), 2**15 - 1], np.int16),
-    "INT32": np.array([-(2**31), 2**31 - 1], np.int32),
-    "INT64": np.array([-(2**63), 2**63 - 1], np.int64),
-    "FP16": np.array([0.1, -65504], np.float16),
-    "FP32": np.array([0.1, -3.4e38], np.float32),
-    "FP64": np.array([0.1, -1.7e308]),
-    "BYTES": np.array([b"", "größe".encode(), b"a"], np.object_),
-}
 
 
 @pytest.fixture
@@ -131,7 +116,7 @@ def test_asynchronous_inference(client: Any, service: FakeService) -> None:  # n
     assert len(service.submitted) == 8
 
 
-@pytest.mark.parametrize("datatype", NUMBERS)
+@pytest.mark.parametrize("datatype", VALUES)
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("empty", [False, True])
 def test_every_datatype_comes_back_as_it_went(
@@ -144,7 +129,7 @@ def test_every_datatype_comes_back_as_it_went(
 ) -> None:
     """In both forms, and without elements."""
     service.serve(echo(DataType(datatype)), echoed)
-    array = NUMBERS[datatype][:0] if empty else NUMBERS[datatype]
+    array = VALUES[datatype][:0] if empty else VALUES[datatype]
     given = triton.InferInput("x", list(array.shape), datatype)
     given.set_data_from_numpy(array, binary_data=binary)
     wanted = [triton.InferRequestedOutput("y", binary_data=binary)]

@@ -13,7 +13,6 @@ NOTHING = frozenset({"Identity", "Dropout"})
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 """What only says otherwise how the same bytes are read."""
 ACTIVATIONS = frozenset({"Relu", "Clip", "Sigmoid", "Tanh", "LeakyRelu", "HardSigmoid"})
-_FOLDED_INTO_CONV = frozenset({"BatchNormalization", "Mul", "Add"})
 _MAX_FOLDED_BYTES = 1 << 32
 _NOT_FOLDED = frozenset({"DequantizeLinear", "RandomNormal", "RandomUniform", "If", "Loop", "Scan"})
 

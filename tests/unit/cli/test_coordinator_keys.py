@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
+from http_coordinators import HttpCoordinator
 
 from edge_agent.cli import main
 from edge_agent.clock import system_now
@@ -94,42 +93,22 @@ def test_wrong_use_makes_no_key(state: Path, arguments: list[str]) -> None:
         assert store.read(read_keys) == []
 
 
-class _Handler(BaseHTTPRequestHandler):
-    shown: list[str | None] = []  # noqa: RUF012 one server in one test
-
-    def do_GET(self) -> None:
-        """Answer with no jobs."""
-        self.shown.append(self.headers.get("Authorization"))
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 as the base class has it
-        """Say nothing."""
-
-
-def test_commands_show_the_key_of_the_environment_or_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_show_the_key_of_the_environment_or_of_a_file(
+    coordinator: HttpCoordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The variable wins; without either, none is shown."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        monkeypatch.setenv("EDGE_AGENT_CLIENT_COORDINATOR", f"http://127.0.0.1:{server.server_address[1]}")
-        assert main(["jobs"]) == 0
-        file = tmp_path / "mine.key"
-        file.write_text("ea_file\n")
-        monkeypatch.setenv("EDGE_AGENT_CLIENT_API_KEY_FILE", str(file))
-        assert main(["jobs"]) == 0
-        monkeypatch.setenv("EDGE_AGENT_CLIENT_API_KEY", "ea_variable")
-        assert main(["jobs"]) == 0
-        file.write_text("two words\n")
-        monkeypatch.delenv("EDGE_AGENT_CLIENT_API_KEY")
-        assert main(["jobs"]) == 78
-        file.unlink()
-        assert main(["jobs"]) == 78
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-    assert _Handler.shown == [None, "Bearer ea_file", "Bearer ea_variable"]
+    coordinator.answers["GET /api/v1/jobs"] = []
+    monkeypatch.setenv("EDGE_AGENT_CLIENT_COORDINATOR", coordinator.url)
+    assert main(["jobs"]) == 0
+    file = tmp_path / "mine.key"
+    file.write_text("ea_file\n")
+    monkeypatch.setenv("EDGE_AGENT_CLIENT_API_KEY_FILE", str(file))
+    assert main(["jobs"]) == 0
+    monkeypatch.setenv("EDGE_AGENT_CLIENT_API_KEY", "ea_variable")
+    assert main(["jobs"]) == 0
+    file.write_text("two words\n")
+    monkeypatch.delenv("EDGE_AGENT_CLIENT_API_KEY")
+    assert main(["jobs"]) == 78
+    file.unlink()
+    assert main(["jobs"]) == 78
+    assert coordinator.keys == [None, "Bearer ea_file", "Bearer ea_variable"]

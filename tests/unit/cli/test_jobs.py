@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
+from http_coordinators import HttpCoordinator
 
 from edge_agent.cli import main
 from edge_agent.coordinator.store import Store
@@ -19,52 +16,7 @@ SCAN = Path(__file__).resolve().parents[3] / "examples" / "scan.json"
 AGENT = "7xq2lmp4czk3vwtyb5ahd6nfogr2sjue"
 
 
-class Coordinator(ThreadingHTTPServer):
-    """Answers as a coordinator would, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, str, dict[str, Any]]] = []
-        self.answers: dict[str, Any] = {}
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Coordinator
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.server.asked.append((self.command, self.path, json.loads(body) if body else {}))
-        found = self.server.answers.get(f"{self.command} {self.path.partition('?')[0]}")
-        content = found if isinstance(found, bytes) else json.dumps(found if found is not None else {}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_DELETE = _answer  # noqa: N815 names of the base class
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 as the base class has it
-        """Say nothing."""
-
-
-@pytest.fixture
-def coordinator() -> Iterator[Coordinator]:
-    """Return one that runs."""
-    server = Coordinator()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_jobs_are_listed_with_who_is_to_blame(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_are_listed_with_who_is_to_blame(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """A table for people, JSON for scripts."""
     failed = {"code": "poison", "blame": "requester"}
     jobs = [
@@ -86,7 +38,7 @@ def test_jobs_are_listed_with_who_is_to_blame(coordinator: Coordinator, capsys: 
 
 
 def test_one_job_is_shown_and_its_receipt_kept(
-    coordinator: Coordinator, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """How it stands, as JSON."""
     coordinator.answers[f"GET /api/v1/jobs/{JOB}"] = {"job_id": JOB, "state": "succeeded"}
@@ -99,7 +51,7 @@ def test_one_job_is_shown_and_its_receipt_kept(
 
 @pytest.mark.parametrize(("state", "words"), [("cancelled", "is cancelled"), ("succeeded", "had ended before")])
 def test_a_job_is_cancelled(
-    coordinator: Coordinator, capsys: pytest.CaptureFixture[str], state: str, words: str
+    coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str], state: str, words: str
 ) -> None:
     """Or it is said that it was over."""
     coordinator.answers[f"DELETE /api/v1/jobs/{JOB}"] = {"job_id": JOB, "state": state}
@@ -127,7 +79,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(
     assert "edge-agent: error:" in capsys.readouterr().err
 
 
-def test_every_option_of_a_job_has_a_flag(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_option_of_a_job_has_a_flag(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """What `submit` is given stands in the request."""
     coordinator.answers["POST /api/v1/models/digits/jobs"] = {"job_id": JOB}
     flags = ["--deadline", "5", "--priority", "-3", "--max-attempts", "2", "--idempotency-key", "k", "--client", "me"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Thread
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import wire_samples
+from http_coordinators import HttpCoordinator
 from receipt_logs import Log, bundle, head, log_of, receipt
 
 from edge_agent.cli import main
@@ -20,67 +18,35 @@ from edge_agent.errors import RefusedError
 RECEIPTS = [receipt(number) for number in range(9)]
 
 
-class Coordinator(ThreadingHTTPServer):
-    """Serves the log that the test gives it."""
+class Desk:
+    """A folder with the coordinator's key and what was seen, and the log that the coordinator shows.
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    Attributes:
+        log: what tree heads are of.
+        proofs_of: what proofs are of, if that is another one.
+        head: the tree head, if it is another one.
+        raw: the answer to everything, if any.
+    """
+
+    def __init__(self, folder: Path, coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
         self.log = log_of(RECEIPTS[:5])
         self.proofs_of: Log | None = None
         self.head: bytes | None = None
         self.raw: bytes | None = None
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Coordinator
-
-    def do_GET(self) -> None:
-        url = urlsplit(self.path)
-        log = self.server.log
-        if self.server.raw is not None:
-            content = self.server.raw
-        elif url.path == "/api/v1/log":
-            content = json.dumps({"tree_head": (self.server.head or head(log)).hex()}).encode()
-        else:
-            asked = parse_qs(url.query)
-            path = (self.server.proofs_of or log).consistency(int(asked["from"][0]), int(asked["to"][0]))
-            content = json.dumps({"path": [entry.hex() for entry in path]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 as the base class has it
-        """Say nothing."""
-
-
-@pytest.fixture
-def coordinator() -> Iterator[Coordinator]:
-    """Return one that runs."""
-    server = Coordinator()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-class Desk:
-    """A folder with the coordinator's key and what was seen."""
-
-    def __init__(self, folder: Path, coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
         self.coordinator = coordinator
+        coordinator.answers |= {"GET /api/v1/log": self._newest, "GET /api/v1/log/consistency": self._proof}
         self.capsys = capsys
         self.key = folder / "coordinator.pub"
         self.heads = folder / "heads.jsonl"
         wire_samples.COORDINATOR.public.write(self.key)
+
+    def _newest(self, _: object) -> object:
+        return {"tree_head": (self.head or head(self.log)).hex()} if self.raw is None else self.raw
+
+    def _proof(self, asked: Mapping[str, list[str]]) -> object:
+        path = (self.proofs_of or self.log).consistency(int(asked["from"][0]), int(asked["to"][0]))
+        return {"path": [entry.hex() for entry in path]} if self.raw is None else self.raw
 
     def audit(self, *more: object) -> tuple[int, str, str]:
         """Run the command and return status, output and errors."""
@@ -104,7 +70,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> Desk:
+def desk(tmp_path: Path, coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> Desk:
     """Nothing seen yet."""
     return Desk(tmp_path, coordinator, capsys)
 
@@ -116,7 +82,7 @@ def test_a_log_that_grows_is_followed(desk: Desk) -> None:
     assert "has 5 receipts" in out
     assert "first look" in out
     assert desk.audit()[0] == 0
-    desk.coordinator.log = log_of(RECEIPTS)
+    desk.log = log_of(RECEIPTS)
     status, out, _ = desk.audit()
     assert (status, desk.sizes) == (0, [5, 9])
     assert "continues the 5" in out
@@ -130,7 +96,7 @@ def test_receipts_and_what_others_saw_are_compared(desk: Desk) -> None:
     mine.write_bytes(bundle(log_of(RECEIPTS[:3]), RECEIPTS, 1))
     desk.audit()
     desk.heads.rename(theirs)
-    desk.coordinator.log = log_of(RECEIPTS)
+    desk.log = log_of(RECEIPTS)
     status, out, _ = desk.audit("--compare", mine, theirs)
     assert status == 0
     assert f"continues the 3 that {mine}" in out
@@ -139,9 +105,9 @@ def test_receipts_and_what_others_saw_are_compared(desk: Desk) -> None:
 
 def test_an_empty_log_is_where_every_log_begins(desk: Desk) -> None:
     """No proof is needed."""
-    desk.coordinator.log = Log()
+    desk.log = Log()
     assert desk.audit()[0] == 0
-    desk.coordinator.log = log_of(RECEIPTS)
+    desk.log = log_of(RECEIPTS)
     assert desk.audit()[0] == 0
     assert desk.sizes == [0, 9]
 
@@ -149,7 +115,7 @@ def test_an_empty_log_is_where_every_log_begins(desk: Desk) -> None:
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{}", b'{"tree_head": 3}', b'{"tree_head": "zz"}', b"[" * 100_000])
 def test_what_is_no_tree_head_is_refused(desk: Desk, raw: bytes) -> None:
     """And nothing is written."""
-    desk.coordinator.raw = raw
+    desk.raw = raw
     status, _, err = desk.audit()
     assert status == 76
     assert "hint: " in err
@@ -236,7 +202,7 @@ def test_a_forked_log_ends_with_1_and_keeps_the_evidence(desk: Desk) -> None:
     """A rewritten leaf: both tree heads are kept, and what was seen before stays as it was."""
     desk.audit()
     before = desk.heads.read_bytes()
-    desk.coordinator.log = log_of([receipt(100), *RECEIPTS[1:]])
+    desk.log = log_of([receipt(100), *RECEIPTS[1:]])
     status, out, err = desk.audit()
     assert (status, out) == (1, "")
     assert "The log was forked" in err
@@ -250,7 +216,7 @@ def test_a_forked_log_ends_with_1_and_keeps_the_evidence(desk: Desk) -> None:
 def test_a_shortened_log_ends_with_1(desk: Desk) -> None:
     """A rollback."""
     desk.audit()
-    desk.coordinator.log = log_of(RECEIPTS[:4])
+    desk.log = log_of(RECEIPTS[:4])
     status, _, err = desk.audit()
     assert status == 1
     assert "The log was shortened" in err
@@ -271,15 +237,15 @@ def test_a_log_that_others_see_differently_ends_with_1(desk: Desk) -> None:
 def test_a_coordinator_that_cannot_prove_it_ends_with_1(desk: Desk) -> None:
     """Proofs of another log are none of this one."""
     desk.audit()
-    desk.coordinator.log = log_of(RECEIPTS)
-    desk.coordinator.proofs_of = log_of([receipt(300), *RECEIPTS[1:]])
+    desk.log = log_of(RECEIPTS)
+    desk.proofs_of = log_of([receipt(300), *RECEIPTS[1:]])
     assert desk.audit()[0] == 1
     assert desk.sizes == [5]
 
 
 def test_a_tree_head_by_another_key_is_refused(desk: Desk) -> None:
     """It is no evidence against this coordinator."""
-    desk.coordinator.head = head(desk.coordinator.log, wire_samples.AGENT)
+    desk.head = head(desk.log, wire_samples.AGENT)
     assert desk.audit()[0] == 76
     assert not desk.heads.exists()
     assert desk.evidence() == []

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
+from http_coordinators import HttpCoordinator
 
 from edge_agent.cli import main
 from edge_agent.cli.agents import state_of
@@ -74,50 +72,22 @@ MODELS = [
 ]
 
 
-class Coordinator(ThreadingHTTPServer):
-    """Answers as a coordinator would, and keeps what it was asked to do."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.done: list[tuple[str, dict[str, Any]]] = []
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Coordinator
-
-    def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = self.path.partition("?")[0]
-        if self.command == "POST":
-            self.server.done.append((path, json.loads(body)))
-        found = {"/api/v1/agents": AGENTS, "/api/v1/jobs": JOBS, "/api/v1/overview": OVERVIEW, "/api/v1/models": MODELS}
-        content = json.dumps(found.get(path, {})).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = _answer  # noqa: N815 names of the base class
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 the base class's name
-        """Say nothing."""
-
-
 @pytest.fixture
-def coordinator() -> Iterator[Coordinator]:
-    """A coordinator on a free port."""
-    server = Coordinator()
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def coordinator(coordinator: HttpCoordinator) -> HttpCoordinator:
+    """The stand-in, with a fleet, jobs and models."""
+    found = {"agents": AGENTS, "jobs": JOBS, "overview": OVERVIEW, "models": MODELS}
+    coordinator.answers |= {f"GET /api/v1/{name}": rows for name, rows in found.items()}
+    return coordinator
 
 
-def run(coordinator: Coordinator, *arguments: str) -> int:
+def orders(coordinator: HttpCoordinator) -> list[tuple[str, dict[str, Any]]]:
+    """Return what it was told to do."""
+    return [(path, body) for method, path, body in coordinator.asked if method == "POST"]
+
+
+def run(coordinator: HttpCoordinator, *arguments: str) -> int:
     """Run a command against it."""
-    return main([*arguments, "--coordinator", f"http://127.0.0.1:{coordinator.server_address[1]}"])
+    return main([*arguments, "--coordinator", coordinator.url])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +101,7 @@ def run(coordinator: Coordinator, *arguments: str) -> int:
     ],
 )
 def test_agents_are_chosen(
-    coordinator: Coordinator, capsys: pytest.CaptureFixture[str], chosen: list[str], found: set[str]
+    coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str], chosen: list[str], found: set[str]
 ) -> None:
     """By what is said of them, for people and for programs alike."""
     assert run(coordinator, "agents", *chosen, "--json") == 0
@@ -141,13 +111,13 @@ def test_agents_are_chosen(
     assert all((agent in text) == (agent in found) for agent in (ONE, TWO))
 
 
-def test_what_the_operator_orders_is_sent(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_operator_orders_is_sent(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """Each action as one call, and said afterwards."""
     assert run(coordinator, "agents", "approve", ONE, "--owner", "ada") == 0
     assert run(coordinator, "agents", "drain", ONE) == 0
     assert run(coordinator, "agents", "label", ONE, "attic", "region=eu") == 0
     assert run(coordinator, "agents", "revoke", ONE) == 0
-    assert coordinator.done == [
+    assert orders(coordinator) == [
         (f"/api/v1/agents/{ONE}/approve", {"owner": "ada"}),
         (f"/api/v1/agents/{ONE}/drain", {}),
         (f"/api/v1/agents/{ONE}/label", {"labels": ["attic", "region=eu"]}),
@@ -161,13 +131,13 @@ def test_what_the_operator_orders_is_sent(coordinator: Coordinator, capsys: pyte
     [["agents", "drain"], ["agents", "drain", "x"], ["agents", "list", ONE], ["agents", "drain", ONE, "attic"],
      ["agents", "drain", ONE, "--owner", "ada"], ["agents", "--watch", "0"], ["top", "--every", "0"]],
 )  # fmt: skip
-def test_what_makes_no_sense_is_told_and_nothing_is_sent(coordinator: Coordinator, wrong: list[str]) -> None:
+def test_what_makes_no_sense_is_told_and_nothing_is_sent(coordinator: HttpCoordinator, wrong: list[str]) -> None:
     """A usage error, with what would be right."""
     assert run(coordinator, *wrong) == 64
-    assert coordinator.done == []
+    assert orders(coordinator) == []
 
 
-def test_jobs_are_chosen(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_jobs_are_chosen(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """By state and machine, up to the limit."""
     assert run(coordinator, "jobs", "--state", "succeeded", "--agent", ONE, "--limit", "1", "--json") == 0
     assert [job["job_id"] for job in json.loads(capsys.readouterr().out)] == [JOBS[0]["job_id"]]
@@ -175,7 +145,7 @@ def test_jobs_are_chosen(coordinator: Coordinator, capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_models_that_are_served(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_are_served(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """What nobody serves or has measured is left out, unless all is asked for."""
     assert run(coordinator, "models", "served") == 0
     text = capsys.readouterr().out
@@ -188,7 +158,7 @@ def test_models_that_are_served(coordinator: Coordinator, capsys: pytest.Capture
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_top_shows_fleet_and_jobs_once(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_shows_fleet_and_jobs_once(coordinator: HttpCoordinator, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever works stands above whoever waits."""
     assert run(coordinator, "top", "--once") == 0
     text = capsys.readouterr().out
