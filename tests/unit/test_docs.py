@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fastapi.routing import APIRoute
 from gateways import FakeService
 
 from edge_agent._version import __version__
-from edge_agent.cli import COMMANDS
+from edge_agent.cli import COMMANDS, build_parser
 from edge_agent.coordinator.gateway.answers import STATUS_OF_CODE
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.gateway.rules import Need, need_of
@@ -64,6 +65,31 @@ def test_readme_names_only_commands_that_exist() -> None:
     listed = re.search(r"Commands `([^`]+)`", (ROOT / "CHANGELOG.md").read_text())
     assert listed is not None
     assert set(listed[1].split()) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_command_lines_parse(page: Path) -> None:
+    """Each `edge-agent …` of a page's blocks is accepted, with every flag that it shows."""
+    for line in re.findall(r"^    .*$", page.read_text().replace("\\\n", " "), re.MULTILINE):
+        for words in re.findall(
+            r"(?:^    |&& |\| )(?:sudo |[A-Z_]+=\S+ )*edge-agent ([a-z].+?)(?=$| && | \| | > )", line
+        ):
+            arguments = shlex.split(words, comments=True)
+            parsed, unknown = build_parser((arguments[0],)).parse_known_args(arguments)
+            assert (parsed.command, unknown) == (arguments[0], [])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_flags_of_scripts_exist(page: Path) -> None:
+    """Each flag that a page shows with a script of ours stands in that script, each target in the Makefile."""
+    text = page.read_text().replace("\\\n", " ")
+    scripts = r"((?:benchmarks|tests|packaging|tools)/[\w/]+\.(?:py|sh)|install\.sh)"
+    for name, rest in re.findall(rf"{scripts}((?: [^\n`#|&]*)?)", text):
+        source = (ROOT / name).read_text()
+        for flag in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
+            assert flag in source, (name, flag)
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets
 
 
 def test_benchmarks_named_in_the_documentation_exist() -> None:
