@@ -39,11 +39,6 @@ class Supervisor:
         self._stuck = ""
 
     @property
-    def watches(self) -> bool:
-        """Whether there is a watchdog to be fed."""
-        return self._every is not None
-
-    @property
     def due(self) -> float | None:
         """The monotonic second at which `feed` is to be called at the latest; None if nobody asks for it."""
         return None if self._every is None else self._due

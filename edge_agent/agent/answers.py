@@ -9,7 +9,7 @@ from edge_agent.agent.attempts import Held
 from edge_agent.agent.events import Spooled
 from edge_agent.agent.unsettled import Key
 from edge_agent.clock import Now
-from edge_agent.errors import PeerError, RefusedError
+from edge_agent.errors import RefusedError
 from edge_agent.inference.events import RunDone
 from edge_agent.wire.envelope import attach, open_envelope, seal, seal_together
 from edge_agent.wire.keys import SigningKey
@@ -84,33 +84,26 @@ class Answers:
         )
         return seal(self._key, failure)
 
-    def why_not_ours(self, spooled: Spooled) -> str | None:
+    def family_of(self, spooled: Spooled) -> str:
         """Check what the disk gave back as if a stranger had sent it: our signature, this attempt, whole tensors.
 
         Returns:
-            Why it is not to be sent, or None if it is as we made it.
+            The family of a result; empty for a failure.
+
+        Raises:
+            PeerError: it is not as we made it, and not to be sent.
         """
         kinds: tuple[type[Result | Failure], ...] = (Result, Failure)
-        try:
-            opened = open_envelope(
-                spooled.payload, self._key.public, kinds, network=self._network, max_bytes=len(spooled.payload)
-            )
-            statement = opened.statement
-            if (statement.job, statement.epoch) != (spooled.job, spooled.epoch):
-                raise RefusedError("it is the answer to another attempt", code="wrong-job")
-            if isinstance(statement, Result):
-                attach(statement.outputs, opened.attachments)
-        except PeerError as error:
-            return error.message
-        return None
-
-    def family_of(self, spooled: Spooled) -> str:
-        """Return the family of a result that `why_not_ours` found to be ours; empty for a failure."""
-        kinds: tuple[type[Result | Failure], ...] = (Result, Failure)
-        statement = open_envelope(
+        opened = open_envelope(
             spooled.payload, self._key.public, kinds, network=self._network, max_bytes=len(spooled.payload)
-        ).statement
-        return statement.family if isinstance(statement, Result) else ""
+        )
+        statement = opened.statement
+        if (statement.job, statement.epoch) != (spooled.job, spooled.epoch):
+            raise RefusedError("it is the answer to another attempt", code="wrong-job")
+        if not isinstance(statement, Result):
+            return ""
+        attach(statement.outputs, opened.attachments)
+        return statement.family
 
 
 def _plain(message: str) -> str:

@@ -111,7 +111,7 @@ class Core:
         self.resting = Resting(self.attempts, self._delivery, planner)
         self._pacing = Pacing(self.attempts, planner)
         self._coordinator_key = coordinator_key
-        self._standing = Standing(presence.agent_id)
+        self.standing = Standing(presence.agent_id)
         self._planner = planner
         self._rules = rules
         self._sequence = 0
@@ -212,7 +212,7 @@ class Core:
                 case "enrolled":
                     return keep(self._open_small(event.payload, Enrolled))
                 case "revocations":
-                    return self._standing.on_revocations(self._open_small(event.payload, Revocations))
+                    return self.standing.on_revocations(self._open_small(event.payload, Revocations))
                 case "coordinator":
                     return self._on_hello(self._open_small(event.payload, Hello), now)
                 case _:  # our own words, given back
@@ -245,7 +245,7 @@ class Core:
                 self.attempts.drop((control.job, control.epoch))
                 return []
             case "not-enrolled" | "no-room":
-                return self._standing.turned_away(control.command)
+                return self.standing.turned_away(control.command)
         return []
 
     # -- one attempt ----------------------------------------------------------------------------------------------

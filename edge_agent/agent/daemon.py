@@ -389,7 +389,9 @@ class Agent:
             "mode": self._owner.mode.value,
             "network": self._options.network,
             "coordinator_id": self._coordinator_id,
-            **standing(self._planner, core.session is not None, core.coordinator_session is not None),
+            **standing(
+                self._planner, core.session is not None, core.coordinator_session is not None, core.standing.revoked
+            ),
             "attempts": core.attempts.counts(),
             "refused_control": core.refused_control or None,
         }

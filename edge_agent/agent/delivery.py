@@ -23,6 +23,7 @@ from edge_agent.agent.rules import Rules
 from edge_agent.agent.tally import Tally
 from edge_agent.agent.unsettled import Answer, Key
 from edge_agent.clock import Now
+from edge_agent.errors import PeerError
 from edge_agent.inference.events import RunDone
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import signed_part
@@ -179,7 +180,13 @@ class Delivery:
     def on_spool_loaded(self, event: SpoolLoaded, now: Now) -> list[Command]:
         """Take in what an earlier process left; what is not as we made it, or too much, is forgotten."""
         commands: list[Command] = []
-        refused = {_key(spooled): self._answers.why_not_ours(spooled) for spooled in event.answers}
+        refused: dict[Key, str | None] = {}
+        families: dict[Key, str] = {}
+        for spooled in event.answers:
+            try:
+                families[_key(spooled)], refused[_key(spooled)] = self._answers.family_of(spooled), None
+            except PeerError as error:
+                refused[_key(spooled)] = error.message
         newest = {job: epoch for job, epoch in sorted(refused, key=lambda key: key[1]) if refused[job, epoch] is None}
         wanted: list[Spooled] = []
         for spooled in reversed(event.answers):  # somebody still waits for the newest, if for any
@@ -199,7 +206,7 @@ class Delivery:
         for spooled in reversed(wanted):
             self._attempts.drop_older(spooled.job, spooled.epoch)
             answer = self._unsettled.add(_key(spooled), spooled.payload, now, age_seconds=spooled.age_seconds)
-            answer.spooled, answer.family = True, self._answers.family_of(spooled)
+            answer.spooled, answer.family = True, families[_key(spooled)]
         if wanted:
             text = f"Took {len(wanted)} unsettled results over from the spool"
             commands.append(Note(logging.INFO, text, "spool-loaded", (("results", len(wanted)),)))

@@ -53,6 +53,11 @@ class Home:
         """The monotonic second at which something is to be said, if any."""
         return None if self._assistant is None else self._assistant.look_at
 
+    @property
+    def tightens(self) -> bool:
+        """Whether only less may be asked there."""
+        return self._assistant is not None and self._assistant.device.control == "tighten"
+
     def listen(
         self, rules: Rules, sources: Sequence[Source], options: LinkOptions | None, device: Device | None
     ) -> None:

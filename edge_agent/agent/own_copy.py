@@ -130,16 +130,13 @@ class OwnCopy:
     Args:
         key: the agent's.
         network: theirs.
-        number: of the last block that was sealed; 0 for none.
-        before: its SHA-256.
         max_waiting: entries that may wait to be sealed; further ones are only counted.
     """
 
-    def __init__(self, key: SigningKey, network: str, number: int, before: bytes, max_waiting: int) -> None:
+    def __init__(self, key: SigningKey, network: str, max_waiting: int) -> None:
         self._key = key
         self._network = network
-        self._number = number
-        self._before = before
+        self._number, self._before = 0, NO_BLOCK
         self._max_waiting = max_waiting
         self._entries: list[tuple[Entry, int]] = []
         self._left_out = 0
@@ -151,18 +148,32 @@ class OwnCopy:
         else:
             self._entries.append((entry, wall_ms))
 
-    def take(self) -> list[tuple[int, int, bytes]]:
-        """Seal what waits; return each block's number, the Unix milliseconds of its end, and the block."""
+    def go_on(self, number: int, before: bytes) -> None:
+        """Go on after a block: its number, and its SHA-256."""
+        self._number, self._before = number, before
+
+    def sealed(self) -> list[tuple[int, int, bytes]]:
+        """Seal what waits; return each block's number, the Unix milliseconds of its end, and the block.
+
+        All of it waits on until `written` says that these blocks are kept: a disk may refuse them.
+        """
         sealed: list[tuple[int, int, bytes]] = []
+        number, before = self._number, self._before
         for part in _parts(self._entries):
             left_out = self._left_out if not sealed else 0
-            block = Block(self._number + 1, self._before, part[0][1], part[-1][1], left_out, tuple(e for e, _ in part))
+            number += 1
+            block = Block(number, before, part[0][1], part[-1][1], left_out, tuple(e for e, _ in part))
             data = seal(self._key, self._network, block)
-            self._number, self._before = block.number, hashlib.sha256(data).digest()
-            sealed.append((block.number, block.to_ms, data))
-        if sealed:
-            self._entries, self._left_out = [], 0
+            before = hashlib.sha256(data).digest()
+            sealed.append((number, block.to_ms, data))
         return sealed
+
+    def written(self, sealed: Sequence[tuple[int, int, bytes]]) -> None:
+        """Take note that what `sealed` gave is kept, before anything is added: the next block follows it."""
+        if sealed:
+            number, _, data = sealed[-1]
+            self.go_on(number, hashlib.sha256(data).digest())
+            self._entries, self._left_out = [], 0
 
 
 def _parts(entries: Sequence[tuple[Entry, int]]) -> Iterable[Sequence[tuple[Entry, int]]]:

@@ -36,6 +36,7 @@ from edge_agent.agent.policy import (
     highest,
     pace_of,
     threads_of,
+    tighter,
 )
 from edge_agent.agent.readers import Readers, midnight_ms
 from edge_agent.agent.tally import Tally
@@ -230,12 +231,15 @@ class Owner:
             return []
         return [RestRequested("; ".join(reason.text for reason in found.reasons), found.within_seconds)]
 
-    def obey(self, kind: str | None, seconds: float | None, by: str, now: Now) -> list[Told]:
+    def obey(self, kind: str | None, seconds: float | None, by: str, now: Now, *, tighten: bool = False) -> list[Told]:
         """Take an order: pause, drain, or (None) resume. It is kept first; where that fails, it holds all the same.
 
-        Whoever wants the memory now must not wait for a disk; that the next process will not know of it is told.
+        Whoever wants the memory now must not wait for a disk; that the next process will not know of it is told. With
+        `tighten`, what another order forbids already stays forbidden.
         """
         order = None if kind is None else Order(kind, None if seconds is None else now.monotonic + seconds)
+        if tighten and order is not None:
+            order = tighter(order, self._order)
         try:
             self._orders.write(order, now)
             self._unkept = ""
@@ -262,7 +266,7 @@ class Owner:
         """Take in what came over the broker at home."""
         adjust = partial(_adjustments, self._adjusted)
         if (request := self._home.hear(event, self._policy, self._adjusted, adjust, now)) is not None:
-            self._do(request, "the broker at home", now, tell)
+            self._do(request, "the broker at home", now, tell, tighten=self._home.tightens)
         self._home.hurry(now)
 
     def serve(self, asked: OwnerAsked, now: Now, tell: Callable[[Sequence[Told]], None]) -> None:
@@ -284,10 +288,18 @@ class Owner:
         """Return all that is said to people."""
         return {**self._ways.status(), **self._report(now)}
 
-    def _do(self, request: Mapping[str, Any], by: str, now: Now, tell: Callable[[Sequence[Told]], None]) -> None:
+    def _do(
+        self,
+        request: Mapping[str, Any],
+        by: str,
+        now: Now,
+        tell: Callable[[Sequence[Told]], None],
+        *,
+        tighten: bool = False,
+    ) -> None:
         match request["do"]:
             case "pause" | "drain" as kind:
-                tell(self.obey(kind, request.get("seconds"), by, now))
+                tell(self.obey(kind, request.get("seconds"), by, now, tighten=tighten))
             case "resume":
                 tell(self.obey(None, None, by, now))
             case "adjust":

@@ -34,7 +34,10 @@ class Standing:
         if mine is None or self.revoked is not None:
             return []
         self.revoked = mine.reason
-        text = f"The operator revoked the key of this agent: {mine.reason}. It gets no more jobs; a new key is needed"
+        text = (
+            f"The operator revoked the key of this agent: {mine.reason}. It gets no more jobs; "
+            "`edge-agent status` says what to do for a new one"
+        )
         return [Note(logging.ERROR, text, "revoked")]
 
     def turned_away(self, command: Literal["not-enrolled", "no-room"]) -> list[Command]:

@@ -12,6 +12,10 @@ from edge_agent.agent.plans import Plan
 from edge_agent.folders import write_atomically
 
 STATUS_FILE = "status.json"
+ANEW = (
+    "the agent is stopped, agent.key in its state directory is moved away, and edge-agent enrol is run with a new "
+    "token: a revoked key stays so"
+)
 
 
 class StatusFile:
@@ -55,9 +59,17 @@ def in_a_line(status: Mapping[str, Any]) -> str:
     return "; ".join([doing, *(obstacle["text"] for obstacle in status["obstacles"])])
 
 
-def obstacles(planner: Planner, connected: bool, heard: bool) -> list[dict[str, str]]:  # noqa: FBT001 two facts of one place
+def obstacles(
+    planner: Planner,
+    connected: bool,  # noqa: FBT001 two facts of one place
+    heard: bool,  # noqa: FBT001 as above
+    revoked: str | None,
+) -> list[dict[str, str]]:
     """Return what keeps a machine from working that its owner lets work; the arguments are those of `standing`."""
     found = []
+    if revoked is not None:
+        text = f"the operator revoked this agent's key: {revoked}"
+        found.append(("revoked", text, ANEW))
     if not connected:
         found.append(("no-broker", "the broker is not reached", "edge-agent doctor says what is wrong"))
     elif not heard:
@@ -71,19 +83,25 @@ def obstacles(planner: Planner, connected: bool, heard: bool) -> list[dict[str, 
     return [{"code": code, "text": text, "change": change} for code, text, change in found]
 
 
-def standing(planner: Planner, connected: bool, heard: bool) -> dict[str, Any]:  # noqa: FBT001 two facts of one place
+def standing(
+    planner: Planner,
+    connected: bool,  # noqa: FBT001 two facts of one place
+    heard: bool,  # noqa: FBT001 as above
+    revoked: str | None,
+) -> dict[str, Any]:
     """Return what is offered and why, and what keeps a machine from working that its owner lets work.
 
     Args:
         planner: has the plans.
         connected: whether the broker is reached.
         heard: whether the coordinator has said hello.
+        revoked: why our key counts no more, if it does not.
     """
     return {
         "connected": connected,
         "offers": [offer.family for offer in planner.offers()],
         "families": describe(planner.plans),
-        "obstacles": obstacles(planner, connected, heard),
+        "obstacles": obstacles(planner, connected, heard, revoked),
     }
 
 

@@ -70,6 +70,11 @@ def reason_lines(answer: dict[str, Any]) -> list[str]:
     return [f"- {reason['text']}\n  until: {reason['change']}" for reason in answer["reasons"]]
 
 
+def obstacle_lines(answer: dict[str, Any]) -> list[str]:
+    """Return what keeps it from working where its owner lets it, and what would change each."""
+    return [f"- {found['text']}\n  until: {found['change']}" for found in answer["obstacles"]]
+
+
 def kept_lines(answer: dict[str, Any]) -> list[str]:
     """Return what is wrong with how an order was kept, if anything is."""
     return [f"Note: {answer['order_not_kept']}."] if answer["order_not_kept"] else []

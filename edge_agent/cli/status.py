@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edge_agent.cli.owner import COLUMN, ask_agent, headline, owner_command, reason_lines, show
+from edge_agent.cli.owner import COLUMN, ask_agent, headline, obstacle_lines, owner_command, reason_lines, show
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +19,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "status",
         summary="show what the agent on this machine is doing",
         description="What the running agent does, for whom, with which models, how warm the CPU is, and what it did\n"
-        "today. While it rests, all reasons for that.",
+        "today. While it rests, all reasons for that; and what keeps it from working that its owner lets work.",
         examples=("edge-agent status", "edge-agent status --json", "edge-agent status --state ~/agent"),
     )
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Ask and print."""
     answer = ask_agent(args, "status")
     lines = [f"{name:{COLUMN}}{text}" for name, text in _rows(answer)]
-    return show(args, answer, [*lines, *reason_lines(answer)])
+    return show(args, answer, [*lines, *reason_lines(answer), *obstacle_lines(answer)])
 
 
 def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge_agent.cli.owner import ask_agent, headline, owner_command, reason_lines, show
+from edge_agent.cli.owner import ask_agent, headline, obstacle_lines, owner_command, reason_lines, show
 
 if TYPE_CHECKING:
     import argparse
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     kept = ("mode", "since_ms", "now_ms", "order", "reasons", "notes", "obstacles", "refused_rules")
     lines = [f"It {headline(answer)}." if answer["mode"] == "rest" else "Your rules let it work."]
     lines += reason_lines(answer)
-    lines += [f"- {found['text']}\n  until: {found['change']}" for found in answer["obstacles"]]
+    lines += obstacle_lines(answer)
     lines += [f"- passed over: {note['text']}" for note in answer["notes"]]
     if answer["refused_rules"]:
         lines.append(f"New rules were refused, the old ones hold: {answer['refused_rules']}")

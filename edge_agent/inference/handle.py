@@ -91,11 +91,6 @@ class Worker:
         return self._process.containment if self._process is not None and self._process.alive else None
 
     @property
-    def in_group(self) -> bool:
-        """Whether the worker has a control group of its own."""
-        return self._process is not None and self._process.alive and self._process.in_group
-
-    @property
     def owes_since(self) -> float | None:
         """The monotonic second since which the end of the worker is due; None if it is not."""
         return self._process.owes_since if self._process is not None else None

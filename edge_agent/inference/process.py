@@ -160,11 +160,6 @@ class WorkerProcess:
         return self._popen is not None and self._verdict is None and not (self._stopping or self._ended)
 
     @property
-    def in_group(self) -> bool:
-        """Whether it has a control group of its own."""
-        return self._bounds.in_group
-
-    @property
     def owes_since(self) -> float | None:
         """The monotonic second since which its end is due: it was killed, or nobody listens to it any more."""
         if self._ended or self._popen is None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.agent.account.book import Book, Row, Usage
-from edge_agent.agent.account.shares import ITSELF, JOULES_PER_KWH, Interval, own_joules, split
+from edge_agent.agent.account.shares import JOULES_PER_KWH, Interval, own_joules, split
 from edge_agent.agent.account.tariff import Tariff
-from edge_agent.agent.own_copy import NO_BLOCK, Entry, OwnCopy
+from edge_agent.agent.own_copy import Entry, OwnCopy
 from edge_agent.agent.tally import Tally
 from edge_agent.clock import Now
 from edge_agent.errors import StateError
@@ -90,9 +90,9 @@ class Account:
         self._book: Book | None = None
         self._known = Totals()
         self._before = Row()
-        number, before = self._start(now)
-        self._copy = OwnCopy(means.key, means.network, number, before, MAX_WAITING_ENTRIES)
-        self._sample = self._look()
+        self._copy = OwnCopy(means.key, means.network, MAX_WAITING_ENTRIES)
+        self._open(now)
+        self._sample = load.sample(means.root, self._pids())
         self._writes = io.Writes(means.root)
         self._sampled_at = now.monotonic
         self._write_at = now.monotonic + WRITE_SECONDS
@@ -102,18 +102,21 @@ class Account:
         self._received_seen = 0
         self._downloaded = 0
 
-    def _start(self, now: Now) -> tuple[int, bytes]:
-        """Read this month, for the limits that hold over restarts; return where the own copy goes on."""
+    def _open(self, now: Now) -> None:
+        """Open the file; read this month, for the limits that hold over restarts, and where the own copy goes on."""
+        first, book = day_of(now)[:8] + "01", None
         try:
-            self._book = Book(self._folder)
-            first = day_of(now)[:8] + "01"
-            self._known = Totals(self._book.rows(first, "9999"), self._book.usage(first, "9999"))
-            self._before = self._book.total()
-            last = self._book.last_block()
+            book = Book(self._folder)
+            known, before = Totals(book.rows(first, "9999"), book.usage(first, "9999")), book.total()
+            last = book.last_block()
         except (OSError, sqlite3.Error, StateError) as error:
             log.warning("Without an account on disk: %s", error, extra={"action": "account"})
-            return 0, NO_BLOCK
-        return (0, NO_BLOCK) if last is None else (last[0], hashlib.sha256(last[1]).digest())
+            if book is not None:
+                book.close()
+            return
+        self._book, self._known, self._before = book, known, before
+        if last is not None:
+            self._copy.go_on(last[0], hashlib.sha256(last[1]).digest())
 
     # -- what others tell ---------------------------------------------------------------------------------------------
 
@@ -153,19 +156,20 @@ class Account:
         received, seen = self._received, self._received_seen
         usage.received += received - seen
         self._received_seen = received
-        interval = self._interval(seconds)
-        usage.written += self._writes.since(load.descendants(self._means.root, self._means.pid))
+        pids = self._pids()
+        interval = self._interval(seconds, pids)
+        usage.written += self._writes.since(pids)
         self._meter(interval, busy_us, now)
         self._sampled_at = now.monotonic
         self.look_at = now.monotonic + (BUSY_SECONDS if counts else IDLE_SECONDS)
         if now.monotonic >= self._write_at:
             self.write(now)
 
-    def _look(self) -> load.Sample | str:
-        return load.sample(self._means.root, load.descendants(self._means.root, self._means.pid))
+    def _pids(self) -> list[int]:
+        return load.descendants(self._means.root, self._means.pid)
 
-    def _interval(self, seconds: float) -> Interval:
-        before, after = self._sample, self._look()
+    def _interval(self, seconds: float, pids: Sequence[int]) -> Interval:
+        before, after = self._sample, load.sample(self._means.root, pids)
         self._sample = after
         if isinstance(before, str) or isinstance(after, str) or after.total <= before.total:
             return Interval(seconds, None, 0.0)
@@ -196,15 +200,19 @@ class Account:
     # -- the disk -----------------------------------------------------------------------------------------------------
 
     def write(self, now: Now) -> None:
-        """Write what is not on disk yet."""
+        """Write what is not on disk yet; what the disk does not take waits for the next time."""
         self._write_at = now.monotonic + WRITE_SECONDS
         if self._book is None:
+            self._open(now)
+        if self._book is None:
             return
+        blocks = self._copy.sealed()
         try:
-            self._book.add(self._fresh.rows, self._fresh.usage, self._copy.take())
+            self._book.add(self._fresh.rows, self._fresh.usage, blocks)
         except sqlite3.Error as error:
             log.warning("Could not write the account: %s", error, extra={"action": "account"})
             return
+        self._copy.written(blocks)
         self._remember()
 
     def _remember(self) -> None:
@@ -281,6 +289,3 @@ class Account:
 def day_of(now: Now) -> str:
     """Return the date here, as `2026-09-21`."""
     return time.strftime("%Y-%m-%d", time.localtime(now.wall_ms / 1000))
-
-
-__all__ = ["ITSELF", "Account", "Means", "day_of"]

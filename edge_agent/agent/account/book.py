@@ -218,11 +218,7 @@ class Book:
 
     def rows(self, first: str, last: str) -> dict[tuple[str, str], Row]:
         """Return the figures of these days, both included, by (day, family)."""
-        found = self._database.execute(
-            f"SELECT day, family, {', '.join(ROW)} FROM days WHERE day BETWEEN ? AND ? ORDER BY day, family",  # noqa: S608
-            (first, last),
-        )
-        return {(day, family): Row(*values) for day, family, *values in found}
+        return rows_of(self._database, first, last)
 
     def total(self) -> Row:
         """Return the sum of all figures that are kept."""
@@ -231,15 +227,11 @@ class Book:
 
     def usage(self, first: str, last: str) -> dict[str, Usage]:
         """Return what was used on these days, both included."""
-        found = self._database.execute(
-            f"SELECT day, {', '.join(USAGE)} FROM usage WHERE day BETWEEN ? AND ? ORDER BY day",  # noqa: S608 our names
-            (first, last),
-        )
-        return {day: Usage(*values) for day, *values in found}
+        return usage_of(self._database, first, last)
 
     def blocks(self) -> list[bytes]:
         """Return every block of the own copy, in its order."""
-        return [block for (block,) in self._database.execute("SELECT block FROM copy ORDER BY number")]
+        return blocks_of(self._database)
 
     def last_block(self) -> tuple[int, bytes] | None:
         """Return the number of the last block, and the block."""
@@ -249,6 +241,29 @@ class Book:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def rows_of(database: sqlite3.Connection, first: str, last: str) -> dict[tuple[str, str], Row]:
+    """Return the figures of an account's days, both included, by (day, family)."""
+    found = database.execute(
+        f"SELECT day, family, {', '.join(ROW)} FROM days WHERE day BETWEEN ? AND ? ORDER BY day, family",  # noqa: S608
+        (first, last),
+    )
+    return {(day, family): Row(*values) for day, family, *values in found}
+
+
+def usage_of(database: sqlite3.Connection, first: str, last: str) -> dict[str, Usage]:
+    """Return what was used on an account's days, both included."""
+    found = database.execute(
+        f"SELECT day, {', '.join(USAGE)} FROM usage WHERE day BETWEEN ? AND ? ORDER BY day",  # noqa: S608 our names
+        (first, last),
+    )
+    return {day: Usage(*values) for day, *values in found}
+
+
+def blocks_of(database: sqlite3.Connection) -> list[bytes]:
+    """Return every block of an account's own copy, in its order."""
+    return [block for (block,) in database.execute("SELECT block FROM copy ORDER BY number")]
 
 
 @contextlib.contextmanager

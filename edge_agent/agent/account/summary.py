@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.agent.account.book import ACCOUNT_FILE, ROW, USAGE, Row, Usage
+from edge_agent.agent.account.book import ACCOUNT_FILE, Row, Usage, blocks_of, rows_of, usage_of
 from edge_agent.agent.account.shares import ITSELF, JOULES_PER_KWH
 from edge_agent.errors import StateError
 
@@ -99,17 +99,11 @@ def read(folder: Path, first: str, last: str) -> Summary:
             )
         database = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, timeout=5.0)
         try:
-            run = database.execute
-            rows = run(f"SELECT day, family, {', '.join(ROW)} FROM days WHERE day BETWEEN ? AND ?", (first, last))  # noqa: S608 our names
-            found = {(day, family): Row(*values) for day, family, *values in rows}
-            used = run(f"SELECT day, {', '.join(USAGE)} FROM usage WHERE day BETWEEN ? AND ?", (first, last))  # noqa: S608 our names
-            usage = {day: Usage(*values) for day, *values in used}
-            blocks = tuple(block for (block,) in run("SELECT block FROM copy ORDER BY number"))
+            return Summary(rows_of(database, first, last), usage_of(database, first, last), tuple(blocks_of(database)))
         finally:
             database.close()
     except (sqlite3.Error, OSError) as error:
         raise StateError(f"the account {path} cannot be read: {error}") from error
-    return Summary(dict(sorted(found.items())), dict(sorted(usage.items())), blocks)
 
 
 def _quoted(path: Path) -> str:

@@ -1,7 +1,7 @@
 """The owner's rules on what, when and how much the machine works: a local veto that no coordinator can loosen. Pure."""
 
 from edge_agent.agent.policy.allowance import Policy
-from edge_agent.agent.policy.judge import Decision, Mode, Order, Reason, Rules, State, decide, seconds_text
+from edge_agent.agent.policy.judge import Decision, Mode, Order, Reason, Rules, State, decide, seconds_text, tighter
 from edge_agent.agent.policy.pace import (
     LIMITS,
     Adjustments,
@@ -34,4 +34,5 @@ __all__ = [
     "pace_of",
     "seconds_text",
     "threads_of",
+    "tighter",
 ]

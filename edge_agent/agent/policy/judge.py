@@ -44,6 +44,15 @@ class Order:
     until: float | None = None
 
 
+def tighter(one: Order, other: Order | None) -> Order:
+    """Return the order that allows nothing that either forbids: a pause if one is, for as long as either holds."""
+    if other is None:
+        return one
+    kind = "pause" if "pause" in {one.kind, other.kind} else one.kind
+    until = None if one.until is None or other.until is None else max(one.until, other.until)
+    return Order(kind, until)
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why the machine rests.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import resource
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from edge_agent.clock import Now
 from edge_agent.errors import PeerError, StateError
 from edge_agent.settings import Energy, Source
 from edge_agent.wire.keys import SigningKey
+from hardware import load
 from hardware.meter import Meter
 from hardware.sysfs import Root
 
@@ -234,6 +238,87 @@ def test_a_disk_that_takes_nothing_stops_nobody(tmp_path: Path) -> None:
     other.close()
     scene.account.write(scene.now)
     assert scene.account.report(scene.now)["finished_ever"] == 1
+
+
+@contextlib.contextmanager
+def full_disk(file: Path) -> Iterator[None]:
+    """Have the kernel let no file of this process grow beyond what this one is: SQLite's own code meets its refusal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size if file.exists() else 0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def accept(scene: Scene, *numbers: int) -> None:
+    """Have results accepted."""
+    for number in numbers:
+        scene.tally.finished("digits", 5, scene.now.wall_ms)
+        scene.account.settled("digits", Entry(number.to_bytes(16, "big"), 1, bytes(16)), scene.now)
+
+
+def test_a_full_disk_costs_neither_figures_nor_a_block_of_the_own_copy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once there is room again all is written, once, and the chain goes on where it ended, over a restart, too."""
+    scene = Scene(tmp_path)
+    accept(scene, 0, 1)
+    scene.account.leave(scene.now)
+    scene.account = scene.start()
+    with full_disk(tmp_path / "account.db"):
+        for more in (range(2, 1000), range(1000, 1500)):
+            accept(scene, *more)
+            scene.look()
+            scene.account.write(scene.now)
+        assert caplog.text.count("Could not write the account") == 2
+        assert scene.account.report(scene.now)["finished_ever"] == 1500
+    assert read(tmp_path, "0000", "9999").total().finished == 2
+    accept(scene, 1500)
+    scene.look()
+    scene.account.write(scene.now)
+    accept(scene, 1501)
+    scene.account.leave(scene.now)
+    scene.account = scene.start()
+    accept(scene, 1502)
+    scene.account.leave(scene.now)
+    found = read(tmp_path, "0000", "9999")
+    assert (found.total().finished, found.total().accepted) == (1503, 1503)
+    blocks, problem = check_chain(found.blocks, KEY.public, "home")
+    assert (problem, [block.number for block in blocks]) == ("", [1, 2, 3, 4])
+    assert [int.from_bytes(entry.job, "big") for block in blocks for entry in block.entries] == list(range(1503))
+    assert sum(block.left_out for block in blocks) == 0
+
+
+def test_a_disk_that_was_full_at_the_start_has_an_account_once_there_is_room(tmp_path: Path) -> None:
+    """What was counted meanwhile is in it, and what an earlier process wrote stays."""
+    scene = Scene(tmp_path)
+    accept(scene, 0)
+    scene.account.leave(scene.now)
+    holder = sqlite3.connect(tmp_path / "account.db")
+    holder.execute("PRAGMA user_version=0")  # as if it had to be made, which takes room
+    holder.close()
+    with full_disk(tmp_path / "nothing"):
+        scene.account = scene.start()
+        accept(scene, 1)
+        scene.look()
+        scene.account.write(scene.now)
+        assert scene.account.report(scene.now)["finished_ever"] == 1
+    scene.account.write(scene.now)
+    assert scene.account.report(scene.now)["finished_ever"] == 2
+    found = read(tmp_path, "0000", "9999")
+    assert found.total().finished == 2
+    blocks, problem = check_chain(found.blocks, KEY.public, "home")
+    assert (problem, [block.number for block in blocks]) == ("", [1, 2])
+
+
+def test_a_look_walks_through_the_processes_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPU time and written bytes are read of the same ones."""
+    scene = Scene(tmp_path)
+    real, walks = load.descendants, []
+    monkeypatch.setattr(load, "descendants", lambda root, pid: walks.append(pid) or real(root, pid))
+    scene.look()
+    assert walks == [7]
 
 
 def test_without_an_account_the_report_says_what_to_do(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 
 from edge_agent.agent.account.account import Account, Means
 from edge_agent.agent.account.tariff import Tariff
-from edge_agent.agent.events import OwnerAsked, RestRequested, WorkRequested
-from edge_agent.agent.owner import Owner, Told, Wanted, Wishes
+from edge_agent.agent.assistant.discovery import Device
+from edge_agent.agent.events import HomeSaid, OwnerAsked, RestRequested, WorkRequested
+from edge_agent.agent.owner import Owner, Told, Wanted, Ways, Wishes
 from edge_agent.agent.policy import Mode, Reading, Readings, Rules
 from edge_agent.agent.readers import Readers
 from edge_agent.agent.tally import Tally
@@ -24,6 +25,8 @@ from hardware.meter import Meter
 from hardware.sysfs import Root
 
 START_MS = 1_800_000_000_000
+REST = {"worker_pid": None, "families": [], "attempts": {"running": 0}, "obstacles": []}
+"""What the rest of the agent says of itself, as far as anybody here reads it."""
 
 
 class Machine(Readers):
@@ -43,6 +46,10 @@ class Machine(Readers):
         self.looks += 1
         return self.readings
 
+    def publish(self, *_: object) -> bool:
+        """Say something at home, where nobody listens."""
+        return True
+
     def cpu_celsius(self) -> Reading:
         """Give what the test wants."""
         return self.readings.cpu_celsius
@@ -56,12 +63,19 @@ class Scene:
         self.machine = Machine()
         self.wanted: Callable[[], Policy] = Policy
         self.seconds = 0.0
+        self.wanted_device: Device | None = None
         self.owner = self.start(settings or Policy())
 
     def start(self, settings: Policy) -> Owner:
         """Start a process."""
-        wishes = Wishes(Wanted(settings, None, Energy()), self._reload, self.machine, lambda _: UTC, self._account)
-        return Owner(self.folder, wishes, 7, Tally(), self.now)
+        wishes = Wishes(
+            Wanted(settings, None, Energy(), self.wanted_device),
+            self._reload,
+            self.machine,
+            lambda _: UTC,
+            self._account,
+        )
+        return Owner(self.folder, wishes, 7, Tally(), self.now, Ways(lambda _: None, lambda: dict(REST), str, int))
 
     def _reload(self) -> Wanted:
         return Wanted(self.wanted(), None, Energy())
@@ -175,6 +189,68 @@ def test_every_change_is_in_the_history_with_its_reasons_and_who_made_it(tmp_pat
     ]
     assert shown == [("rest", "user 7", ["paused"]), ("work", "your rules", []), ("rest", "your rules", ["hot"])]
     assert len(scene.ask("history", count=1)[1]["transitions"]) == 1
+
+
+# -- orders of the broker at home --------------------------------------------------------------------------------------
+
+
+def at_home(folder: Path, control: str) -> Scene:
+    """Return an owner whom Home Assistant may give orders."""
+    scene = Scene(folder)
+    device = Device("a" * 32, "Kitchen Pi", "Pi 5", "1.2.3", control, False, {})  # type: ignore[arg-type]
+    scene.wanted_device = device
+    scene.owner = scene.start(Policy())
+    scene.owner.start(scene.now)
+    return scene
+
+
+def press(scene: Scene, what: str = "pause", payload: bytes = b"PRESS") -> list[Told]:
+    """Press a button in Home Assistant; return what the core was told."""
+    told: list[Told] = []
+    topic = scene.wanted_device.order_topic(what)  # type: ignore[union-attr] # set by `at_home`
+    scene.owner.hear(HomeSaid(topic, payload, retained=False), scene.now, told.extend)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("order", "seconds", "left"),
+    [
+        ("pause", 7200.0, 7200.0),
+        ("pause", None, None),
+        ("drain", 7200.0, 7200.0),
+        ("drain", None, None),
+        ("pause", 60.0, 3600.0),
+        ("drain", 60.0, 3600.0),
+    ],
+)
+def test_a_home_that_may_only_tighten_shortens_no_order_of_the_owners(
+    tmp_path: Path, order: str, seconds: float | None, left: float | None
+) -> None:
+    """An hour's pause there adds to what holds already: whatever is later, also for a next process."""
+    scene = at_home(tmp_path, "tighten")
+    scene.ask(order, seconds=seconds)
+    told = press(scene)
+    assert [type(event) for event in told] == ([RestRequested] if order == "drain" else [])  # it hurries
+    for owner in (scene.owner, scene.start(Policy())):
+        owner.look(scene.now)
+        assert owner.status(scene.now)["order"] == "pause"
+        assert owner.mode is Mode.REST
+    if left is not None:
+        scene.seconds = left - 1
+        scene.owner.look(scene.now)
+        assert scene.owner.mode is Mode.REST
+    scene.seconds = 1e6 if left is None else left
+    scene.owner.look(scene.now)
+    assert scene.owner.mode is (Mode.REST if left is None else Mode.WORK)
+
+
+def test_a_home_that_may_give_orders_gives_them_in_the_owners_place(tmp_path: Path) -> None:
+    """There the last order holds, as it does on the command line."""
+    scene = at_home(tmp_path, "orders")
+    scene.ask("pause", seconds=7200.0)
+    press(scene)
+    scene.seconds = 3600.0
+    assert scene.owner.look(scene.now) == [WorkRequested()]
 
 
 # -- new rules --------------------------------------------------------------------------------------------------------

@@ -138,6 +138,14 @@ def test_status_is_one_screen(agent: FakeAgent, capsys: pytest.CaptureFixture[st
             {"obstacles": [{"code": "no-broker", "text": "the broker is not reached", "change": "x"}]},
             "may work, but cannot",
         ),
+        (
+            {
+                "obstacles": [
+                    {"code": "revoked", "text": "the operator revoked this agent's key: stolen", "change": "new"}
+                ]
+            },
+            "the operator revoked this agent's key: stolen\n  until: new",
+        ),
         ({"connected": False}, "not connected to the broker"),
         ({"cpu_celsius": None, "cpu_celsius_why": "no sensor"}, "unknown: no sensor"),
         ({"refused_rules": "policy.battery = 'x'"}, "new rules were refused"),
