@@ -91,19 +91,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     _replace(path, content, durable=False)
 
 
-def write_durably(path: Path, content: str | bytes) -> None:
+def write_durably(path: Path, content: str | bytes, *, secret: bool = False) -> None:
     """Replace a file as `write_atomically` does, and return only when it would survive a loss of power.
+
+    Args:
+        path: of the file.
+        content: what it is to hold.
+        secret: nobody but its owner may read it.
 
     Raises:
         OSError: it cannot be written; the old content stays, and nothing else.
     """
-    _replace(path, content, durable=True)
+    _replace(path, content, durable=True, secret=secret)
 
 
-def _replace(path: Path, content: str | bytes, *, durable: bool) -> None:
+def _replace(path: Path, content: str | bytes, *, durable: bool, secret: bool = False) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
+            if secret:
+                os.fchmod(file.fileno(), 0o600)
             file.write(content.encode() if isinstance(content, str) else content)
             if durable:
                 file.flush()

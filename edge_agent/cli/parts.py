@@ -27,7 +27,7 @@ def set_up_log(settings: Settings) -> None:
 
 
 def own_secret(path: Path) -> bytes:
-    """Read a secret of 32 bytes, or make it at the first start.
+    """Read a secret of 32 bytes, or make it at the first start; its file is for its owner alone.
 
     Raises:
         StateError: the file is there and does not hold one, or it cannot be written.
@@ -37,7 +37,8 @@ def own_secret(path: Path) -> bytes:
     make_private(path.parent)
     try:
         if not path.exists():
-            write_durably(path, secrets.token_bytes(32))
+            write_durably(path, secrets.token_bytes(32), secret=True)
+        path.chmod(0o600)  # restored from a backup, it may have come open to others
         found = path.read_bytes()
     except OSError as error:
         raise StateError(f"{path} cannot be used: {error.strerror}") from error
