@@ -28,7 +28,7 @@ usage: install.sh [OPTION]...
   --broker URL           instead of enrolling: the broker, which goes into the settings file
   --coordinator-key FILE instead of enrolling: the coordinator's public key, to be pinned
   --coordinator          install a coordinator instead of an agent; --broker names its broker
-  --text                 also what models that read text need
+  --text                 also what models that read text need; an upgrade keeps it
   --wheels DIR           take packages from this folder alone, nothing from a network
   --python PYTHON        the interpreter to use (3.11 to 3.13)
   --no-start             install, but do not start
@@ -42,14 +42,14 @@ END
 
 # -- what is asked for ---------------------------------------------------------------------------------------------
 
-role=agent action=install dry_run='' purge='' start=1 extras='' url='' token_file='' broker='' coordinator_key='' wheels='' python=''
+role=agent action=install dry_run='' purge='' start=1 wanted='' extras='' url='' token_file='' broker='' coordinator_key='' wheels='' python=''
 while [ $# -gt 0 ]; do
     case $1 in
         --url | --token-file | --broker | --coordinator-key | --wheels | --python)
             [ $# -ge 2 ] || { echo "install.sh: $1 needs a value" >&2; exit 64; }
             name=${1#--} && printf -v "${name//-/_}" %s "$2" && shift ;;
         --coordinator) role=coordinator ;;
-        --text) extras=text ;;
+        --text) wanted=text ;;
         --no-start) start='' ;;
         --dry-run) dry_run=1 ;;
         --uninstall) action=uninstall ;;
@@ -61,7 +61,6 @@ while [ $# -gt 0 ]; do
 done
 unit=edge-$role.service user=edge-$role state=/var/lib/edge-$role settings=/etc/edge-$role
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-[ "$role" = agent ] || extras=coordinator
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n== %s\n' "$*"; }
@@ -170,10 +169,32 @@ make_release() {
     run install -m 644 -t "$release/share" "$source/README.md" "$source/LICENSE" "$source"/systemd/edge-*
     run install -D -m 644 -t "$release/share/drop-ins" "$source"/systemd/drop-ins/*.conf
     run "$release/venv/bin/edge-agent" version
+    say "+ write $release/extras: ${extras:-none}"
+    [ -n "$dry_run" ] || printf '%s\n' "$extras" >"$release/extras"
+    # Complete: whatever goes wrong from here on, it may be the one in use.
+    trap - EXIT
+}
+
+# What was chosen once stays chosen. One environment serves both roles: whether a coordinator is here, its unit says.
+choose_extras() { # choose_extras PREVIOUS
+    local name kept=''
+    if [ -z "$1" ]; then
+        : # the first installation
+    elif [ -e "$1/extras" ]; then
+        kept=$(cat "$1/extras")
+    elif [ -n "$(find "$1/venv/lib" -maxdepth 3 -type d -name onnxruntime_extensions 2>/dev/null)" ]; then
+        kept=text # of a release that did not write them down
+    fi
+    kept=,$kept, kept=${kept//,coordinator,/,}
+    if [ "$role" = coordinator ] || [ -e /etc/systemd/system/edge-coordinator.service ]; then kept+=,coordinator; fi
+    for name in ${kept//,/ } $wanted; do
+        case ,$extras, in *,"$name",*) ;; *) extras=${extras:+$extras,}$name ;; esac
+    done
 }
 
 use_release() { # use_release FOLDER: the links, the unit, the user, the folders
-    local folder=$1 name
+    local folder=$1 name newer='newer-systemd.conf' drop_in=/etc/systemd/system/$unit.d/newer-systemd.conf
+    [ "$role" = agent ] || newer='newer-systemd-coordinator.conf'
     for name in venv share; do
         run ln -sfn "$folder/$name" "$PREFIX/.$name.new"
         run mv -T "$PREFIX/.$name.new" "$PREFIX/$name"
@@ -184,8 +205,12 @@ use_release() { # use_release FOLDER: the links, the unit, the user, the folders
     run install -D -m 644 "$folder/share/$user.tmpfiles" "/etc/tmpfiles.d/$user.conf"
     run systemd-sysusers "/etc/sysusers.d/$user.conf"
     run systemd-tmpfiles --create "/etc/tmpfiles.d/$user.conf"
-    if [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -ge 254 ]; then
-        run install -D -m 644 "$folder/share/drop-ins/newer-systemd.conf" "/etc/systemd/system/$unit.d/newer-systemd.conf"
+    if [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -lt 254 ]; then
+        :
+    elif [ -n "$dry_run" ] || [ -e "$folder/share/drop-ins/$newer" ]; then
+        run install -D -m 644 "$folder/share/drop-ins/$newer" "$drop_in"
+    else
+        run rm -f -- "$drop_in" # an older release, which had none for this unit
     fi
     run systemctl daemon-reload
 }
@@ -279,7 +304,6 @@ start_or_roll_back() { # start_or_roll_back PREVIOUS
     journalctl --no-pager -u "$unit" -n 20 -o cat >&2 || true
     if [ -z "$previous" ]; then
         run systemctl stop "$unit"
-        trap - EXIT
         die 70 "$unit did not come up; its last lines are above." "mend what they say, then: systemctl start $unit"
     fi
     step "The new version did not come up: back to $(basename "$previous")"
@@ -318,15 +342,11 @@ install_it() {
     step "Can it run here?"
     check_machine
     [ ! -e "$PREFIX/venv" ] || previous=$(dirname "$(readlink -f "$PREFIX/venv")")
-    # One environment serves both roles: what is there already stays in it.
-    if [ -e "/etc/systemd/system/edge-coordinator.service" ] && [ "$role" = agent ]; then
-        extras=${extras:+$extras,}coordinator
-    fi
+    choose_extras "$previous"
     step "The program${previous:+ (an upgrade of $(basename "$previous"))}"
     make_release
     step "User, folders, unit"
     use_release "$release"
-    trap - EXIT
     write_settings
     if [ "$role" = agent ]; then
         step "Enrolment"

@@ -72,6 +72,7 @@ install -m 644 systemd/edge-agent.sysusers "$tree/usr/lib/sysusers.d/edge-agent.
 install -m 644 systemd/edge-agent.tmpfiles "$tree/usr/lib/tmpfiles.d/edge-agent.conf"
 install -m 644 packaging/debian/config.toml "$tree/etc/edge-agent/config.toml"
 install -D -m 644 -t "$tree/usr/share/doc/edge-agent/drop-ins" systemd/drop-ins/*.conf
+rm "$tree/usr/share/doc/edge-agent/drop-ins/newer-systemd-coordinator.conf" # of a unit that this package does not bring
 install -m 644 README.md packaging/debian/copyright "$tree/usr/share/doc/edge-agent/"
 install -D -m 644 packaging/debian/lintian-overrides "$tree/usr/share/lintian/overrides/edge-agent"
 install -d "$tree/usr/share/man/man1"

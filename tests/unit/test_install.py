@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,6 +126,156 @@ def test_the_token_is_never_an_argument(tmp_path: Path) -> None:
     done = install(tmp_path, "--dry-run", "--url", "https://coordinator.example", "--token-file", str(token))
     assert "ea1-secret" not in done.stdout + done.stderr
     assert "on standard input" in done.stdout
+
+
+class Sandbox:
+    """A copy of the script whose machine lies in a folder: it runs for real, with programs that only write down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = folder / "source"
+        self.source.mkdir()
+        for name in ("README.md", "LICENSE"):
+            shutil.copy(ROOT / name, self.source)
+        shutil.copytree(ROOT / "systemd", self.source / "systemd")
+        text = SCRIPT.read_text()
+        for place in ("/opt/edge-agent", "/usr/local/bin", "/etc/", "/var/lib/", "/run/systemd/system"):
+            text = text.replace(place, f"{folder}{place}")
+        (self.source / "install.sh").write_text(text)
+        self.tools = folder / "bin"
+        for path in (
+            self.tools,
+            folder / "usr/local/bin",
+            folder / "etc/systemd/system",
+            folder / "var/lib",
+            folder / "run/systemd/system",
+        ):
+            path.mkdir(parents=True)
+        environment = (
+            'mkdir -p "$3/bin"; printf \'#!/bin/sh\\necho "$@" >>"%s"\\n\' '
+            f"'{folder}/pip.log' >\"$3/bin/python\"; "
+            'printf "#!/bin/sh\\n" >"$3/bin/edge-agent"; chmod 755 "$3/bin/python" "$3/bin/edge-agent"'
+        )
+        programs = {
+            **MACHINE,
+            **OTHERS,
+            "id": "echo 0",
+            "python3": f'case "$*" in *calcsize*) echo 64 ;; "-m venv"*) {environment} ;; esac',
+            "systemctl": 'case "$1" in --version) echo "systemd 255 (255.4)" ;; esac',
+            "systemd-sysusers": "exit 0",
+            "systemd-tmpfiles": f"cd '{folder}' && mkdir -p etc/edge-agent etc/edge-coordinator",
+            "chown": "exit 0",
+        }
+        for name, script in programs.items():
+            self.program(name, script)
+
+    def program(self, name: str, script: str) -> None:
+        """Have a program do this."""
+        (self.tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (self.tools / name).chmod(0o755)
+
+    def install(self, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run the script."""
+        environ = {"PATH": f"{self.tools}:/usr/bin:/bin", "LC_ALL": "C"}
+        command = ["bash", str(self.source / "install.sh"), "--no-start", *options]
+        return subprocess.run(
+            command, env=environ, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+
+    @property
+    def in_use(self) -> Path:
+        """The release that the links name."""
+        return (self.folder / "opt/edge-agent/venv").resolve().parent
+
+    @property
+    def releases(self) -> list[Path]:
+        """Those that are there."""
+        return sorted((self.folder / "opt/edge-agent/releases").iterdir())
+
+    @property
+    def asked_of_pip(self) -> str:
+        """What pip was asked to install last."""
+        return (self.folder / "pip.log").read_text().splitlines()[-1].rpartition("/")[2]
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    """Return one in which nothing is installed."""
+    return Sandbox(tmp_path)
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["first", "upgrade"])
+def test_a_step_that_fails_late_does_not_delete_the_release_in_use(sandbox: Sandbox, before: int) -> None:
+    """The links name the new one by then: without it there would be no program at all."""
+    for _ in range(before):
+        assert sandbox.install().returncode == 0
+    sandbox.program("systemd-sysusers", "echo no room >&2; exit 1")
+    assert sandbox.install().returncode != 0
+    assert (sandbox.in_use / "venv/bin/edge-agent").exists()
+    assert (sandbox.folder / "usr/local/bin/edge-agent").exists()
+    sandbox.program("systemd-sysusers", "exit 0")
+    done = sandbox.install()
+    assert done.returncode == 0, done.stderr
+    assert sandbox.in_use == sandbox.releases[-1]
+
+
+def test_a_release_that_never_got_complete_is_deleted_and_the_one_in_use_stays(sandbox: Sandbox) -> None:
+    """Packages that could not be fetched leave nothing."""
+    assert sandbox.install().returncode == 0
+    kept = sandbox.in_use
+    sandbox.program(
+        "python3", 'case "$*" in *calcsize*) echo 64 ;; "-m venv"*) mkdir -p "$3/bin" ;; esac'
+    )  # no pip in it
+    assert sandbox.install().returncode != 0
+    assert (sandbox.in_use, sandbox.releases) == (kept, [kept])
+
+
+def test_what_was_chosen_at_the_first_installation_is_not_lost_at_an_upgrade(sandbox: Sandbox) -> None:
+    """Of either role, and of a release that did not write it down; a coordinator's packages go with its unit."""
+    sandbox.install("--text")
+    assert sandbox.asked_of_pip == "source[text]"
+    sandbox.install()
+    assert sandbox.asked_of_pip == "source[text]"
+    sandbox.install("--coordinator")
+    assert sandbox.asked_of_pip == "source[text,coordinator]"
+    sandbox.install("--text")
+    assert sandbox.asked_of_pip == "source[text,coordinator]"
+    (sandbox.folder / "etc/systemd/system/edge-coordinator.service").unlink()
+    (sandbox.in_use / "extras").unlink()
+    (sandbox.in_use / "venv/lib/python3.11/site-packages/onnxruntime_extensions").mkdir(parents=True)
+    sandbox.install()
+    assert sandbox.asked_of_pip == "source[text]"
+
+
+def test_without_extras_none_are_asked_for(sandbox: Sandbox) -> None:
+    """Neither at first nor later."""
+    for _ in range(2):
+        sandbox.install()
+        assert sandbox.asked_of_pip == "source"
+
+
+def test_the_coordinators_unit_gets_neither_the_agents_keys_nor_its_reload(sandbox: Sandbox) -> None:
+    """A SIGHUP ends a coordinator; each unit has a drop-in of its own, in the place of one that was there before."""
+    units = sandbox.folder / "etc/systemd/system"
+    (units / "edge-coordinator.service.d").mkdir(parents=True)
+    wrong = units / "edge-coordinator.service.d/newer-systemd.conf"
+    shutil.copy(sandbox.source / "systemd/drop-ins/newer-systemd.conf", wrong)
+    for options in ((), ("--coordinator",)):
+        done = sandbox.install(*options)
+        assert done.returncode == 0, done.stderr
+    agents = (units / "edge-agent.service.d/newer-systemd.conf").read_text()
+    assert "Type=notify-reload" in agents
+    assert "ImportCredential=agent.key" in agents
+    settings = [line for line in wrong.read_text().splitlines() if line and not line.startswith(("#", "["))]
+    assert "ImportCredential=coordinator.key" in settings
+    assert [line for line in settings if "reload" in line.lower() or "agent" in line or "sealing" in line] == []
+
+
+def test_an_older_systemd_gets_no_drop_in(sandbox: Sandbox) -> None:
+    """It would warn of each line."""
+    sandbox.program("systemctl", 'case "$1" in --version) echo "systemd 252 (252.39)" ;; esac')
+    assert sandbox.install().returncode == 0
+    assert not (sandbox.folder / "etc/systemd/system/edge-agent.service.d").exists()
 
 
 @pytest.mark.parametrize("options", [["--frobnicate"], ["--url"]], ids=["unknown", "without-value"])
