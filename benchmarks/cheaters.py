@@ -23,7 +23,7 @@ from edge_agent.coordinator.checks import Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer, checkable
 from edge_agent.coordinator.reviews import Review
-from edge_agent.coordinator.trust import Party, Trust
+from edge_agent.coordinator.trust import Party, Subject, Trust
 from edge_agent.models.catalogue import Reproducibility
 from edge_agent.wire.draws import Draw, period_key
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -171,7 +171,7 @@ class Network:
     def _job(self, job: int) -> None:
         while True:
             machine = self.rng.choice(self.machines)
-            if not self.trust.resting(machine.party.agent_id, machine.variant, job):
+            if not rests(self.trust, machine, job):
                 break
         false = machine.cheats(self.rng)
         party, variant = machine.party, machine.variant
@@ -202,9 +202,7 @@ class Network:
         pool = self.pools[machine.variant, machine.cpu]
         trusted = [other for other in pool if other.party.trusted]
         some = {other.party.agent_id: other for other in (*self.rng.sample(pool, min(AT_ONCE, len(pool))), *trusted)}
-        return [
-            other.party for other in some.values() if not self.trust.resting(other.party.agent_id, other.variant, job)
-        ]
+        return [other.party for other in some.values() if not rests(self.trust, other, job)]
 
     def _review(self, machine: Machine, job: int, draw: Draw, *, false: bool) -> bool:
         review = Review(machine.variant, VARIANTS[machine.variant], draw, self.trust.rules.trusted_share)
@@ -258,6 +256,13 @@ def expected(machine: Machine, jobs: int, floor: float) -> tuple[float, float]:
     return mean, square - mean * mean
 
 
+def rests(trust: Trust, machine: Machine, job: int) -> bool:
+    """Whether a machine is given nothing; looked up, since it is asked for every job."""
+    agent = machine.party.lasting_id
+    found = (trust.standings.get(Subject(agent)), trust.standings.get(Subject(agent, machine.variant)))
+    return any(standing is not None and job < standing.resting_until_ms for standing in found)
+
+
 def _horizon(machine: Machine, jobs: int, resting: set[str]) -> int:
     """Return how many jobs a cheat would have been given: no more after it rests without blame, unlike one caught."""
     return len(machine.drawn) if machine.caught_at is None and machine.party.agent_id in resting else jobs
@@ -270,11 +275,7 @@ def report(network: Network, jobs: int) -> dict[str, object]:
     late = sum(1 for job in tally.wrong if job > half)
     honest = [machine.own for machine in network.machines if machine.kind == "honest"]
     horizon = sum(honest) // len(honest)  # so many jobs a cheat would have been given, had it not been caught
-    resting = {
-        machine.party.agent_id
-        for machine in network.machines
-        if network.trust.resting(machine.party.agent_id, machine.variant, jobs)
-    }
+    resting = {machine.party.agent_id for machine in network.machines if rests(network.trust, machine, jobs)}
     rows = {}
     for kind in KINDS:
         cheats = [machine for machine in network.machines if machine.kind == kind]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import Command, Commit, EndJob, Outcome, Record, Verification
@@ -12,7 +11,7 @@ from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.verification import VerifiedResult
-from edge_agent.wire.messages import Result, VariantClass
+from edge_agent.wire.messages import Result
 from edge_agent.wire.receipts import make_receipts
 
 
@@ -37,7 +36,7 @@ class _Accepted:
             receipt=receipt,
             agent_id=statement.agent_id,
             variant=statement.variant,
-            klass=class_id(statement.klass),
+            klass=statement.klass.id,
             run_us=statement.run_us,
             verification=self.verification,
         )
@@ -116,9 +115,3 @@ class Acceptance:
     def _certificate(self, one: _Accepted) -> bytes | None:
         certified = self._registry.certificates.get(one.verified.statement.agent_id)
         return certified.signed if certified is not None else None
-
-
-@lru_cache(maxsize=1024)
-def class_id(klass: VariantClass) -> str:
-    """Name a class; there are few of them, and each result has one."""
-    return klass.id

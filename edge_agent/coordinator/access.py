@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import Final, Self
 
 from edge_agent.clock import Now
+from edge_agent.coordinator.buckets import Bucket
 from edge_agent.errors import DeniedError, ResourceError
 
 PREFIX: Final = "ea_"
@@ -101,14 +102,6 @@ ANYBODY: Final = Caller(None, ALL_SCOPES)
 
 
 @dataclass(slots=True)
-class _Bucket:
-    """Calls that are left, up to a minute's worth; refilled evenly."""
-
-    left: float
-    at: float
-
-
-@dataclass(slots=True)
 class Usage:
     """What a client has done on one day, by the UTC day's number since 1970."""
 
@@ -135,7 +128,7 @@ class Access:
         self.required = required
         self._clock = clock
         self._keys: dict[str, KeyRecord] = {}
-        self._buckets: dict[str, _Bucket] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._uses: dict[str, _Use] = {}
 
     @classmethod
@@ -197,17 +190,15 @@ class Access:
             return
         now = self._clock()
         most = float(record.requests_per_minute)
-        bucket = self._buckets.setdefault(record.id, _Bucket(most, now.monotonic))
-        bucket.left = min(most, bucket.left + (now.monotonic - bucket.at) * most / 60)
-        bucket.at = now.monotonic
-        if bucket.left < 1:
+        bucket = self._buckets.setdefault(record.id, Bucket.full(most / 60, most, now.monotonic))
+        if not bucket.has_one(now.monotonic):
             raise ResourceError(
                 f"{record.name} makes more than {record.requests_per_minute} calls in a minute",
                 code="too-many-calls",
                 hint="Send fewer, larger requests, or wait as long as Retry-After says.",
-                retry_after_seconds=(1 - bucket.left) * 60 / most,
+                retry_after_seconds=bucket.seconds_to_one(),
             )
-        bucket.left -= 1
+        bucket.take()
         self._today(record.name, now.wall_ms).requests += 1
 
     def charge_jobs(self, caller: Caller, count: int = 1) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection
 
 from edge_agent.clock import Now
 from edge_agent.coordinator import identities
+from edge_agent.coordinator.buckets import Bucket
 from edge_agent.coordinator.enrolment import REUSED, Decision, decide, succeed
 from edge_agent.coordinator.events import AgentCertificates
 from edge_agent.coordinator.registrar import Registrar
@@ -54,26 +55,21 @@ class Limiter:
     """Token buckets, one for all and one for each source; a source that is not remembered any more starts afresh."""
 
     def __init__(self) -> None:
-        self._all = (ALL_AT_ONCE, 0.0)
-        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._all = Bucket.full(ALL_A_SECOND, ALL_AT_ONCE, 0.0)
+        self._sources: OrderedDict[str, Bucket] = OrderedDict()
 
     def allows(self, source: str, monotonic: float) -> bool:
         """Whether one more may be looked at; if so, it is counted."""
-        one = _filled(self._sources.get(source, (ONE_AT_ONCE, monotonic)), ONE_A_SECOND, ONE_AT_ONCE, monotonic)
-        every = _filled(self._all, ALL_A_SECOND, ALL_AT_ONCE, monotonic)
-        if one < 1 or every < 1:
+        one = self._sources.get(source) or Bucket.full(ONE_A_SECOND, ONE_AT_ONCE, monotonic)
+        if not (one.has_one(monotonic) and self._all.has_one(monotonic)):
             return False
-        self._all = (every - 1, monotonic)
-        self._sources[source] = (one - 1, monotonic)
+        self._all.take()
+        one.take()
+        self._sources[source] = one
         self._sources.move_to_end(source)
         if len(self._sources) > MAX_SOURCES:
             self._sources.popitem(last=False)
         return True
-
-
-def _filled(bucket: tuple[float, float], a_second: float, most: float, monotonic: float) -> float:
-    held, at = bucket
-    return min(most, held + max(0.0, monotonic - at) * a_second)
 
 
 class Admissions:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from edge_agent.clock import Now
-from edge_agent.coordinator.acceptance import Acceptance, class_id
+from edge_agent.coordinator.acceptance import Acceptance
 from edge_agent.coordinator.checks import Settlement, Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer
@@ -132,7 +132,7 @@ class Checking:
 
     def on_result(self, job: Job, attempt: Attempt, verified: VerifiedResult, now: Now) -> list[Command]:
         """Say what becomes of a result of a live job."""
-        answer = Answer(class_id(verified.statement.klass), verified.outputs)
+        answer = Answer(verified.statement.klass.id, verified.outputs)
         vote = Vote(self._parties.party(attempt.agent_id), answer, job.id)
         if job.checks is not None:
             done = self._acceptance.accept(job, attempt, verified, Verification("signed", "signed"), now)

@@ -10,8 +10,9 @@ its agent and the coordinator know them.
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from typing import Final
+
+from edge_agent.coordinator.buckets import Bucket
 
 BURST_SECONDS: Final = 10.0
 """An allowance that was left alone for so long is whole."""
@@ -22,32 +23,6 @@ TOTAL_SHARE: Final = 20
 
 _JOB_FIELD: Final = b"\x63job\x50"
 _PEEK_BYTES: Final = 1024
-
-
-@dataclass(slots=True)
-class _Bucket:
-    """A token bucket.
-
-    Attributes:
-        rate: tokens a second.
-        tokens: what is left.
-        at: monotonic seconds when that was so.
-    """
-
-    rate: float
-    tokens: float
-    at: float
-
-    def left(self, monotonic: float) -> bool:
-        """Fill it up to this moment, and say whether there is something in it."""
-        whole = self.rate * BURST_SECONDS
-        self.tokens = min(whole, self.tokens + max(0.0, monotonic - self.at) * self.rate)
-        self.at = monotonic
-        return self.tokens >= 1.0
-
-    def is_whole(self, monotonic: float) -> bool:
-        """Whether nothing would be lost by forgetting it."""
-        return self.tokens + max(0.0, monotonic - self.at) * self.rate >= self.rate * BURST_SECONDS
 
 
 class Floods:
@@ -61,10 +36,10 @@ class Floods:
     def __init__(self, per_second: float, max_kept: int = 20_000) -> None:
         self._per_second = per_second
         self._max_kept = max_kept
-        self._buckets: dict[tuple[str, bool], _Bucket] = {}
-        self._strangers = _Bucket(per_second * STRANGERS_SHARE, per_second * STRANGERS_SHARE * BURST_SECONDS, 0.0)
-        self._total = _Bucket(per_second * TOTAL_SHARE, per_second * TOTAL_SHARE * BURST_SECONDS, 0.0)
-        self._paid: _Bucket | None = None
+        self._buckets: dict[tuple[str, bool], Bucket] = {}
+        self._strangers = _allowance(per_second * STRANGERS_SHARE, 0.0)
+        self._total = _allowance(per_second * TOTAL_SHARE, 0.0)
+        self._paid: Bucket | None = None
         self._paid_total = False
 
     def admits(self, agent_id: str, held: Container[bytes] | None, payload: bytes, monotonic: float) -> bool:
@@ -77,13 +52,13 @@ class Floods:
             monotonic: now.
         """
         own = self._strangers if held is None else self._bucket(agent_id, monotonic, holds=False)
-        if own.left(monotonic) and self._total.left(monotonic):
+        if own.has_one(monotonic) and self._total.has_one(monotonic):
             self._pay(own, total=True)
             return True
         if held is None or not _names_one_of(held, payload):
             return False
         reserve = self._bucket(agent_id, monotonic, holds=True)
-        if reserve.left(monotonic):
+        if reserve.has_one(monotonic):
             self._pay(reserve, total=False)
             return True
         return False
@@ -94,25 +69,28 @@ class Floods:
         What agents say of themselves is paid for by them even if it is true, but not by all.
         """
         if self._paid_total:
-            self._total.tokens += 1.0
+            self._total.put_back()
         if answer and self._paid is not None:
-            self._paid.tokens += 1.0
+            self._paid.put_back()
         self._paid, self._paid_total = None, False
 
-    def _pay(self, bucket: _Bucket, *, total: bool) -> None:
-        bucket.tokens -= 1.0
+    def _pay(self, bucket: Bucket, *, total: bool) -> None:
+        bucket.take()
         if total:
-            self._total.tokens -= 1.0
+            self._total.take()
         self._paid, self._paid_total = bucket, total
 
-    def _bucket(self, agent_id: str, monotonic: float, *, holds: bool) -> _Bucket:
+    def _bucket(self, agent_id: str, monotonic: float, *, holds: bool) -> Bucket:
         found = self._buckets.get((agent_id, holds))
         if found is None:
             if len(self._buckets) >= self._max_kept:
-                self._buckets = {key: b for key, b in self._buckets.items() if not b.is_whole(monotonic)}
-            whole = self._per_second * BURST_SECONDS
-            found = self._buckets[agent_id, holds] = _Bucket(self._per_second, whole, monotonic)
+                self._buckets = {key: b for key, b in self._buckets.items() if not b.is_full(monotonic)}
+            found = self._buckets[agent_id, holds] = _allowance(self._per_second, monotonic)
         return found
+
+
+def _allowance(per_second: float, monotonic: float) -> Bucket:
+    return Bucket.full(per_second, per_second * BURST_SECONDS, monotonic)
 
 
 def _names_one_of(held: Container[bytes], payload: bytes) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import AgentsChanged
-from edge_agent.coordinator.operations import admission
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.store import Store
 
@@ -55,7 +54,7 @@ class Housekeeping:
         next_retention = 0.0
         while True:
             try:
-                self._found(await asyncio.to_thread(admission, self._store, self._registrar, self._clock().wall_ms))
+                self._found(await asyncio.to_thread(self._store.standing, self._registrar, self._clock().wall_ms))
                 monotonic = self._clock().monotonic
                 if monotonic >= next_retention:
                     next_retention = monotonic + RETENTION_SWEEP_SECONDS

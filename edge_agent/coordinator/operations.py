@@ -18,7 +18,7 @@ from edge_agent.coordinator.orders import write_drained, write_labels
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.registry import Registry
 from edge_agent.coordinator.rows import StoredAgent, StoredAttempt
-from edge_agent.coordinator.schema import attempts, metadata
+from edge_agent.coordinator.schema import attempts, standings
 from edge_agent.coordinator.store import Store
 
 MAX_STANDINGS: Final = 1000
@@ -117,7 +117,7 @@ class Operations:
         try:
             await asyncio.to_thread(change)
         finally:  # also what was done but in part
-            self.found(await asyncio.to_thread(admission, self._store, self._registrar, self.clock().wall_ms))
+            self.found(await asyncio.to_thread(self._store.standing, self._registrar, self.clock().wall_ms))
 
     # -- what is looked up ------------------------------------------------------------------------------------------
 
@@ -126,11 +126,8 @@ class Operations:
         return await asyncio.to_thread(self._store.read, lambda connection: attempts_of(connection, job_id))
 
     async def standings(self) -> list[dict[str, Any]]:
-        """Return how far each agent and owner is trusted, as far as this is kept."""
-        table = metadata.tables.get("standings")
-        if table is None:
-            return []
-        query = sa.select(table).order_by(*table.primary_key.columns).limit(MAX_STANDINGS)
+        """Return how far each agent, by its first id, and each owner is trusted."""
+        query = sa.select(standings).order_by(standings.c.name, standings.c.variant).limit(MAX_STANDINGS)
 
         def rows(connection: Connection) -> list[dict[str, Any]]:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -140,11 +137,6 @@ class Operations:
     async def stored_agents(self) -> Sequence[StoredAgent]:
         """Return every agent that the database knows."""
         return await asyncio.to_thread(self._store.agents)
-
-
-def admission(store: Store, registrar: Registrar | None, now_ms: int) -> AgentsChanged:
-    """Read who may work here, whose they are, and what else the operator ordered; certify who needs it."""
-    return store.standing(registrar, now_ms)
 
 
 def attempts_of(connection: Connection, job_id: bytes) -> list[StoredAttempt]:

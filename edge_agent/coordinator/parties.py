@@ -65,10 +65,6 @@ class Parties:
         if not trust.news and (self._expires_ms is None or now_ms < self._expires_ms):
             return
         trust.news = False
-        resting = {
-            (subject.name, subject.variant): standing.resting_until_ms
-            for subject, standing in trust.standings.items()
-            if standing.resting_until_ms > now_ms
-        }
+        resting = trust.resting(now_ms)
         self._registry.resting = frozenset(resting)
         self._expires_ms = min(resting.values(), default=None)

@@ -120,13 +120,13 @@ class Trust:
         """Whether its results are held until they are checked."""
         return not party.trusted and self.probability(party, variant) >= 1.0
 
-    def resting(self, agent_id: str, variant: bytes, now_ms: int) -> bool:
-        """Whether an agent is given nothing of this variant: proven wrong, or nobody can check it there."""
-        for subject in (Subject(agent_id), Subject(agent_id, variant)):
-            standing = self.standings.get(subject)
-            if standing is not None and now_ms < standing.resting_until_ms:
-                return True
-        return False
+    def resting(self, now_ms: int) -> dict[tuple[str, bytes], int]:
+        """Return who is given nothing of a variant, or at all where that is empty; until when, Unix milliseconds."""
+        return {
+            (subject.name, subject.variant): standing.resting_until_ms
+            for subject, standing in self.standings.items()
+            if standing.resting_until_ms > now_ms
+        }
 
     def confirmed(self, party: Party, variant: bytes) -> None:
         """Take note of a result that a check confirmed."""

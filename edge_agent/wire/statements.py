@@ -7,7 +7,7 @@ their unit, digests are SHA-256.
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -138,4 +138,10 @@ class VariantClass(Part):
     @property
     def id(self) -> str:
         """Name the class in 32 hexadecimal digits: the first half of the SHA-256 of its encoding."""
-        return hashlib.sha256(strict_cbor.encode(self.model_dump())).hexdigest()[:32]
+        return _class_id(self)
+
+
+@lru_cache(maxsize=1024)
+def _class_id(klass: VariantClass) -> str:
+    """Name a class; there are few of them, and each offer and result has one."""
+    return hashlib.sha256(strict_cbor.encode(klass.model_dump())).hexdigest()[:32]

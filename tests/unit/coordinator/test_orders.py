@@ -12,7 +12,7 @@ from fakes import CoordinatorScript, FakeAgent, ManualClock
 from edge_agent.clock import Now
 from edge_agent.coordinator import identities
 from edge_agent.coordinator.events import AgentsChanged
-from edge_agent.coordinator.operations import Operations, admission
+from edge_agent.coordinator.operations import Operations
 from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.job_options import Placement
@@ -94,14 +94,14 @@ def test_orders_are_kept_and_in_force_at_once(store: Store) -> None:
 
     asyncio.run(script())
     assert len(told) == 3
-    kept = admission(store, None, 0)
+    kept = store.standing(None, 0)
     assert (kept.approved, kept.owners) == ({agent}, {agent: "ada"})
     assert kept.orders == Orders(frozenset({agent}), {agent: frozenset({"attic", "region=eu"})})
     assert scene.script.registry.orders == kept.orders
     asyncio.run(operations.label(agent, frozenset()))
     asyncio.run(operations.drain(agent, drained=False))
     asyncio.run(operations.revoke(agent))
-    after = admission(store, None, 0)
+    after = store.standing(None, 0)
     assert (after.approved, after.orders) == (frozenset(), Orders())
 
 

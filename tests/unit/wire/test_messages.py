@@ -410,3 +410,16 @@ def test_a_list_one_longer_than_its_limit_is_refused(index: int, field: str, lim
     fields[field] = fields[field][:1] * (limit + 1)
     with pytest.raises(ValidationError, match="too_long"):
         type(statement).model_validate(fields)
+
+
+def test_a_class_that_was_named_before_is_not_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every offer and every result has one, and there are few of them; another class has another name."""
+    named = {"runtime": "once", "provider": "cpu", "isa": "avx2"}
+    first = VariantClass(variant=bytes(32), **named).id
+    assert VariantClass(variant=bytes([1]) * 32, **named).id != first
+
+    def never(_: object) -> bytes:
+        raise AssertionError("this was hashed before")
+
+    monkeypatch.setattr(strict_cbor, "encode", never)
+    assert VariantClass(variant=bytes(32), **named).id == first
