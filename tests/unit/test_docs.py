@@ -16,6 +16,7 @@ from edge_agent.coordinator.gateway.answers import STATUS_OF_CODE
 from edge_agent.coordinator.gateway.app import make_app
 from edge_agent.coordinator.gateway.rules import Need, need_of
 from edge_agent.coordinator.jobs import diagram
+from edge_agent.settings import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(p for p in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
@@ -42,14 +43,36 @@ def test_http_statuses_are_documented() -> None:
             assert re.search(rf"^\| {status} \|[^|]*`{code}`", text, re.MULTILINE), code
 
 
+def _routes() -> list[tuple[str, str]]:
+    app = make_app(FakeService(), max_request_bytes=1024, wait_seconds=1.0)
+    return [(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods]
+
+
+def test_calls_in_the_pages_exist() -> None:
+    """Each `GET /path` of a page is a route, whatever its parameters are called."""
+    routes = [(method, re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path))) for method, path in _routes()]
+    for page in PAGES:
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^ `?…]*)", page.read_text()):
+            assert any(method == known and pattern.fullmatch(path) for known, pattern in routes), (page, method, path)
+
+
+def test_settings_in_the_pages_exist() -> None:
+    """Each `section.name` of a page whose section is one of ours is a setting."""
+    sections = {name.partition(".")[0] for name in KEYS}
+    for page in PAGES:
+        for name in re.findall(r"`([a-z_]+\.[a-z_]+)(?: = [^`]*)?`", page.read_text()):
+            section, _, last = name.partition(".")
+            if section in sections and last not in {"crt", "db", "json", "key", "md", "pub", "py", "sock", "toml"}:
+                assert name in KEYS, (page, name)
+
+
 def test_calls_without_a_key_are_those_of_the_table() -> None:
     """docs/http.md lists every call that the guard lets through, and no other; the dashboard is one line."""
     text = (ROOT / "docs" / "http.md").read_text()
     section = text.partition("### Without a key\n")[2].partition("\n## ")[0]
     written = set(re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]*)`", section))
     assert "`/dashboard/…`" in section
-    app = make_app(FakeService(), max_request_bytes=1024, wait_seconds=1.0)
-    calls = [(method, route.path) for route in app.routes if isinstance(route, APIRoute) for method in route.methods]
+    calls = _routes()
     there_are = {
         f"{method} {path}"
         for method, path in calls
