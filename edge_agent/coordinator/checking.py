@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hmac
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.acceptance import Acceptance
+from edge_agent.coordinator.cases import Case
 from edge_agent.coordinator.checks import Settlement, Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer
@@ -56,38 +57,6 @@ LOOK_AGAIN_SECONDS = 1.0
 
 UNKNOWN = Reproducibility(kind="none")
 """Of a variant that the catalogue has no longer."""
-
-
-@dataclass(slots=True)
-class Case:
-    """A result that is being checked.
-
-    Attributes:
-        job: that it is of, as it was.
-        held: the attempt and its result, while they wait for the end of this; the job is live then.
-        asked: checks without an answer, by their ids.
-        sent: how many checks were sent out.
-        waiting: whether nobody could be asked when it was last tried.
-    """
-
-    job: Job
-    review: Review
-    verification: Verification
-    epoch: int
-    held: tuple[Attempt, VerifiedResult] | None = None
-    asked: dict[bytes, Job] = field(default_factory=dict)
-    sent: int = 0
-    waiting: bool = False
-
-    @property
-    def demanded(self) -> bool:
-        """Whether the client asked for more than the agent's signature."""
-        return owners_wanted(self.verification.mode) > 1
-
-    @property
-    def over(self) -> bool:
-        """Whether its job ended without the result that was held; what the checks show of agents still counts."""
-        return self.held is not None and self.job.state.final
 
 
 class Checking:
@@ -294,7 +263,8 @@ class Checking:
     def _check_of(self, case: Case, agents: tuple[str, ...], now: Now) -> Job:
         """Make a job that looks like any other; nobody who lacks the key can tell its id from a random one."""
         subject = case.job
-        about = b"%d %d %s" % (case.sent, case.epoch, subject.id)
+        # The time tells it from one of before a restart, which may have ended.
+        about = b"%d %d %d %s" % (case.sent, case.epoch, now.wall_ms, subject.id)
         return Job(
             id=hmac.digest(self._secret, b"check id " + about, "sha256")[:16],
             family=subject.family,

@@ -31,8 +31,6 @@ from edge_agent.coordinator.timers import Kind, Timer, Timers
 LOOK_AGAIN_SECONDS = 0.001
 """Nobody is looked at again sooner than this."""
 
-__all__ = ["Leasing", "Rules"]
-
 
 class Leasing:
     """The table of live jobs.
@@ -83,8 +81,9 @@ class Leasing:
     # -- time -----------------------------------------------------------------------------------------------------
 
     def rest(self) -> None:
-        """Nothing can be leased for the time being: look again when something happens."""
+        """Nothing can be leased for the time being: look again, at everybody, when something happens."""
         self._look_again_at = None
+        self._passed_over.clear()
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which something here is due, if any."""
@@ -147,6 +146,8 @@ class Leasing:
             if choice.agent_id is None:
                 turns.pass_over()
                 self._passed_over.add(shape)
+                if leased:  # the agents are not as they were seen any more
+                    self._seen = ()
                 if choice.look_again_us is not None:
                     self._look_again(now.monotonic + max(choice.look_again_us / 1e6, LOOK_AGAIN_SECONDS))
                 continue
@@ -167,7 +168,6 @@ class Leasing:
         """Count what agents have room for; forget who was passed over if anything of them has changed."""
         view = self._matching.look_around(now)
         if view.seen != self._seen or (self._look_again_at is not None and self._look_again_at <= now.monotonic):
-            self._passed_over.clear()
             self.rest()
         self._seen = view.seen
         if view.free_at is not None:

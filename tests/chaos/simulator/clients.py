@@ -45,8 +45,9 @@ class Request:
         given_up: it asks no more.
     """
 
-    def __init__(self, world: World, coordinator: CoordinatorProcess, index: int, step: Step) -> None:
+    def __init__(self, world: World, coordinator: CoordinatorProcess, index: int, step: Step, mode: str) -> None:
         self.step = step
+        self.mode = mode
         self.index = index
         self.acknowledged: set[bytes] = set()
         self.asked: set[bytes] = set()
@@ -86,6 +87,7 @@ class Request:
             deadline_seconds=self.step.seconds,
             client=f"client {self.step.count % 2}",
             priority=self.step.count % 3,
+            mode=self.mode,
         )
         self.asked.add(submit.job_id)
         if not self._coordinator.submit(submit, self._answered):

@@ -86,6 +86,7 @@ class CoordinatorProcess(Process):
             hedge_share=script.hedge_share,
         )
         self.approved = frozenset(keys)
+        self.owners = {name: f"owner {i % script.owners}" for i, name in enumerate(keys)} if script.owners else {}
         self.slow_disk_seconds = 0.0
         self.notes: list[tuple[float, Note]] = []
         self.submitted_at: dict[bytes, float] = {}
@@ -123,7 +124,7 @@ class CoordinatorProcess(Process):
         self.core = self._new_core()
         store: Any = self.database  # it answers as the real one
         take_over(self.core, store, self.clock(), boot=self.boots, lease_seconds=self.rules.lease_seconds)
-        self.core.registry.approved = self.approved
+        self.core.registry.approved, self.core.registry.owners = self.approved, self.owners
         self.schedule()
         self._broker.connect_soon(COORDINATOR, 0.05)
 
@@ -221,7 +222,7 @@ class CoordinatorProcess(Process):
     def change_approved(self, approved: frozenset[str]) -> None:
         """Notice what the operator changed in the database."""
         self.approved = approved
-        self.give(AgentsChanged(approved))
+        self.give(AgentsChanged(approved, self.owners))
 
     # -- the core -----------------------------------------------------------------------------------------------------
 
@@ -230,7 +231,8 @@ class CoordinatorProcess(Process):
         if isinstance(event, _Committed):
             return event.then
         commands = self.core.handle(event, self.clock())
-        self.most_jobs = max(self.most_jobs, len(self.core.leasing.jobs))
+        of_clients = sum(job.checks is None for job in self.core.leasing.jobs.values())
+        self.most_jobs = max(self.most_jobs, of_clients)
         return commands
 
     def execute(self, commands: Sequence[Command]) -> None:

@@ -66,6 +66,7 @@ class Tables:
     agents: dict[str, SaveAgent] = field(default_factory=dict)
     standings: dict[Subject, Standing] = field(default_factory=dict)
     balances: Counter[str] = field(default_factory=Counter)
+    paid: set[bytes] = field(default_factory=set)
     session: int = 0
     boot: int = 0
 
@@ -73,7 +74,7 @@ class Tables:
         """Write one record.
 
         Raises:
-            BrokenRuleError: a key would be there twice, or a job would end twice.
+            BrokenRuleError: a key would be there twice, or a job would end or be paid for twice, or without a result.
         """
         match record:
             case InsertJob(submit=submit):
@@ -104,6 +105,11 @@ class Tables:
                 standing = Standing(record.count, record.failures, record.unclear, record.resting_until_ms)
                 self.standings[Subject(record.name, record.variant)] = standing
             case AddEntry():
+                if record.job_id is not None:
+                    paid = self.jobs.get(record.job_id)
+                    if paid is None or paid.state is not JobState.SUCCEEDED or record.job_id in self.paid:
+                        raise BrokenRuleError("the ledger would pay for a job that has no result, or twice")
+                    self.paid.add(record.job_id)
                 self.balances[record.debit] -= record.amount
                 self.balances[record.credit] += record.amount
 

@@ -175,6 +175,8 @@ def generate(seed: int, profile: str | None = None) -> Script:
         hedge_share=rng.choice((0.02, 1.0)),
         poison=rng.choice((0, 0, 0, 1, 2)),
         bad=rng.choice((0, 0, 0, 2, 3)),
+        owners=(owners := min(agents, rng.choice((0, 0, 1, 2, 3)))),
+        mode=rng.choice(("signed", "signed", "rechecked")) if owners > 1 else "signed",
     )
 
 

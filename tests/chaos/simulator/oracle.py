@@ -14,6 +14,7 @@ from edge_agent.coordinator.jobs import FINAL_STATES, Blame, JobState
 from edge_agent.coordinator.registry import Presence
 from edge_agent.coordinator.retries import DEADLY, POISON_AGENTS
 from edge_agent.wire import envelope
+from edge_agent.wire.ledger import FORFEIT, WORK
 from edge_agent.wire.messages import Result
 from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.tensors import Tensor
@@ -333,6 +334,42 @@ def clean_stops_are_clean(simulation: Simulation) -> Found:
             yield Promise.CLEAN_STOP, f"attempt {epoch} of {_name(simulation, job_id)} was not handed back at a stop"
 
 
+def honest_machines_keep_their_standing(simulation: Simulation) -> Found:
+    """Promise 3: no fault makes a machine that tells the truth look like a cheat, or takes what it earned."""
+    tables = simulation.coordinator.database.tables
+    for subject, standing in tables.standings.items():
+        if standing.failures:
+            yield Promise.STANDING, f"{standing.failures} results of {subject.name[:8]} count as wrong, and none is"
+    if tables.balances[FORFEIT]:
+        yield Promise.STANDING, f"{tables.balances[FORFEIT]} were taken from machines that told the truth"
+
+
+def the_ledger_is_what_was_done(simulation: Simulation) -> Found:
+    """Promise 1: it adds up to nothing, owes nobody, and the coordinator knows what waits in it."""
+    balances = simulation.coordinator.database.tables.balances
+    if sum(balances.values()):
+        yield Promise.ENDS_ONCE, f"the ledger adds up to {sum(balances.values())}"
+    for account, amount in balances.items():
+        if amount < 0 and account != WORK:
+            yield Promise.ENDS_ONCE, f"the ledger's account {account} stands at {amount}"
+    stored = {name: amount for name, amount in balances.items() if name.startswith("escrow:") and amount}
+    known = {name: amount for name, amount in simulation.coordinator.core.checking.ledger.escrow.items() if amount}
+    if stored != known:
+        yield Promise.ENDS_ONCE, f"{known} waits for a check, but {stored} is what the ledger has"
+
+
+def what_is_given_out_is_checked_as_asked(simulation: Simulation) -> Found:
+    """Promise 1: who asked for two owners was given the result of two."""
+    for job_id, row in simulation.coordinator.database.tables.jobs.items():
+        submit, outcome = row.inserted.submit, row.outcome
+        if submit.mode != "rechecked" or submit.checks is not None or outcome is None or outcome.error is not None:
+            continue
+        by = outcome.verification.by if outcome.verification else ()
+        owners = {simulation.coordinator.owners.get(agent_id) for agent_id in by}
+        if len(owners) < 2:
+            yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} was given out on the word of {len(owners)} owners"
+
+
 RULES: tuple[Callable[[Simulation], Found], ...] = (
     every_acknowledged_job_ends,
     nobody_is_told_what_is_not_so,
@@ -346,4 +383,7 @@ RULES: tuple[Callable[[Simulation], Found], ...] = (
     an_absence_costs_at_most_the_lease,
     queues_are_bounded,
     clean_stops_are_clean,
+    honest_machines_keep_their_standing,
+    the_ledger_is_what_was_done,
+    what_is_given_out_is_checked_as_asked,
 )

@@ -118,6 +118,8 @@ class Script:
         hedge_share: of the synchronous jobs that may have a second attempt when they are late.
         poison: the number in an input over which every worker dies; 0 for none.
         bad: the number in an input that every worker refuses; 0 for none.
+        owners: whose machines the agents are, in turn: none of them is trusted; 0 for the operator's own.
+        mode: how results are verified before they are given out.
     """
 
     seed: int
@@ -133,6 +135,8 @@ class Script:
     hedge_share: float = 0.02
     poison: int = 0
     bad: int = 0
+    owners: int = 0
+    mode: str = "signed"
 
     def without(self, dropped: frozenset[int]) -> Script:
         """Return the script without the steps of these positions."""
@@ -166,6 +170,7 @@ class Script:
             f"queue of {self.max_queued_jobs}, workers sleep after {self.worker_idle_seconds:g} s, "
             f"{'every result is' if self.spool else 'no result is'} kept on disk, "
             f"{self.hedge_share:.0%} of the synchronous jobs may be hedged, "
-            f"poison is number {self.poison or 'none'}, refused is number {self.bad or 'none'}"
+            f"poison is number {self.poison or 'none'}, refused is number {self.bad or 'none'}, "
+            f"results are {self.mode}, machines of {self.owners or 'no'} owners beside the operator"
         )
         return "\n".join([head, *map(str, self.steps)])

@@ -19,6 +19,20 @@ def _refused(commands: Iterable[object]) -> list[str]:
     return [refused.code for refused in of_type(commands, SubmitRefused)]
 
 
+def test_a_job_that_waits_for_one_busy_machine_is_leased_when_that_answers_though_another_has_room() -> None:
+    """What was passed over in the round that leased the job before it is looked at again, and not forgotten."""
+    here = Setting("other")
+    one = here.join("one", room=1)
+    only = Placement(agents=(one.id,))
+    _, commands = here.script.submit(placement=only)
+    ids = [here.script.submit(placement=only)[0] for _ in range(2)]
+    for job_id in ids:
+        (opened,) = jobs_for(one, commands)
+        commands = here.script.tell(one.result(opened))
+        (next_one,) = jobs_for(one, commands)
+        assert next_one.statement.job == job_id
+
+
 # -- placement ----------------------------------------------------------------------------------------------------
 
 
