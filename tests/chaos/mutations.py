@@ -73,6 +73,8 @@ _LEASING = "edge_agent.coordinator.leasing"
 _ACCEPTANCE = "edge_agent.coordinator.acceptance"
 _ANSWERS = "edge_agent.coordinator.answers"
 _PRESENCE = "edge_agent.coordinator.presence"
+_CASES = "edge_agent.coordinator.cases"
+_CHECKING = "edge_agent.coordinator.checking"
 _AGENT = "edge_agent.agent.core"
 
 MUTATIONS = (
@@ -312,5 +314,46 @@ MUTATIONS = (
         "stops",
         20,
         directed=(UNSETTLED_STOP,),
+    ),
+    Mutation(
+        "passed-over-for-good",
+        1,
+        "A job that had to wait in the round in which another one was leased is not looked at again",
+        _LEASING,
+        "                if leased:  # the agents are not as they were seen any more\n"
+        "                    self._seen = ()\n",
+        "",
+        "processes",
+        first=57,
+    ),
+    Mutation(
+        "ended-yet-paid",
+        1,
+        "The result of a job that was cancelled while it was checked is given out and paid for",
+        _CASES,
+        "return self.held is not None and self.job.state.final",
+        "return False",
+        "kills",
+        first=60,
+    ),
+    Mutation(
+        "checks-repeat",
+        1,
+        "The check of a result that comes again after a restart has the id of the one before",
+        _CHECKING,
+        'about = b"%d %d %d %s" % (case.sent, case.epoch, now.wall_ms, subject.id)',
+        'about = b"%d %d %s" % (case.sent, case.epoch, subject.id)',
+        "kills",
+        first=20,
+    ),
+    Mutation(
+        "one-word-for-two",
+        1,
+        "Who asked for two owners is given the result of one where there is nobody else",
+        _CASES,
+        "return owners_wanted(self.verification.mode) > 1",
+        "return owners_wanted(self.verification.mode) > 2",
+        "kills",
+        first=38,
     ),
 )

@@ -284,6 +284,17 @@ BROKEN_ONCE = {
         'oison": 0, "bad": 0, "steps": [{"at": 0.1, "kind": "lose", "who": 1, "seconds": 1.0, "count": 1, "te'
         'xt": "birth"}, {"at": 0.1, "kind": "lose", "who": 1, "seconds": 1.0, "count": 2, "text": "birth"}]}'
     ),
+    "a job waits for one busy machine while another has room": (
+        '{"seed": 265, "profile": "processes", "agents": 3, "lease_seconds": 30.0, "max_attempts": 50, "max'
+        '_queued_jobs": 100, "agent_room": 1, "worker_idle_seconds": 0.0, "spool": false, "hedge_share": 0.'
+        '02, "poison": 0, "bad": 0, "owners": 2, "mode": "rechecked", "steps": [{"at": 4.7, "kind": "submit'
+        '", "who": -1, "seconds": 10.0, "count": 1, "text": "k1"}, {"at": 5.1, "kind": "submit", "who": -1,'
+        ' "seconds": 1.0, "count": 2, "text": "k2"}, {"at": 7.6, "kind": "crash", "who": -1, "seconds": 1.0'
+        '}, {"at": 9.3, "kind": "cut", "who": 1, "seconds": 1.0}, {"at": 9.7, "kind": "submit", "who": -1, '
+        '"seconds": 1.0, "count": 3}, {"at": 13.6, "kind": "crash", "who": -1, "seconds": 1.0, "count": 8},'
+        ' {"at": 15.9, "kind": "submit", "who": -1, "seconds": 120.0, "count": 4, "text": "k4"}, {"at": 18.'
+        '7, "kind": "submit", "who": -1, "seconds": 1.0, "count": 5, "text": "k5"}]}'
+    ),
 }
 """Scripts of the big run that broke a promise, and what was wrong; it was mended."""
 
