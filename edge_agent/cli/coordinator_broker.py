@@ -72,7 +72,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     )
     files = BROKERS[kind](facts)
     try:
-        write_certificates(folder, registrar.key, args.server_name, settings.coordinator.key_file, now_ms)
+        coordinator = settings.coordinator.key_file.with_suffix(".pub")
+        write_certificates(folder, registrar.key, args.server_name, coordinator, now_ms)
         for name, text in files.items():
             write_atomically(folder / name, text)
     except OSError as error:
@@ -87,6 +88,13 @@ def write_certificates(
     folder: Path, registrar: SigningKey, server_name: str, coordinator_key: Path, now_ms: int
 ) -> None:
     """Write the authority, the broker's certificate with a key of its own, and the coordinator's certificate.
+
+    Args:
+        folder: where to.
+        registrar: signs them.
+        server_name: of the broker.
+        coordinator_key: file of the coordinator's public key.
+        now_ms: Unix milliseconds.
 
     Raises:
         OSError: they cannot be written.
@@ -112,7 +120,7 @@ def write_certificates(
     names = (server_name,) if server_name in {"localhost", "127.0.0.1"} else (server_name, "localhost", "127.0.0.1")
     server = broker_certificate(registrar, public, server_name, now_ms=now_ms, days=SERVER_DAYS, server_names=names)
     write_atomically(folder / CERTIFICATE_FILE, ssl.DER_cert_to_PEM_cert(server))
-    coordinator = PublicKey.from_file(coordinator_key.with_suffix(".pub"))
+    coordinator = PublicKey.from_file(coordinator_key)
     client = broker_certificate(registrar, coordinator, COORDINATOR_LOGIN, now_ms=now_ms, days=COORDINATOR_DAYS)
     write_atomically(folder / "coordinator.crt", ssl.DER_cert_to_PEM_cert(client))
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.cli.coordinator_keys import ttl_seconds
 from edge_agent.errors import KeyFileError, PeerError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
 ACTIONS = ("token", "tokens", "approve", "revoke", "requests", "certify")
-MAX_TTL_SECONDS = 30 * 86_400
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MAX_TTL_DAYS = 30
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
@@ -94,7 +94,7 @@ def _token(args: argparse.Namespace, settings: Settings) -> int:
 
     owner = _owner(args.owner)
     ttl = args.ttl or "1h"
-    seconds = _seconds(ttl)
+    seconds = ttl_seconds(ttl, MAX_TTL_DAYS)
     public = settings.coordinator.key_file.with_suffix(".pub")
     existing(settings)
     coordinator = PublicKey.from_file(public)
@@ -107,7 +107,7 @@ def _token(args: argparse.Namespace, settings: Settings) -> int:
                 coordinator_id=coordinator.id,
                 owner=owner,
                 now_ms=now_ms,
-                ttl_ms=int(seconds * 1000),
+                ttl_ms=seconds * 1000,
             )
         )
     if args.json:
@@ -238,11 +238,3 @@ def _owner(owner: str | None) -> str | None:
     if owner is not None and not re.fullmatch(r"[ -~]{1,64}", owner):
         raise UsageError("--owner is a text of 1 to 64 printable ASCII characters.")
     return owner
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
-    if not 0 < seconds <= MAX_TTL_SECONDS:
-        raise UsageError(f"--ttl is a time such as 30m, 1h or 7d, 30d at most, not {text[:32]!r}.")
-    return float(seconds)

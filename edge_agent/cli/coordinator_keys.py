@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VERBS = ("add", "list", "revoke")
 SCOPES = ("infer", "read", "operator", "mqtt")
-_UNITS = {"m": 60, "h": 3600, "d": 86_400}
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def add_flags(parser: Parser) -> None:
@@ -69,9 +69,10 @@ def _add(args: argparse.Namespace, settings: Settings, store: Store) -> int:
     if not NAME.fullmatch(args.name):
         raise UsageError("A client's name is 1 to 64 letters, digits and . _ @ -, such as reports or ada@club.")
     now_ms = time.time_ns() // 1_000_000
-    seconds = None if args.ttl is None else _seconds(args.ttl)
-    per_minute = args.requests_per_minute or settings.gateway.requests_per_minute
-    per_day = args.jobs_per_day or settings.gateway.jobs_per_day
+    seconds = None if args.ttl is None else ttl_seconds(args.ttl)
+    own = settings.gateway
+    per_minute = own.requests_per_minute if args.requests_per_minute is None else args.requests_per_minute
+    per_day = own.jobs_per_day if args.jobs_per_day is None else args.jobs_per_day
     if per_minute < 1 or per_day < 1:
         raise UsageError("--requests-per-minute and --jobs-per-day must be above 0.")
     if "mqtt" in args.scope and len(set(args.scope)) > 1:
@@ -107,11 +108,18 @@ def _write_secret(name: str, token: str) -> None:
         file.write(token + "\n")
 
 
-def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    if match is None:
-        raise UsageError(f"--ttl {text[:20]!r} is no time.", hint="Write 30m, 12h or 90d.")
-    return int(match[1]) * _UNITS[match[2]]
+def ttl_seconds(text: str, most_days: int | None = None) -> int:
+    """Read `--ttl`.
+
+    Raises:
+        UsageError: it is no time, or a longer one than so many days.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not seconds or (most_days is not None and seconds > most_days * _UNITS["d"]):
+        limit = f" of at most {most_days}d" if most_days is not None else ""
+        raise UsageError(f"--ttl {text[:20]!r} is no time{limit}.", hint="Write 30m, 12h or 7d.")
+    return seconds
 
 
 def _revoke(which: str, store: Store) -> int:

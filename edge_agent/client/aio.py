@@ -94,6 +94,10 @@ class AsyncClient:
         """Return what a family takes: see `Client.inputs`."""
         return await self._run(self._steps.inputs(family))
 
+    async def coordinator_key(self) -> PublicKey:
+        """Return the key that receipts must be signed with: the one that was given, else what is said there, once."""
+        return await self._run(self._steps.coordinator_key())
+
     async def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""
         return await self._run(self._steps.list("GET", "/api/v1/agents"))

@@ -174,6 +174,10 @@ class Client:
         """
         return self._run(self._steps.inputs(family))
 
+    def coordinator_key(self) -> PublicKey:
+        """Return the key that receipts must be signed with: the one that was given, else what is said there, once."""
+        return self._run(self._steps.coordinator_key())
+
     def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""
         return self._run(self._steps.list("GET", "/api/v1/agents"))

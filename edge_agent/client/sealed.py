@@ -72,8 +72,8 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
         version: insist on this variant.
         options: deadline, priority and so on; its placement is not used.
         salt: 32 bytes, to compare the digests of several agents; a new one by default.
-        coordinator: its key, from a source you trust; by default what it says itself, which is enough for the
-            agent's signature and not for the coordinator's.
+        coordinator: its key, from a source you trust; by default the one that the client was given, else what the
+            coordinator says itself, which is enough for the agent's signature and not for the coordinator's.
 
     Raises:
         JobFailedError: `no-agent`, or as `Client.infer`.
@@ -91,7 +91,7 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
     placed = replace(options, placement=replace(options.placement, agents=(agent_id,)))
     answer = client.infer_json(family, request, version=version, options=placed)
     receipt = client.receipt(answer.job_id)
-    trusted = coordinator or PublicKey.from_bytes(_hex(about.get("public_key")))
+    trusted = coordinator or client.coordinator_key()
     verified = verify_receipt(receipt, trusted, network=network)
     if verified.agent.id != agent_id or verified.result.family != family:
         raise RefusedError("The receipt is by another agent or for another model than was asked.", code="wrong-agent")
@@ -133,10 +133,3 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MalformedError("The coordinator does not say who it is.")
     return found
-
-
-def _hex(value: object) -> bytes:
-    try:
-        return bytes.fromhex(str(value))
-    except ValueError as error:
-        raise MalformedError("The coordinator's answer holds no key.") from error

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from edge_agent.settings.fields import Flag, Section, broker_url, http_address
+from edge_agent.settings.fields import Flag, Section, http_address, optional_broker_url
 from edge_agent.settings.passwords import read_password
 
 
@@ -18,10 +18,6 @@ def _origin(text: str) -> str:
     ):
         raise ValueError("must be `*` or an origin as browsers send it, such as https://club.example")
     return text
-
-
-def _broker_url(text: str | None) -> str | None:
-    return None if text is None else broker_url(text)
 
 
 def _address(text: str | None) -> str | None:
@@ -41,7 +37,7 @@ class Gateway(Section):
         description="Whether plain MQTT 5 clients may submit jobs through the broker, with API keys of the scope "
         "`mqtt`.",
     )
-    mqtt_url: Annotated[str | None, AfterValidator(_broker_url)] = Field(
+    mqtt_url: Annotated[str | None, AfterValidator(optional_broker_url)] = Field(
         default=None,
         description="Where the broker listens for plain MQTT clients, and for the gateway to meet them, if that is not "
         "`broker.url`: a broker that takes logins for client ids must not see the coordinator's login twice.",

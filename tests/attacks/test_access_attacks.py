@@ -244,5 +244,7 @@ def test_allowed_origins(service: FakeService) -> None:
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, allowed[0])
     denied = call(service, "POST", INFER, json=REQUEST, headers={"Origin": allowed[0]}, origins=allowed)
     assert (denied.status_code, denied.headers["access-control-allow-origin"]) == (401, allowed[0])
+    exposed = denied.headers["access-control-expose-headers"].split(", ")
+    assert {"Edge-Agent-Retry", "Retry-After"} <= set(exposed)
     other = call(service, "OPTIONS", INFER, headers=ask | {"Origin": "https://club.example.evil"}, origins=allowed)
     assert other.status_code == 403

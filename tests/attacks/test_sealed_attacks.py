@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 import wire_samples
 from fakes import COORDINATOR_KEY, NETWORK, START_MS, FakeAgent, ManualClock, answer_to, key, scan
@@ -15,7 +16,7 @@ from edge_agent.client.http import Client
 from edge_agent.errors import PeerError
 from edge_agent.wire.envelope import seal, signed_part
 from edge_agent.wire.hpke import SecretHalf
-from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Result, TensorDigest
 from edge_agent.wire.oip_json import request_from_json
 from edge_agent.wire.receipts import make_receipt
@@ -54,8 +55,11 @@ class Coordinator(Client):
         shows: which of its receipts and outputs it gives out, the newest as a rule.
     """
 
-    def __init__(self) -> None:
-        super().__init__("http://127.0.0.1:9")
+    def __init__(self, pinned: PublicKey | None = None) -> None:
+        super().__init__("http://127.0.0.1:9", coordinator_key=pinned)
+        self._http.close()
+        answering = httpx.MockTransport(lambda request: httpx.Response(200, content=self.get(request.url.path)))
+        self._http = httpx.Client(base_url="http://127.0.0.1:9", transport=answering)
         self.birth = birth_of(AGENT)
         self.sent: list[Tensor] = []
         self.answers = AGENT
@@ -122,6 +126,14 @@ def refused(coordinator: Coordinator, *codes: str) -> None:
 def test_an_honest_coordinator_is_believed(coordinator: Coordinator) -> None:
     """Without this the tests below could refuse for a wrong reason."""
     assert infer_sealed(coordinator, "digits", (IMAGE,), agent=AGENT.id).outputs == answer_to(IMAGE)
+
+
+def test_a_receipt_by_another_key_than_the_pinned_one_is_refused() -> None:
+    """Whatever key the coordinator says is its own: the client was given one from a source that its user trusts."""
+    with Coordinator(pinned=key("another coordinator").public) as other:
+        refused(other, "bad-signature", "unknown-key")
+    with Coordinator(pinned=COORDINATOR_KEY.public) as right:
+        assert infer_sealed(right, "digits", (IMAGE,), agent=AGENT.id).outputs == answer_to(IMAGE)
 
 
 def test_a_coordinator_that_names_its_own_key_gets_nothing(coordinator: Coordinator) -> None:

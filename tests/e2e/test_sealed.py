@@ -87,7 +87,7 @@ def test_the_command_line_seals_and_the_receipt_is_checked_offline(network: Netw
     assert _command(*verify, "--input", str(request)).returncode != 0
     assert _command(*base, "--seal", "--async").returncode == 64
     stranger = _command(*base, "--seal", "a" * 32)
-    assert (stranger.returncode, "not been here" in stranger.stderr) == (65, True), stranger.stderr
+    assert (stranger.returncode, "not been here" in stranger.stderr) == (76, True), stranger.stderr
 
 
 @pytest.mark.timeout(180)

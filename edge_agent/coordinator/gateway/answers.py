@@ -63,6 +63,8 @@ RECEIPT_HEADER = "Edge-Agent-Receipt"
 VERIFICATION_HEADER = "Edge-Agent-Verification"
 RETRY_HEADER = "Edge-Agent-Retry"
 """Of an error: whether the same call makes sense again, for who does not look into the body."""
+NEVER = {"Cache-Control": "no-store"}
+"""Of an answer that is of this moment, or secret."""
 SIGNED = "signed"
 """The result is signed by the agent and countersigned: nobody else has computed it again."""
 

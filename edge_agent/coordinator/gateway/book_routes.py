@@ -8,8 +8,7 @@ from fastapi import FastAPI
 from starlette.responses import Response
 
 from edge_agent.coordinator.books import Books
-from edge_agent.coordinator.gateway.answers import json_answer
-from edge_agent.coordinator.gateway.log_routes import NEVER
+from edge_agent.coordinator.gateway.answers import NEVER, json_answer
 from edge_agent.errors import InputError
 
 MAX_ENTRIES = 10_000

@@ -27,8 +27,8 @@ from edge_agent.errors import DeniedError, EdgeAgentError
 METHODS = "GET, POST, DELETE, OPTIONS"
 ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Inference-Header-Content-Length"
 EXPOSED_HEADERS = (
-    "Edge-Agent-Job, Edge-Agent-Receipt, Edge-Agent-Verification, Inference-Header-Content-Length, "
-    "Location, Retry-After"
+    "Edge-Agent-Job, Edge-Agent-Receipt, Edge-Agent-Retry, Edge-Agent-Verification, "
+    "Inference-Header-Content-Length, Location, Retry-After"
 )
 PREFLIGHT_SECONDS = "600"
 _CALLER = "edge_agent.caller"

@@ -9,14 +9,13 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from edge_agent.coordinator.admissions import MAX_REQUEST_BYTES, Admissions
-from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.answers import NEVER, json_answer
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.wire.keys import PublicKey
 
 MEDIA_TYPE = "application/edge-agent+cbor"
 MAX_BODIES = 64
 """That are being read at once."""
-NEVER = {"Cache-Control": "no-store"}
 
 
 class IdentityService(Protocol):

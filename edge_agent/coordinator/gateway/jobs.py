@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import binascii
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +12,7 @@ from edge_agent.coordinator.events import Verification
 from edge_agent.coordinator.gateway.answers import JOB_HEADER, json_answer, receipt_path
 from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.gateway.intake import Intake
+from edge_agent.coordinator.gateway.operating import no_job, stored_job, variant_name
 from edge_agent.coordinator.gateway.submission import submit
 from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.registry import Agent
@@ -41,7 +41,7 @@ def add_job_routes(app: FastAPI, service: Service, intake: Intake) -> None:
     @app.get("/api/v1/jobs/{job_id}")
     async def job(request: Request, job_id: str) -> Response:
         stored = await _stored(service, job_id, caller_of(request))
-        view = _job_view(stored, _variant_name(service, stored))
+        view = _job_view(stored, variant_name(service, stored))
         if stored.outputs:
             try:
                 view["outputs"] = [tensor_to_json(tensor) for tensor in stored.outputs]
@@ -58,7 +58,7 @@ def add_job_routes(app: FastAPI, service: Service, intake: Intake) -> None:
         service.cancel(stored.id)
         await service.outcome(stored.id, 5.0)
         after = await _stored(service, job_id, caller)
-        return json_answer(_job_view(after, _variant_name(service, after)))
+        return json_answer(_job_view(after, variant_name(service, after)))
 
     @app.get("/api/v1/jobs/{job_id}/receipt")
     async def receipt(request: Request, job_id: str) -> Response:
@@ -81,7 +81,7 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
         if client is not None and not caller.owns(client):
             raise DeniedError("a key without the scope read sees its own jobs only", code="forbidden")
         found = await service.jobs(int(limit), client if caller.may(Scope.READ) else caller.name)
-        return json_answer([_job_view(stored, _variant_name(service, stored)) for stored in found])
+        return json_answer([_job_view(stored, variant_name(service, stored)) for stored in found])
 
     @app.get("/api/v1/coordinator")
     async def coordinator() -> Response:
@@ -102,7 +102,7 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/v1/agents/{agent_id}/birth")
     async def birth(agent_id: str) -> Response:
-        found = next((view.live for view in await service.agents() if view.stored.id == agent_id), None)
+        found = service.operations.registry.agents.get(agent_id)
         if found is None or not found.birth:
             raise RefusedError(
                 f"the agent {agent_id[:64]!r} has not been here since the coordinator started",
@@ -121,23 +121,10 @@ def no_json_form(error: InputError) -> JobFailedError:
 
 
 async def _stored(service: Service, job_id: str, caller: Caller) -> StoredJob:
-    try:
-        raw = binascii.unhexlify(job_id)
-    except (binascii.Error, ValueError):
-        raw = b""
-    stored = await service.job(raw) if len(raw) == 16 else None
-    if stored is None or not caller.owns(stored.client):  # of another client's job nothing is told, not even this
-        raise RefusedError(
-            f"there is no job {job_id[:64]!r}",
-            code="unknown-job",
-            hint="It may be older than the coordinator keeps jobs (coordinator.retention_hours).",
-        )
+    stored = await stored_job(service, job_id)
+    if not caller.owns(stored.client):  # of another client's job nothing is told, not even this
+        raise no_job(job_id)
     return stored
-
-
-def _variant_name(service: Service, job: StoredJob) -> str | None:
-    variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
-    return variant.name if variant else None
 
 
 def _job_view(job: StoredJob, variant_name: str | None) -> dict[str, Any]:

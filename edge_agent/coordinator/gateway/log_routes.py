@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from edge_agent.coordinator.access import ANYBODY, Caller
-from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.answers import NEVER, json_answer
 from edge_agent.coordinator.gateway.guard import caller_of
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.rows import StoredJob
@@ -19,7 +19,6 @@ from edge_agent.wire.receipts import receipt_leaf
 
 FOR_EVER = {"Cache-Control": "public, max-age=31536000, immutable"}
 """What is proven between two sizes never changes."""
-NEVER = {"Cache-Control": "no-store"}
 
 
 class LogService(Protocol):

@@ -12,7 +12,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.answers import NEVER, json_answer
 from edge_agent.coordinator.gateway.pages import job_page, models_page, overview
 from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.service import Service
@@ -47,7 +47,7 @@ def add_operating_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/api/v1/tokens")
     async def token(request: Request) -> Response:
-        return json_answer(await invite(service, request), headers={"Cache-Control": "no-store"})
+        return json_answer(await invite(service, request), headers=NEVER)
 
     @app.post("/api/v1/agents/{agent_id}/{action}")
     async def act(request: Request, agent_id: str, action: str) -> Response:
@@ -70,7 +70,7 @@ async def way_page(service: Service, job: StoredJob) -> dict[str, Any]:
         except PeerError:  # signed with a key that was replaced: its way is shown without the machine's part
             receipt = None
     way = way_of(job, attempts, receipt, service.operations.clock().wall_ms)
-    return job_page(job, way, _variant_name(service, job))
+    return job_page(job, way, variant_name(service, job))
 
 
 async def stored_job(service: Service, job_id: str) -> StoredJob:
@@ -79,10 +79,28 @@ async def stored_job(service: Service, job_id: str) -> StoredJob:
     Raises:
         RefusedError: `unknown-job`.
     """
-    found = await service.job(bytes.fromhex(job_id)) if re.fullmatch(r"[0-9a-f]{32}", job_id) else None
+    found = await service.job(bytes.fromhex(job_id)) if re.fullmatch(r"[0-9A-Fa-f]{32}", job_id) else None
     if found is None:
-        raise RefusedError(f"there is no job {job_id[:64]!r}", code="unknown-job")
+        raise no_job(job_id)
     return found
+
+
+def no_job(job_id: str) -> RefusedError:
+    """Make the error for a job that is not there, or that the caller may not know of."""
+    return RefusedError(
+        f"there is no job {job_id[:64]!r}",
+        code="unknown-job",
+        hint="It may be older than the coordinator keeps jobs (coordinator.retention_hours).",
+    )
+
+
+def variant_name(service: Service, job: StoredJob) -> str | None:
+    """Return the name of the variant that computed a job; None if that, or its family, left the catalogue."""
+    try:
+        variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
+    except EdgeAgentError:
+        return None
+    return variant.name if variant else None
 
 
 async def act_on(service: Service, request: Request, agent_id: str, action: str) -> dict[str, Any]:
@@ -93,7 +111,7 @@ async def act_on(service: Service, request: Request, agent_id: str, action: str)
     """
     if action not in ACTIONS:
         raise InputError(f"there is no action {action[:64]!r}", hint=f"There are {', '.join(ACTIONS)}.")
-    if not _AGENT_ID.match(agent_id):
+    if not _AGENT_ID.fullmatch(agent_id):
         raise InputError(f"an agent's id is 32 letters and digits, not {agent_id[:64]!r}")
     body = await json_body(request)
     operations = service.operations
@@ -140,7 +158,7 @@ def _owner(body: dict[str, Any]) -> str | None:
     owner = body.get("owner")
     if owner is None or (isinstance(owner, str) and not owner.strip()):
         return None
-    if not isinstance(owner, str) or not _OWNER.match(owner):
+    if not isinstance(owner, str) or not _OWNER.fullmatch(owner):
         raise InputError("an owner is a text of 1 to 64 printable ASCII characters")
     return owner
 
@@ -148,17 +166,9 @@ def _owner(body: dict[str, Any]) -> str | None:
 def _labels(body: dict[str, Any]) -> frozenset[str]:
     labels = body.get("labels")
     good = isinstance(labels, list) and len(labels) <= MAX_LABELS
-    if not good or not all(isinstance(label, str) and _LABEL.match(label) for label in labels or ()):
+    if not good or not all(isinstance(label, str) and _LABEL.fullmatch(label) for label in labels or ()):
         raise InputError(
             f"labels are a list of at most {MAX_LABELS} names",
             hint="Each has 1 to 64 characters a-z, 0-9, . _ = and -, and begins with a letter or digit.",
         )
     return frozenset(labels or ())
-
-
-def _variant_name(service: Service, job: StoredJob) -> str | None:
-    try:
-        variant = service.catalogue.family(job.family).variant(job.variant) if job.variant else None
-    except EdgeAgentError:  # it left the catalogue
-        return None
-    return variant.name if variant else None

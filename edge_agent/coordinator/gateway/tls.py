@@ -38,13 +38,17 @@ class Certificate:
             return False
         self._seen = stamps
         self._loaded()  # on its own first: a pair that does not fit would spoil the one in use
-        self.context.load_cert_chain(*self._files, password=_no_password)
+        self._load_into(self.context)  # from the files once more: if they change just now, the next look sees it
         return True
 
     def _loaded(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
+        self._load_into(context)
+        return context
+
+    def _load_into(self, context: ssl.SSLContext) -> None:
         try:
             context.load_cert_chain(*self._files, password=_no_password)
         except (OSError, ValueError) as error:
@@ -53,7 +57,6 @@ class Certificate:
                 f"gateway.tls_cert_file {self._files[0]} with gateway.tls_key_file {self._files[1]} is no use: {what}",
                 hint="They must be PEM files that belong together, the key not encrypted, and readable by this user.",
             ) from None
-        return context
 
     def _stamps(self) -> tuple[tuple[int, int] | None, ...]:
         return tuple(_stamp(file) for file in self._files)

@@ -15,6 +15,7 @@ from gateways import INFER, JOB, JOBS, MAX_REQUEST_BYTES, REQUEST, VARIANT, Fake
 
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.registry import Agent
 from edge_agent.errors import EdgeAgentError, InputError, JobFailedError, ResourceError
 from edge_agent.wire.job_options import JobOptions, Placement
 from edge_agent.wire.oip_json import OutputForm, body_of, response_from_body
@@ -548,3 +549,62 @@ def test_the_newest_jobs_are_listed_without_their_tensors(service: FakeService) 
     assert service.listed == [(7, "reports"), (50, None)]
     for limit in ("0", "1001", "x", "-1", "\u0661"):
         refused(call(service, "GET", f"/api/v1/jobs?limit={limit}"), 400, "bad-input")
+
+
+def test_a_job_of_a_family_that_left_the_catalogue_hides_no_others(service: FakeService) -> None:
+    """It is listed and shown like all, but for the name of its variant; and so is one whose variant left."""
+    assert service.stored is not None
+    kept = service.stored
+    for gone in (replace(kept, family="gone-1.0"), replace(kept, variant=bytes(32))):
+        service.stored = gone
+        listed = call(service, "GET", "/api/v1/jobs")
+        shown = call(service, "GET", JOBS)
+        assert (listed.status_code, shown.status_code) == (200, 200)
+        for job in (listed.json()[0], shown.json()):
+            assert (job["job_id"], job["model"], job["variant"]) == (JOB.hex(), gone.family, None)
+    assert call(service, "GET", JOBS.upper().replace("/API/V1/JOBS", "/api/v1/jobs")).status_code == 200
+
+
+def test_an_agents_birth_is_given_without_asking_the_database(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever seals jobs asks for it again and again; one agent is not all of them."""
+
+    async def agents() -> None:
+        raise AssertionError("all agents were read")
+
+    monkeypatch.setattr(service, "agents", agents)
+    live = Agent("someone", COORDINATOR_KEY.public)
+    service.operations.registry.agents["someone"] = live
+    refused(call(service, "GET", "/api/v1/agents/someone/birth"), 404, "not-enrolled")
+    live.birth = b"signed"
+    answer = call(service, "GET", "/api/v1/agents/someone/birth")
+    assert (answer.status_code, answer.content) == (200, b"signed")
+    refused(call(service, "GET", "/api/v1/agents/other/birth"), 404, "not-enrolled")
+
+
+@pytest.mark.parametrize(
+    ("agent", "action", "body"),
+    [
+        ("a" * 32 + "%0A", "drain", {}),
+        ("a" * 32, "approve", {"owner": "ada\n"}),
+        ("a" * 32, "label", {"labels": ["attic\n"]}),
+    ],
+    ids=["id", "owner", "label"],
+)
+def test_a_name_that_ends_with_a_line_is_refused(
+    service: FakeService, agent: str, action: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would look like another one's wherever it is shown."""
+    done: list[str] = []
+
+    async def note(*_: object, **__: object) -> None:
+        done.append(action)
+
+    for name in ("approve", "drain", "label"):
+        monkeypatch.setattr(service.operations, name, note)
+    refused(call(service, "POST", f"/api/v1/agents/{agent}/{action}", json=body), 400, "bad-input")
+    assert done == []
+    good = json.loads(json.dumps(body).replace("\\n", ""))
+    assert call(service, "POST", f"/api/v1/agents/{'a' * 32}/{action}", json=good).status_code == 200
+    assert done == [action]

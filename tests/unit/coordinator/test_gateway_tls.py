@@ -55,6 +55,33 @@ def test_a_renewal_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
     assert made.renew()
 
 
+def test_files_that_go_while_they_are_taken_over_are_told_and_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the try and the use: whoever looks after the certificate must not end on it."""
+    issue = issuer(tmp_path)
+    one, other = issue("one"), issue("other")
+    cert, key = tmp_path / "cert", tmp_path / "key"
+    shutil.copy(one.cert, cert)
+    shutil.copy(one.key, key)
+    made = Certificate(cert, key)
+    shutil.copy(other.cert, cert)
+    shutil.copy(other.key, key)
+    with monkeypatch.context() as patched:
+        tried = made._loaded
+
+        def tried_then_gone() -> ssl.SSLContext:
+            context = tried()
+            key.unlink()
+            return context
+
+        patched.setattr(made, "_loaded", tried_then_gone)
+        with pytest.raises(SettingsError, match="no use"):
+            made.renew()
+    shutil.copy(other.key, key)
+    assert made.renew()
+
+
 def test_keys_and_certificates_change_while_it_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is added is let in, one that is revoked is not; a new certificate is shown; calls are written down."""
     monkeypatch.setattr(keeping, "POLL_SECONDS", 0.01)

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from edge_agent.coordinator.access import Access, Scope
-from edge_agent.coordinator.gateway.answers import json_answer
+from edge_agent.coordinator.gateway.answers import NEVER, json_answer
 from edge_agent.coordinator.gateway.dashboard.feed import Feed
 from edge_agent.coordinator.gateway.dashboard.logins import SESSION_SECONDS, Logins
 from edge_agent.coordinator.gateway.operating import act_on, invite, stored_job, way_page
@@ -144,7 +144,7 @@ def add_dashboard(app: FastAPI, service: Service) -> Feed:
     @app.get("/dashboard/events", include_in_schema=False)
     async def events(request: Request) -> Response:
         door.check(request)
-        headers = {**SAFE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        headers = {**SAFE, **NEVER, "X-Accel-Buffering": "no"}
         return StreamingResponse(_watched(feed, door, request), headers=headers, media_type="text/event-stream")
 
     _add_login(app, door)
@@ -295,4 +295,4 @@ async def _key_in(request: Request) -> str:
 
 
 def _answer(body: Any) -> Response:  # noqa: ANN401 JSON is any
-    return json_answer(body, headers={**SAFE, "Cache-Control": "no-store"})
+    return json_answer(body, headers={**SAFE, **NEVER})
