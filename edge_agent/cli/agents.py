@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edge_agent.cli.parsing import Subparsers
 
-ACTIONS = ("list", "approve", "revoke", "drain", "undrain", "label")
+ACTIONS = ("list", "approve", "revoke", "drain", "undrain", "label", "reinstate")
 PRESENCES = ("online", "stopped", "gone")
 
 
@@ -31,7 +31,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "and why it rests. The actions need a key with the scope operator, where keys are asked for:\n"
         "`approve ID` lets one work, `drain ID` gives it nothing new, `undrain ID` takes that back,\n"
         "`label ID NAME …` says what you call it (no name: nothing), `revoke ID` ends its work here\n"
-        "for ever: that key is never let in again, and the machine needs a new one.",
+        "for ever: that key is never let in again, and the machine needs a new one. `reinstate ID` ends the\n"
+        "rest of one that was proven wrong.",
         examples=(
             "edge-agent agents",
             "edge-agent agents --presence online --serves digits --watch",
@@ -89,6 +90,7 @@ def _act(args: argparse.Namespace) -> int:
         "revoke": "may never work here again with this key",
         "drain": "gets nothing new",
         "undrain": "gets jobs",
+        "reinstate": "need rest no longer",
     }
     print(f"The machine {args.agent_id} {done.get(args.action, 'is called so')}.")
     return 0

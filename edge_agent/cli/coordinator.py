@@ -36,9 +36,10 @@ def add_parser(subparsers: Subparsers) -> None:
         "agents pin the public half, coordinator.pub in the state directory.\n"
         "`token` prints a token that lets one machine in, once (edge-agent enrol); `tokens` lists them, and which of\n"
         "them somebody tried again. `approve ID` or `approve CODE` admits an agent, `revoke ID` refuses its key\n"
-        "for ever, `agents` lists those that are known. All work beside a running coordinator, which notices within a\n"
-        "second. `keys add NAME` makes an API key for a client and prints it once, `keys list` shows them,\n"
-        "`keys revoke NAME` ends them. Away from loopback, callers need one. Needs the extra [coordinator].",
+        "for ever, `reinstate ID` ends the rest of one that was proven wrong, `agents` lists those that are known.\n"
+        "All work beside a running coordinator, which notices within a second. `keys add NAME` makes an API key for a\n"
+        "client and prints it once, `keys list` shows them, `keys revoke NAME` ends them. Away from loopback, callers\n"
+        "need one. Needs the extra [coordinator].",
         examples=(
             "edge-agent coordinator --broker mqtt://127.0.0.1:1883 --http 127.0.0.1:8420",
             "edge-agent coordinator token --owner ada --ttl 1h",
@@ -53,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "agent_id",
         nargs="?",
         metavar="ID",
-        help="the agent, for approve and revoke; for approve also its code; a verb of keys; a broker",
+        help="the agent, for approve, revoke and reinstate; for approve also its code; a verb of keys; a broker",
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="with keys add, revoke: the client")
     parser.add_argument("--owner", metavar="NAME", help="with token and approve: whose agent it is")

@@ -1,4 +1,4 @@
-"""`edge-agent coordinator token|tokens|approve|revoke|requests|certify`: who belongs to the network."""
+"""`edge-agent coordinator token|tokens|approve|revoke|reinstate|requests|certify`: who belongs to the network."""
 
 from __future__ import annotations
 
@@ -21,25 +21,22 @@ if TYPE_CHECKING:
     from edge_agent.own_keys import KeySource
     from edge_agent.settings import Settings
 
-ACTIONS = ("token", "tokens", "approve", "revoke", "requests", "certify")
+ACTIONS = ("token", "tokens", "approve", "revoke", "reinstate", "requests", "certify")
 MAX_TTL_DAYS = 30
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions."""
-    match args.action:
-        case "token":
-            return _token(args, settings)
-        case "tokens":
-            return _tokens(args, settings)
-        case "requests":
-            return _requests(args, settings)
-        case "certify":
-            return _certify(args, settings)
-        case "approve":
-            return _approve(args, settings)
-        case _:
-            return _revoke(args, settings)
+    actions = {
+        "token": _token,
+        "tokens": _tokens,
+        "approve": _approve,
+        "revoke": _revoke,
+        "reinstate": _reinstate,
+        "requests": _requests,
+        "certify": _certify,
+    }
+    return actions[args.action](args, settings)
 
 
 def registrar_of(settings: Settings, source: KeySource, *, make: bool) -> Registrar | None:
@@ -172,6 +169,22 @@ def _revoke(args: argparse.Namespace, settings: Settings) -> int:
         agent_id = _named(store, args.agent_id, "revoke")
         store.revoke(agent_id, reason, time.time_ns() // 1_000_000)
     print(f"The agent {agent_id} is no longer admitted, and its key is refused for ever: {reason}.")
+    return 0
+
+
+def _reinstate(args: argparse.Namespace, settings: Settings) -> int:
+    from edge_agent.coordinator import identities  # noqa: PLC0415 as above
+
+    if args.owner is not None or args.reason is not None:
+        raise UsageError("reinstate takes an id, and neither --owner nor --reason.")
+    now_ms = time.time_ns() // 1_000_000
+    with closing(_open(settings)) as store:
+        agent_id = _named(store, args.agent_id, "reinstate")
+        rested = store.write(lambda connection: identities.reinstate(connection, agent_id, now_ms))
+    if rested:
+        print(f"The agent {agent_id} need rest no longer.")
+    else:
+        print(f"The agent {agent_id} did not rest.")
     return 0
 
 

@@ -193,7 +193,7 @@ class Client:
         return self._run(self._steps.list("GET", "/api/v1/models"))
 
     def operate(self, agent_id: str, action: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Have something done with an agent: `approve`, `revoke`, `drain`, `undrain` or `label`."""
+        """Have something done with an agent: `approve`, `revoke`, `drain`, `undrain`, `label` or `reinstate`."""
         content = json.dumps(body).encode()
         return self._run(self._steps.object("POST", f"/api/v1/agents/{agent_id}/{action}", content))
 

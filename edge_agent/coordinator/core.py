@@ -168,7 +168,7 @@ class Core:
                 self.presence.disconnect()
                 return [Note(logging.WARNING, f"Lost the broker: {event.reason}", "broker-lost")]
             case AgentsChanged():
-                return self.presence.agents_changed(event, now)
+                return self._on_agents_changed(event, now)
             case CatalogueChanged():
                 agents = self.registry.agents.values()
                 return assortment.change(self._families, event.catalogue, agents, self._statements, now)
@@ -290,6 +290,16 @@ class Core:
             error = JobError("too-large", f"the job cannot be sent: {event.message}", Blame.COORDINATOR)
             return self.leasing.fail(job, attempt, error, now)
         return self.leasing.lose(job, attempt, "not-sent", now, message=event.message)
+
+    def _on_agents_changed(self, event: AgentsChanged, now: Now) -> list[Command]:
+        before = self.registry.orders.reinstated
+        commands = self.presence.agents_changed(event, now)
+        for agent_id, at_ms in sorted(event.orders.reinstated.items()):
+            if before.get(agent_id) != at_ms:  # the database says so already
+                self.checking.trust.reinstate(self.registry.lasting_id(agent_id))
+                text = "Agent may work again before its rest is over, as the operator wants"
+                commands.append(Note(logging.INFO, text, "reinstated", (("agent_id", agent_id),)))
+        return commands
 
     # -- time -----------------------------------------------------------------------------------------------------
 

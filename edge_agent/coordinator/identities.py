@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
 from edge_agent.coordinator.events import AgentCertificates, AgentsChanged
-from edge_agent.coordinator.orders import read_orders
+from edge_agent.coordinator.orders import read_orders, write_reinstated
 from edge_agent.coordinator.registrar import Registrar, wants_renewal
-from edge_agent.coordinator.schema import agents, identities, tokens
+from edge_agent.coordinator.schema import agents, identities, standings, tokens
 from edge_agent.errors import PeerError, UsageError
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.envelope import signed_payload
@@ -177,6 +177,19 @@ def revoke(connection: Connection, agent_id: str, reason: str, now_ms: int, succ
     if found is None or found.revoked_ms is None:
         keep(connection, agent_id, revoked_ms=now_ms, revoked_reason=reason, successor=successor)
     return _count(connection, identities.c.revoked_ms.is_not(None)) <= MAX_REVOKED
+
+
+def reinstate(connection: Connection, agent_id: str, now_ms: int) -> bool:
+    """Let an agent work again before its rest is over; return whether it rested.
+
+    A running coordinator goes by what it has in mind, and is told by the order.
+    """
+    rows = connection.execute(sa.select(identities.c.agent_id, identities.c.successor)).all()
+    who = first_ids((row[0], row[1]) for row in rows).get(agent_id, agent_id)
+    resting = (standings.c.name == who) & (standings.c.resting_until_ms > now_ms)
+    ended = connection.execute(sa.update(standings).where(resting).values(resting_until_ms=0)).rowcount
+    write_reinstated(connection, agent_id, now_ms)
+    return ended > 0
 
 
 def may_succeed(connection: Connection, agent_id: str, new_id: str, now_ms: int) -> str | None:

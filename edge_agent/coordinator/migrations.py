@@ -75,6 +75,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
             PRIMARY KEY (number), UNIQUE (leaf)
         ) WITHOUT ROWID""",
     ),
+    7: ("ALTER TABLE agent_orders ADD COLUMN reinstated_ms BIGINT",),
 }
 """What leads from each version to the next."""
 

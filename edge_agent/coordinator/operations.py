@@ -88,6 +88,11 @@ class Operations:
         now_ms = self.clock().wall_ms
         await self._change(lambda: self._store.revoke(agent_id, "revoked by the operator", now_ms))
 
+    async def reinstate(self, agent_id: str) -> None:
+        """Let an agent that was proven wrong, or could not be checked, work again before its rest is over."""
+        now_ms = self.clock().wall_ms
+        await self._change(lambda: self._store.write(lambda c: identities.reinstate(c, agent_id, now_ms)))
+
     async def drain(self, agent_id: str, *, drained: bool) -> None:
         """Give an agent nothing new from now on, or again."""
         await self._change(lambda: self._store.write(lambda c: write_drained(c, agent_id, drained=drained)))

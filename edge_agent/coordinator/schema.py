@@ -14,7 +14,7 @@ from sqlalchemy import (
     Table,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -161,6 +161,7 @@ agent_orders = Table(
     Column("agent_id", String, primary_key=True),
     Column("drained", Boolean, nullable=False, default=False),  # the operator lets it finish, and gives it nothing new
     Column("labels", String),  # the operator's, JSON; absent: none
+    Column("reinstated_ms", BigInteger),  # when the operator last ended a rest of it
 )
 
 log_nodes = Table(

@@ -179,10 +179,12 @@ class Trust:
         self.changed |= {Subject(party.lasting_id), Subject(f"owner:{party.owner}")}
 
     def reinstate(self, agent_id: str) -> None:
-        """Let an agent work again before its time, from the start."""
-        self._standing(Subject(agent_id)).resting_until_ms = 0
+        """Let an agent, by its lasting id, work again before its time; its failures are not forgotten."""
+        for subject, standing in self.standings.items():
+            if subject.name == agent_id and standing.resting_until_ms:
+                standing.resting_until_ms = 0
+                self.changed.add(subject)
         self.news = True
-        self.changed.add(Subject(agent_id))
 
     def take_changed(self) -> list[tuple[Subject, Standing]]:
         """Return what is to be stored, once."""

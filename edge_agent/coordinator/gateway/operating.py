@@ -22,7 +22,7 @@ from edge_agent.wire.messages import LABEL_PATTERN, MAX_LABELS
 from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.topics import AGENT_ID_PATTERN
 
-ACTIONS: Final = ("approve", "revoke", "drain", "undrain", "label")
+ACTIONS: Final = ("approve", "revoke", "drain", "undrain", "label", "reinstate")
 INVITED_SECONDS: Final = 3600.0
 MAX_BODY_BYTES: Final = 16 * 1024
 _AGENT_ID: Final = re.compile(AGENT_ID_PATTERN)
@@ -120,6 +120,8 @@ async def act_on(service: Service, request: Request, agent_id: str, action: str)
             await operations.approve(agent_id, _owner(body))
         case "revoke":
             await operations.revoke(agent_id)
+        case "reinstate":
+            await operations.reinstate(agent_id)
         case "drain" | "undrain":
             await operations.drain(agent_id, drained=action == "drain")
         case _:

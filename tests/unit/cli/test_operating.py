@@ -116,11 +116,13 @@ def test_what_the_operator_orders_is_sent(coordinator: HttpCoordinator, capsys: 
     assert run(coordinator, "agents", "approve", ONE, "--owner", "ada") == 0
     assert run(coordinator, "agents", "drain", ONE) == 0
     assert run(coordinator, "agents", "label", ONE, "attic", "region=eu") == 0
+    assert run(coordinator, "agents", "reinstate", ONE) == 0
     assert run(coordinator, "agents", "revoke", ONE) == 0
     assert orders(coordinator) == [
         (f"/api/v1/agents/{ONE}/approve", {"owner": "ada"}),
         (f"/api/v1/agents/{ONE}/drain", {}),
         (f"/api/v1/agents/{ONE}/label", {"labels": ["attic", "region=eu"]}),
+        (f"/api/v1/agents/{ONE}/reinstate", {}),
         (f"/api/v1/agents/{ONE}/revoke", {}),
     ]
     assert "gets nothing new" in capsys.readouterr().out
