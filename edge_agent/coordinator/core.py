@@ -295,7 +295,8 @@ class Core:
         before = self.registry.orders.reinstated
         commands = self.presence.agents_changed(event, now)
         for agent_id, at_ms in sorted(event.orders.reinstated.items()):
-            if before.get(agent_id) != at_ms:  # the database says so already
+            if before.get(agent_id) != at_ms:
+                # Its standing in the database says so already.
                 self.checking.trust.reinstate(self.registry.lasting_id(agent_id))
                 text = "Agent may work again before its rest is over, as the operator wants"
                 commands.append(Note(logging.INFO, text, "reinstated", (("agent_id", agent_id),)))

@@ -110,6 +110,7 @@ def test_reinstated_agent_gets_jobs_at_once_and_rests_the_longer_the_next_time()
     labels = Orders(labels={OTHER: frozenset({"attic"})}, reinstated=orders.reinstated)
     pool.carry_out(pool.script.tell(AgentsChanged(registry.approved, registry.owners, labels)))
     assert cheat not in offering(pool)
+    assert pool.failures("mallory") == 2  # the job that waits for it was not given to it
 
 
 def test_key_changed_after_being_reinstated_ends_no_further_rest(state: Path) -> None:
