@@ -46,10 +46,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Audit once."""
     from edge_agent.cli.verify import open_receipt  # noqa: PLC0415 the parser of every command imports this module
-    from edge_agent.client.ledgers import audit_draw, fetch_keys, result_in  # noqa: PLC0415 as above
+    from edge_agent.client.ledgers import audit_draw, fetch_keys  # noqa: PLC0415 as above
     from edge_agent.folders import write_durably  # noqa: PLC0415 as above
     from edge_agent.wire.bundles import Bundle  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
+    from edge_agent.wire.receipts import result_in  # noqa: PLC0415 as above
 
     key = PublicKey.from_file(args.coordinator_key)
     known = _read(args.keys)

@@ -64,8 +64,11 @@ def _own_copy(blocks: Sequence[bytes], settings: Settings, agent_id: str) -> tup
 def _shown(client: Client, entry: Entry, coordinator: PublicKey) -> Shown | None:
     """Return what the coordinator has of a job; None if it has nothing."""
     from edge_agent.agent.account.comparing import Shown  # noqa: PLC0415 as above
-    from edge_agent.client.ledgers import result_in  # noqa: PLC0415 as above
-    from edge_agent.wire.receipts import receipt_leaf, verify_receipt  # noqa: PLC0415 as above
+    from edge_agent.wire.receipts import (  # noqa: PLC0415 as above
+        receipt_leaf,
+        result_in,
+        verify_receipt,
+    )
 
     try:
         data = client.receipt(entry.job.hex())

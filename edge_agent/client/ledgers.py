@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 from edge_agent.client.auditing import fetch_head
 from edge_agent.client.http import Client
 from edge_agent.errors import InputError, MalformedError, RefusedError
-from edge_agent.wire import cose, merkle, strict_cbor, strict_json
+from edge_agent.wire import cose, merkle, strict_json
 from edge_agent.wire.draws import Draw, commitment, period_of
 from edge_agent.wire.envelope import open_envelope
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.ledger import LedgerAudit, entry_from
 from edge_agent.wire.pledges import MAX_PLEDGE_BYTES, CheckKey, LedgerHead
-from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES, VerifiedReceipt, network_in
+from edge_agent.wire.receipts import VerifiedReceipt, network_in
 
 PAGE = 10_000
 S = TypeVar("S", LedgerHead, CheckKey)
@@ -175,20 +175,6 @@ def opened(data: bytes, coordinator: PublicKey, kind: type[S]) -> S:
     limit = MAX_PLEDGE_BYTES + cose.MAX_OVERHEAD_BYTES
     network = network_in(cose.verify_sign1(cose.parse_sign1(data, limit), coordinator))
     return open_envelope(data, coordinator, kind, network=network, max_bytes=limit).statement
-
-
-def result_in(receipt: bytes) -> bytes:
-    """Return the agent's COSE_Sign1 that a verified receipt carries: what was drawn for.
-
-    Raises:
-        MalformedError: it is no receipt.
-    """
-    message = cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES)
-    fields = strict_cbor.decode(message.payload, max_bytes=MAX_RECEIPT_FILE_BYTES)
-    found = fields.get("result") if isinstance(fields, dict) else None
-    if not isinstance(found, bytes):
-        raise MalformedError("The receipt carries no result.")
-    return found
 
 
 def _mapping(data: bytes) -> dict[str, Any]:

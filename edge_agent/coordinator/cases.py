@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
+from edge_agent.coordinator.checks import Vote
 from edge_agent.coordinator.events import Verification
+from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.reviews import Review
 from edge_agent.coordinator.verification import VerifiedResult
+from edge_agent.notes import Note
 from edge_agent.wire.job_options import owners_wanted
+from edge_agent.wire.tensors import Tensor
 
 
 @dataclass(slots=True)
@@ -41,3 +46,38 @@ class Case:
     def over(self) -> bool:
         """Whether its job ended without the result that was held; what the checks show of agents still counts."""
         return self.held is not None and self.job.state.final
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A result with its job.
+
+    Attributes:
+        job: as it ended.
+        epoch: of the attempt that the result is of.
+        agent_id: who signed it.
+        variant: digest of the one that it was computed with.
+        klass: id of the class of machines that computed it.
+        outputs: its tensors.
+        signed: the agent's COSE_Sign1, which was drawn for.
+        verification: as it was when it was given out.
+    """
+
+    job: Job
+    epoch: int
+    agent_id: str
+    variant: bytes
+    klass: str
+    outputs: tuple[Tensor, ...]
+    signed: bytes
+    verification: Verification
+
+
+def blamed(vote: Vote, job: Job) -> Note:
+    """Make the log line about a result that was proven wrong."""
+    text = (
+        f"A result of {vote.party.agent_id} (owner {vote.party.owner or 'unknown'}) is wrong: machines of other owners "
+        "agree on another one; it gets no work for a while"
+    )
+    line = note(logging.WARNING, text, "wrong-result", job)
+    return Note(line.level, line.sentence, line.action, (*line.fields, ("agent_id", vote.party.agent_id)))

@@ -7,12 +7,12 @@ from a client's. The answers of a *case*, the result in question first, are vote
 from __future__ import annotations
 
 import hmac
-import logging
+from collections.abc import Iterable
 from dataclasses import replace
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.acceptance import Acceptance
-from edge_agent.coordinator.cases import Case
+from edge_agent.coordinator.cases import Case, Pending, blamed
 from edge_agent.coordinator.checks import Settlement, Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer
@@ -26,7 +26,6 @@ from edge_agent.coordinator.events import (
     Verification,
     Verified,
 )
-from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Blame, Job
 from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.ledger import Ledger, amount_of
@@ -36,7 +35,6 @@ from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.trust import Party, Trust
 from edge_agent.coordinator.verification import VerifiedResult
 from edge_agent.models.catalogue import Family, Reproducibility, Variant
-from edge_agent.notes import Note
 from edge_agent.wire.draws import Draw, period_key, period_of
 from edge_agent.wire.job_options import Placement, owners_wanted
 from edge_agent.wire.sealing import is_sealed
@@ -95,6 +93,7 @@ class Checking:
         self._cases: dict[bytes, Case] = {}
         self._of_check: dict[bytes, bytes] = {}
         self._proven: dict[bytes, list[Vote]] = {}
+        self._orphans: dict[bytes, list[Job]] = {}
         self._look_again_at: float | None = None
 
     # -- results --------------------------------------------------------------------------------------------------
@@ -131,14 +130,45 @@ class Checking:
     def _open(  # noqa: PLR0913, PLR0917 what a case consists of
         self, job: Job, attempt: Attempt, vote: Vote, draw: Draw, verification: Verification, proven: list[Vote]
     ) -> Case | None:
-        entry = self._variant(job, attempt.variant)
-        demanded = owners_wanted(job.mode)
-        if len(self._cases) >= MAX_CASES and demanded == 1 and not proven:
+        if len(self._cases) >= MAX_CASES and owners_wanted(job.mode) == 1 and not proven:
             return None
+        return self._case(job, attempt.epoch, attempt.variant, vote, draw, verification, proven)
+
+    def _case(  # noqa: PLR0913, PLR0917 what a case consists of
+        self,
+        job: Job,
+        epoch: int,
+        variant: bytes,
+        vote: Vote,
+        draw: Draw,
+        verification: Verification,
+        proven: list[Vote],
+    ) -> Case:
+        entry = self._variant(job, variant)
         reproducibility = entry.reproducibility if entry else UNKNOWN
         share = self.trust.rules.trusted_share
-        review = Review(attempt.variant, reproducibility, draw, share, max(2, demanded), [vote, *proven])
-        return Case(job, review, verification, attempt.epoch)
+        review = Review(variant, reproducibility, draw, share, max(2, owners_wanted(job.mode)), [vote, *proven])
+        case = Case(job, review, verification, epoch)
+        for check in self._orphans.pop(job.id, []):
+            if check.id in self._leasing.jobs:
+                case.asked[check.id] = check
+                case.sent += 1
+                self._of_check[check.id] = job.id
+        return case
+
+    def resume(self, pending: Iterable[Pending]) -> None:
+        """Go on, after a restart, with the checks of results that were given out, and with those that still run."""
+        for job in self._leasing.jobs.values():
+            if job.checks is not None:
+                self._orphans.setdefault(job.checks, []).append(job)
+        for one in pending:
+            before = one.verification
+            draw = Draw.of(period_key(self._secret, before.period), one.signed)
+            vote = Vote(self._parties.party(one.agent_id), Answer(one.klass, one.outputs), one.job.id)
+            case = self._case(one.job, one.epoch, one.variant, vote, draw, before, [])
+            case.waiting = True
+            self._cases[one.job.id] = case
+            self._look_again_at = 0.0
 
     def _unchecked(self, job: Job, party: Party, variant: bytes, now: Now) -> tuple[Record, ...]:
         """Enter a result that nobody checks; that of a newcomer is worth nothing."""
@@ -298,7 +328,7 @@ class Checking:
         lost = case.held is not None and (case.over or not self._parties.admitted(case.held[0].agent_id))
         entries = self._entries(case, settlement, now, lost=lost)
         self._parties.expire(self.trust, now.wall_ms)
-        notes: list[Command] = [_blamed(review.votes[number], case.job) for number in settlement.wrong]
+        notes: list[Command] = [blamed(review.votes[number], case.job) for number in settlement.wrong]
         right = 0 in settlement.right
         by = tuple(review.votes[number].party.agent_id for number in settlement.right)
         agreed = settlement.standing is Standing.AGREED
@@ -359,12 +389,3 @@ class Checking:
         if len(review.votes) == 1 and not case.demanded and not lost:
             found += self._unchecked(case.job, review.subject.party, review.variant, now)
         return tuple(found)
-
-
-def _blamed(vote: Vote, job: Job) -> Note:
-    text = (
-        f"A result of {vote.party.agent_id} (owner {vote.party.owner or 'unknown'}) is wrong: machines of other owners "
-        "agree on another one; it gets no work for a while"
-    )
-    line = note(logging.WARNING, text, "wrong-result", job)
-    return Note(line.level, line.sentence, line.action, (*line.fields, ("agent_id", vote.party.agent_id)))

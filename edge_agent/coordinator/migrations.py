@@ -76,6 +76,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
         ) WITHOUT ROWID""",
     ),
     7: ("ALTER TABLE agent_orders ADD COLUMN reinstated_ms BIGINT",),
+    8: ("CREATE INDEX results_pending ON results (job_id) WHERE instr(verification, '\"pending\"') > 0",),
 }
 """What leads from each version to the next."""
 

@@ -6,15 +6,18 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Index,
     Integer,
     LargeBinary,
     MetaData,
     String,
     Table,
+    func,
+    literal_column,
 )
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -127,6 +130,14 @@ results = Table(
     Column("klass", String),  # id of the class of machines that computed it
     Column("verification", String),  # what else was done to verify it, JSON; absent: nothing
 )
+
+
+def is_pending(verification: ColumnElement[str]) -> ColumnElement[bool]:
+    """Whether the check of a result has not ended: words that the index below and those who look must share."""
+    return func.instr(verification, literal_column("'\"pending\"'")) > literal_column("0")
+
+
+Index("results_pending", results.c.job_id, sqlite_where=is_pending(results.c.verification))
 
 ledger = Table(
     "ledger",

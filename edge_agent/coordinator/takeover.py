@@ -6,6 +6,7 @@ from edge_agent.clock import Now
 from edge_agent.coordinator import ledger_table
 from edge_agent.coordinator.core import Core
 from edge_agent.coordinator.idempotency import MAX_KNOWN
+from edge_agent.coordinator.pending import read_pending
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.rows import standing_rows
 from edge_agent.coordinator.store import Store
@@ -44,6 +45,7 @@ def take_over(  # noqa: PLR0913 each is a fact of this start
     jobs = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=lease_seconds, boot=boot)
     for job in jobs:
         core.leasing.add(job)
+    core.checking.resume(store.read(read_pending))
     for key_text, job_id, digest in store.requests(MAX_KNOWN + 1):
         core.requests.remember(key_text, job_id, digest)
     return len(jobs)

@@ -236,6 +236,20 @@ def _salt(message: cose.Sign1) -> bytes | None:
     return salt
 
 
+def result_in(receipt: bytes) -> bytes:
+    """Return the agent's COSE_Sign1 that a receipt carries, unchecked: what was drawn for.
+
+    Raises:
+        PeerError: it is no receipt.
+    """
+    message = cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES)
+    fields = strict_cbor.decode(message.payload, max_bytes=MAX_RECEIPT_FILE_BYTES)
+    found = fields.get("result") if isinstance(fields, dict) else None
+    if not isinstance(found, bytes):
+        raise MalformedError("The receipt carries no result.")
+    return found
+
+
 def network_in(payload: bytes) -> str:
     """Return the network that a signed payload names, for whoever was not told which one it must be.
 

@@ -356,4 +356,14 @@ MUTATIONS = (
         "kills",
         first=38,
     ),
+    Mutation(
+        "checks-forgotten",
+        1,
+        "A restart forgets the checks of results that were given out before",
+        "edge_agent.coordinator.takeover",
+        "    core.checking.resume(store.read(read_pending))\n",
+        "",
+        "kills",
+        first=26,
+    ),
 )

@@ -24,6 +24,7 @@ from edge_agent.coordinator.events import Commit, Record
 from edge_agent.coordinator.jobs import Job, JobState
 from edge_agent.coordinator.ledger_table import Chain, balances
 from edge_agent.coordinator.log_table import Appender
+from edge_agent.coordinator.pending import read_pending
 from edge_agent.coordinator.rows import standing_rows
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import apply
@@ -183,7 +184,7 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
 
     monkeypatch.setattr(Database, "write", watched)
     steps = tuple(s for s in generate(seed, "kills").steps if s.kind is not Kind.POWER_CUT)
-    simulation = Simulation(Script(seed, "kills", 3, steps)).run()
+    simulation = Simulation(Script(seed, "kills", 3, steps, owners=3)).run()
     assert groups
     model = Database()
     store = Store(tmp_path / "coordinator.sqlite")
@@ -195,7 +196,7 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
     assert sorted(store.requests(1000)) == sorted(model.requests(1000))
     assert store.served_families() == model.served_families()
     assert store.accepted() == model.accepted()
-    for question in (standing_rows, balances):
+    for question in (standing_rows, balances, read_pending):
         assert store.read(question) == model.read(question)
     for job_id, row in simulation.coordinator.database.tables.jobs.items():
         stored = store.job(job_id)

@@ -88,6 +88,7 @@ class Request:
             client=f"client {self.step.count % 2}",
             priority=self.step.count % 3,
             mode=self.mode,
+            accept_newcomers=self.step.count % 2 == 0,
         )
         self.asked.add(submit.job_id)
         if not self._coordinator.submit(submit, self._answered):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edge_agent.coordinator import ledger_table
 from edge_agent.coordinator.ages import remaining_seconds
+from edge_agent.coordinator.cases import Pending
 from edge_agent.coordinator.events import (
     AddEntry,
     AgentsChanged,
@@ -25,11 +26,14 @@ from edge_agent.coordinator.events import (
     Record,
     SaveAgent,
     SaveStanding,
+    Verified,
 )
 from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
 from edge_agent.coordinator.orders import Orders, read_orders
+from edge_agent.coordinator.pending import read_pending
 from edge_agent.coordinator.rows import StoredAgent, pack_tensors, placement_to_text, restored_job, standing_rows
 from edge_agent.coordinator.trust import Standing, Subject
+from edge_agent.wire import receipts
 
 
 class BrokenRuleError(Exception):
@@ -99,6 +103,9 @@ class Tables:
                     raise BrokenRuleError("a job would end twice")
                 row.state, row.outcome, row.result_epoch = outcome.state, outcome, record.epoch
                 self._end_attempt(outcome.job_id, record.epoch, outcome.state.value)
+            case Verified():
+                if (row := self.jobs.get(record.job_id)) is not None and row.outcome is not None:
+                    row.outcome = replace(row.outcome, verification=record.verification)
             case SaveAgent():
                 self.agents[record.agent_id] = record
             case SaveStanding():
@@ -163,8 +170,22 @@ class Database:
             read_orders: Orders(),
             standing_rows: dict(self.tables.standings),
             ledger_table.balances: dict(self.tables.balances),
+            read_pending: self._pending(),
         }
         return answers[question]
+
+    def _pending(self) -> list[Pending]:
+        found = []
+        for row in self.tables.jobs.values():
+            outcome = row.outcome
+            if outcome is None or outcome.verification is None or outcome.verification.state != "pending":
+                continue
+            job = restored_job(_job_columns(row), [], 0.0, 0.0, 0.0)  # type: ignore[arg-type] # a mapping
+            by, variant, klass = outcome.agent_id or "", outcome.variant or b"", outcome.klass or ""
+            signed = receipts.result_in(outcome.receipt or b"")
+            epoch = row.result_epoch or 0
+            found.append(Pending(job, epoch, by, variant, klass, outcome.outputs, signed, outcome.verification))
+        return sorted(found, key=lambda one: (one.job.submitted_ms, one.job.id))
 
     def next_session(self, wall_ms: int) -> int:
         """Return a larger session than any before."""

@@ -97,6 +97,11 @@ class TokenWire:
         """Stand in for `receipts.make_receipts`: evidence that is kept and compared, not checked offline."""
         return [TOKEN_RECEIPT + one.result for one in results]
 
+    @staticmethod
+    def result_in(receipt: bytes) -> bytes:
+        """Stand in for `receipts.result_in`."""
+        return receipt.removeprefix(TOKEN_RECEIPT)
+
     def _find(self, data: bytes | memoryview) -> _Sealed:
         sealed = self._sealed.get(bytes(data))
         if sealed is None:
@@ -116,6 +121,7 @@ def token_wire() -> Iterator[TokenWire]:
         (envelope.seal_together, wire.seal_together),
         (receipts.make_receipts, wire.make_receipts),
         (receipts.receipt_leaf, merkle.leaf_hash),
+        (receipts.result_in, wire.result_in),
     ]
     replaced: list[tuple[Any, str, Any]] = []
     for module in [module for name, module in sys.modules.items() if name.startswith("edge_agent.")]:

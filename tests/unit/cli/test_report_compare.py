@@ -14,8 +14,8 @@ from signing import AGENT, signed_receipt
 
 from edge_agent.agent.own_copy import NO_BLOCK, Block, Entry, seal
 from edge_agent.cli.report_compare import compare_with
-from edge_agent.client.ledgers import result_in
 from edge_agent.settings import load
+from edge_agent.wire.receipts import result_in
 
 FORGOTTEN = bytes(16)
 

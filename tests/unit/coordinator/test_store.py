@@ -17,7 +17,7 @@ from fakes import CoordinatorScript, FakeAgent, digits, jobs_for, of_type, scan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.coordinator import schema
+from edge_agent.coordinator import pending, schema
 from edge_agent.coordinator.events import (
     Commit,
     EndAttempt,
@@ -572,3 +572,12 @@ def test_what_a_core_commits_is_what_the_database_gives_back(store: Store) -> No
     assert ended is not None
     assert ended.state is JobState.SUCCEEDED
     assert ended.outputs == agent.outputs(opened[0])
+
+
+def test_the_results_that_are_being_checked_are_found_by_an_index_of_them_alone(store: Store) -> None:
+    """Else each start would read millions of results with their outputs."""
+    with store.engine.connect() as connection:
+        query = str(pending.PENDING.compile(store.engine, compile_kwargs={"literal_binds": True}))
+        plan = [row.detail for row in connection.execute(sa.text(f"EXPLAIN QUERY PLAN {query}"))]
+    assert any("results_pending" in step for step in plan), plan
+    assert not any(step.startswith("SCAN jobs") for step in plan), plan
