@@ -10,6 +10,7 @@ from edge_agent.coordinator.events import Command, Commit
 from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
 from edge_agent.coordinator.leasing import Leasing
+from edge_agent.coordinator.parties import Parties
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import Draw
 from edge_agent.coordinator.rules import Rules
@@ -30,6 +31,7 @@ class Answers:
 
     Args:
         registry: the agents.
+        parties: whose each of them is.
         leasing: the jobs.
         statements: signs what we say; holds our key.
         checking: decides which results are checked, and how.
@@ -41,6 +43,7 @@ class Answers:
     def __init__(  # noqa: PLR0913, PLR0917 each is a part of the core
         self,
         registry: Registry,
+        parties: Parties,
         leasing: Leasing,
         statements: Statements,
         checking: Checking,
@@ -49,6 +52,7 @@ class Answers:
         draw: Draw,
     ) -> None:
         self._registry = registry
+        self._parties = parties
         self._leasing = leasing
         self._statements = statements
         self._checking = checking
@@ -120,13 +124,22 @@ class Answers:
             agent.credit.pause(now.monotonic, after_seconds)
         failed = note(logging.WARNING, f"An attempt failed: {failure.message}", "attempt-failed", job, attempt)
         blame = Blame(failure.blame)
-        if failure.retry:
+        if failure.retry or self._alone_in_saying_so(agent, job):
             lost = self._leasing.lose(
                 job, attempt, failure.code, now, message=failure.message, blame=blame, then=settled
             )
             return [failed, *lost]
         error = JobError(failure.code, failure.message, blame)
         return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
+
+    def _alone_in_saying_so(self, agent: Agent, job: Job) -> bool:
+        """Whether a machine that is not trusted says that a job can never succeed, and others could say the same."""
+        party = self._parties.party(agent.id)
+        job.refused_by.add(party.owner)
+        if party.trusted or len(job.refused_by) > 1:
+            return False
+        able = self._registry.eligible(job.family, job.variant, job.placement)
+        return any(self._parties.party(other.id).owner not in job.refused_by for other in able)
 
 
 def refusal(where: str, error: PeerError) -> Note:

@@ -314,3 +314,40 @@ def test_an_agent_that_is_revoked_while_its_result_is_held_gets_nothing_for_it_l
     by = {o.job_id: o.agent_id for o in outcomes if isinstance(o, Outcome)}
     assert by.get(job_id) != first.agent.id
     assert not any(first.agent.id in account for account in pool.script.core.checking.ledger.escrow)
+
+
+def test_one_stranger_cannot_end_a_job_by_saying_that_it_can_never_succeed() -> None:
+    """Another owner's machine is asked; where that one computes it, the client gets its result."""
+    pool = Pool({"mallory": "mal", **HONEST}, quick=["mallory"])
+    cheat = pool.members["mallory"]
+    cheat.silent = True
+    assert pool.ask(1) is None
+    failure = cheat.agent.failure(cheat.waiting.pop().statement, code="bad-input", blame="requester", retry=False)
+    commands = pool.script.tell(failure)
+    assert not [command for command in commands if isinstance(command, Outcome)]
+    cheat.silent = False
+    outcomes = pool.carry_out([*commands, *pool.script.tick_until(5.0)])
+    assert pool.true(next(outcome for outcome in outcomes if not outcome.error), 1)
+    _honest_unharmed(pool)
+
+
+def test_what_machines_of_two_owners_refuse_for_good_ends_with_their_reason() -> None:
+    """It is not tried on all; and the operator's own machine is believed at once."""
+    for owners, tried in (({"a1": "ada", "b1": "bob", "c1": "cy"}, 2), ({"own": None, "a1": "ada"}, 1)):
+        pool = Pool(owners, quick=["own"] if "own" in owners else [])
+        for member in pool.members.values():
+            member.silent = True
+        assert pool.ask(1) is None
+        ended: list[Outcome] = []
+        for _ in range(tried):
+            assert ended == []
+            member = next(member for member in pool.members.values() if member.waiting)
+            job = member.waiting.pop().statement
+            ended = pool.carry_out(
+                pool.script.tell(member.agent.failure(job, code="bad-input", blame="requester", retry=False))
+            )
+            if not ended:
+                ended = pool.carry_out(pool.script.tick_until(5.0))
+        (outcome,) = ended
+        assert outcome.error is not None
+        assert (outcome.error.code, outcome.error.blame.value) == ("bad-input", "requester")
