@@ -126,7 +126,7 @@ authorization {{
 
 def rabbitmq(facts: Facts) -> dict[str, str]:
     """Return the files for RabbitMQ with its MQTT plugin. They list the agents, like those for NATS."""
-    main = f"""# RabbitMQ 3.12 or newer, with: rabbitmq-plugins enable rabbitmq_mqtt rabbitmq_auth_mechanism_ssl
+    main = f"""# RabbitMQ 3.10 or newer, with: rabbitmq-plugins enable rabbitmq_mqtt rabbitmq_auth_mechanism_ssl
 # definitions.json lists the agents: write it again when one joins, then: rabbitmqctl import_definitions FILE
 listeners.tcp = none
 mqtt.listeners.tcp = none

@@ -1,4 +1,4 @@
-"""Agents against each other at a broker with the configuration that we print: Mosquitto and NATS, for real."""
+"""Agents against each other at a broker with the configuration that we print: Mosquitto, NATS, RabbitMQ."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import ClassVar, Self
 import paho.mqtt.client as paho
 import pytest
 from broker_processes import BrokerProcess
+from broker_processes import RabbitMq as RabbitMqProcess
 from fakes import NETWORK, TOPICS, key
 from needs import tool
 from paho.mqtt.enums import CallbackAPIVersion
@@ -23,6 +24,9 @@ from edge_agent.coordinator import identities
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.broker_certificates import broker_certificate
 from edge_agent.wire.keys import SigningKey
+
+pytestmark = pytest.mark.timeout(600)
+"""RabbitMQ starts within half a minute on a quiet machine, and within two on a busy one."""
 
 PATIENCE_SECONDS = 30.0
 REGISTRAR, COORDINATOR = key("registrar"), key("coordinator")
@@ -68,6 +72,21 @@ class Nats(Configured):
         return [tool("nats-server"), "-c", str(self.folder / "nats.conf")]
 
 
+class RabbitMq(Configured, RabbitMqProcess):
+    """RabbitMQ with its MQTT plugin."""
+
+    kind = "rabbitmq"
+
+    def command(self) -> list[str]:
+        """Start it as the configuration says, beside the port mapper of its own; it logs to us."""
+        found = super().command()
+        self.write_config()
+        config = self.folder / "rabbitmq.conf"
+        config.write_text(f"log.file = false\nlog.console = true\n{config.read_text()}")
+        (self.folder / "plugins").write_text("[rabbitmq_mqtt,rabbitmq_auth_mechanism_ssl].\n")
+        return found
+
+
 class Peer:
     """A client that does what it is told, with nothing of ours in between."""
 
@@ -103,6 +122,7 @@ class Peer:
     def _on_disconnect(self, *_: object) -> None:
         self.lost += 1
         self.connected.put(False)
+        self.granted.put(0)  # nobody will answer any more
         self.heard.put(GONE)
 
     def __enter__(self) -> Self:
@@ -116,8 +136,7 @@ class Peer:
     def subscribe(self, topic: str) -> None:
         """Subscribe; the broker may refuse."""
         self._client.subscribe(topic, 1)
-        with contextlib.suppress(queue.Empty):  # some brokers end the connection instead
-            self.granted.get(timeout=PATIENCE_SECONDS if not self.lost else 0.0)
+        self.granted.get(timeout=PATIENCE_SECONDS)  # some brokers end the connection instead
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish; the broker may refuse, say nothing, or end the connection."""
@@ -157,11 +176,10 @@ def _write_client(folder: Path, who: SigningKey, login: str, registrar: SigningK
     who.write(folder / f"{login}.key")
 
 
-@pytest.fixture(scope="module", params=[Mosquitto, Nats], ids=["mosquitto", "nats"])
+@pytest.fixture(scope="module", params=[Mosquitto, Nats, RabbitMq], ids=["mosquitto", "nats", "rabbitmq"])
 def network(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
     """A broker, a coordinator's state with two agents, and their certificates."""
     kind: type[Configured] = request.param
-    tool(kind.name)
     folder = tmp_path_factory.mktemp(kind.name)
     state = folder / "coordinator"
     store = Store(state / "coordinator.db")
@@ -280,7 +298,7 @@ def test_client_id_of_another_agent(network: Network, coordinator: Peer) -> None
                 coordinator.publish(TOPICS.jobs(other), b"job")
                 assert victim.hear() == (TOPICS.jobs(other), b"job")
                 coordinator.publish(TOPICS.jobs(me), b"marker")
-                assert attacker.hear() == (TOPICS.jobs(me), b"marker")
+                assert attacker.hear() in {(TOPICS.jobs(me), b"marker"), GONE}  # some brokers throw it out
         assert victim.lost == 0
 
 
