@@ -72,7 +72,7 @@ def seal(key: SigningKey, statement: Statement, tensors: Sequence[bytes | memory
 
 
 def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequence[bytes | memoryview]]]) -> list[bytes]:
-    """Sign statements, up to `cose.MAX_TOGETHER` of them with one signature; return a message of each.
+    """Sign statements, as many of them with one signature as their kinds say; return a message of each.
 
     Args:
         key: who signs.
@@ -83,8 +83,9 @@ def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequenc
     """
     payloads = [_encoded(statement, tensors) for statement, tensors in statements]
     signed: list[bytes] = []
-    for at in range(0, len(payloads), cose.MAX_TOGETHER):
-        some = payloads[at : at + cose.MAX_TOGETHER]
+    most = min((statement.together for statement, _ in statements), default=cose.MAX_TOGETHER)
+    for at in range(0, len(payloads), most):
+        some = payloads[at : at + most]
         signed += cose.sign_together(key, some, content_type=CONTENT_TYPE, together_type=TOGETHER_TYPE)
     messages = []
     for head, (_, tensors) in zip(signed, statements, strict=True):

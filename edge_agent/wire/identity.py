@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from edge_agent.wire.keys import SIGNATURE_BYTES, key_id
 from edge_agent.wire.statements import (
@@ -41,6 +41,8 @@ Address: TypeAlias = Annotated[str, StringConstraints(pattern=r"^mqtts?://[!-~]{
 class Certificate(Statement):
     """This agent belongs to the network, and to this owner, until then. Signed by the registrar.
 
+    Every receipt carries one, so what follows from the key is not said: its id, and the login if that is the id.
+
     Attributes:
         login: under which the broker knows it; X.509 certificates for the broker carry the same.
         sealing_key: what inputs for it may be sealed to.
@@ -57,6 +59,22 @@ class Certificate(Statement):
     login: ShortText
     owner: ShortText | None
     not_after_ms: Count
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow(cls, said: object) -> object:
+        raw = said.get("agent_key") if isinstance(said, dict) else None
+        if not isinstance(said, dict) or not isinstance(raw, bytes):
+            return said
+        return {"agent_id": key_id(raw), "login": key_id(raw), **said}
+
+    @model_serializer(mode="wrap")
+    def _say(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        said: dict[str, object] = handler(self)
+        del said["agent_id"]
+        if self.login == self.agent_id:
+            del said["login"]
+        return said
 
     @model_validator(mode="after")
     def _check(self) -> Certificate:

@@ -13,6 +13,7 @@ from pydantic import Field, StringConstraints, model_validator
 from edge_agent.wire.identity import SignedBytes
 from edge_agent.wire.keys import key_id
 from edge_agent.wire.statements import (
+    KEPT_TOGETHER,
     LABEL_PATTERN,
     MAX_HELD,
     MAX_IN_FLIGHT,
@@ -50,6 +51,7 @@ from edge_agent.wire.statements import (
 from edge_agent.wire.tensors import PLAIN_TEXT_CLASS
 
 __all__ = [
+    "KEPT_TOGETHER",
     "LABEL_PATTERN",
     "MAX_HELD",
     "MAX_INTEGER",
@@ -195,6 +197,7 @@ class Result(Statement):
     """I ran this variant on these inputs and got these outputs. The outputs' bytes travel beside it."""
 
     max_statement_bytes: ClassVar[int] = MAX_LONG_STATEMENT_BYTES
+    together: ClassVar[int] = KEPT_TOGETHER
 
     kind: Literal["result"] = "result"
     job: Bytes16
@@ -311,6 +314,7 @@ class Receipt(Statement):
 
     signed_by: ClassVar[Party] = "coordinator"
     max_statement_bytes: ClassVar[int] = MAX_RECEIPT_BYTES
+    together: ClassVar[int] = KEPT_TOGETHER
 
     kind: Literal["receipt"] = "receipt"
     result: Annotated[bytes, Field(min_length=1, max_length=MAX_LONG_STATEMENT_BYTES + 384)]

@@ -122,7 +122,7 @@ class Countersigned:
 def make_receipts(
     coordinator: SigningKey, results: Sequence[Countersigned], *, network: str, accepted_ms: int
 ) -> list[bytes]:
-    """Countersign verified results of one moment, up to `cose.MAX_TOGETHER` of them with one signature.
+    """Countersign verified results of one moment, up to `Receipt.together` of them with one signature.
 
     Each receipt carries what it takes to verify it alone.
 
@@ -133,8 +133,8 @@ def make_receipts(
         accepted_ms: when they were accepted, Unix milliseconds.
     """
     receipts: list[bytes] = []
-    for at in range(0, len(results), cose.MAX_TOGETHER):
-        some = results[at : at + cose.MAX_TOGETHER]
+    for at in range(0, len(results), Receipt.together):
+        some = results[at : at + Receipt.together]
         payloads = [
             strict_cbor.encode(
                 Receipt(

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from edge_agent.wire import strict_cbor
+from edge_agent.wire import cose, strict_cbor
 from edge_agent.wire.tensors import (
     MAX_ELEMENTS,
     MAX_NAME_CHARACTERS,
@@ -36,6 +36,8 @@ MAX_SETTLED = 256
 MAX_VERSIONS = 16
 MAX_LABELS = 16
 MAX_IN_FLIGHT = 1_024
+KEPT_TOGETHER: Final = 4
+"""So many statements that are kept share a signature: with more, a client's receipt would be longer than 1.5 KB."""
 MAX_INTEGER = 2**53 - 1  # what a JSON number, a SQLite and a PostgreSQL column all hold exactly
 
 LABEL_PATTERN: Final = r"^[a-z0-9][a-z0-9._=-]{0,63}$"
@@ -89,6 +91,8 @@ class Statement(BaseModel):
 
     signed_by: ClassVar[Party] = "agent"
     max_statement_bytes: ClassVar[int] = MAX_STATEMENT_BYTES
+    together: ClassVar[int] = cose.MAX_TOGETHER
+    """So many of these at most share a signature: the more, the longer the proof that each carries."""
 
     kind: str
     # Not Literal[1], which also takes True and 1.0.

@@ -50,7 +50,7 @@ def fields(rule: str) -> dict[str, str]:
         if entry == "common":
             found.update(fields("common"))
         elif entry:
-            name, kind = entry.split(": ", 1)
+            name, kind = entry.removeprefix("? ").split(": ", 1)
             found[name] = kind.strip()
     return found
 

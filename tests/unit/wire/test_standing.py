@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import wire_samples
 from wire_samples import AGENT, COORDINATOR, NETWORK, NOW_MS, OTHER_AGENT, REGISTRAR, SALT
 
 from edge_agent.errors import PeerError, RefusedError, SignatureRefusedError
-from edge_agent.wire import standing
+from edge_agent.wire import cose, standing, strict_cbor
 from edge_agent.wire.certificates import issue
-from edge_agent.wire.envelope import seal, signed_part
+from edge_agent.wire.envelope import CONTENT_TYPE, seal, seal_together, signed_part, signed_payload
 from edge_agent.wire.identity import Revocations, Revoked
 from edge_agent.wire.keys import PublicKey, SigningKey
-from edge_agent.wire.receipts import VerifiedReceipt, make_receipt, verify_receipt
+from edge_agent.wire.messages import TensorDigest
+from edge_agent.wire.receipts import Countersigned, VerifiedReceipt, make_receipt, make_receipts, verify_receipt
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 LIMIT = 300_000
+SCORES = Tensor(TensorSpec("logits", DataType.FP32, (1, 10)), bytes(40))
 
 
 def certificate(agent: PublicKey = AGENT.public, issued_ms: int = NOW_MS, signer: SigningKey = REGISTRAR) -> bytes:
@@ -63,6 +68,42 @@ def test_any_other_certificate_does_not(certified: bytes | None, code: str) -> N
     with pytest.raises(PeerError) as refused:
         standing.check_belonged(verified, REGISTRAR.public)
     assert refused.value.error_code == code
+
+
+def test_a_receipt_of_before_certificates_left_out_what_follows_from_the_key_still_verifies() -> None:
+    """Its certificate says id and login, and both its signatures are shared by 64."""
+    kept = (Path(__file__).parent / "receipt-of-before.cbor").read_bytes()
+    assert b"login" in kept
+    verified = verify_receipt(kept, COORDINATOR.public)
+    said = standing.check_belonged(verified, REGISTRAR.public)
+    assert (said.agent_id, said.login, said.owner) == (AGENT.public.id, AGENT.public.id, "ada")
+
+
+def test_a_receipt_is_never_longer_than_a_kilobyte_and_a_half() -> None:
+    """Of a model with two outputs, with a certificate, both signatures shared by as many as may."""
+    outputs = (TensorDigest.of(SCORES), TensorDigest.of(wire_samples.OUTPUT))
+    said = wire_samples.result().model_copy(update={"outputs": outputs})
+    data = (SCORES.data, wire_samples.OUTPUT.data)
+    results = [signed_part(message, LIMIT) for message in seal_together(AGENT, [(said, data)] * 100)]
+    countersigned = [Countersigned(result, AGENT.public, SALT, certificate()) for result in results]
+    made = make_receipts(COORDINATOR, countersigned, network=NETWORK, accepted_ms=NOW_MS + 10)
+    assert 1400 < max(map(len, made)) <= 1536
+    for each in made:
+        assert standing.check_belonged(verify_receipt(each, COORDINATOR.public), REGISTRAR.public).owner == "ada"
+
+
+@pytest.mark.parametrize("field", ["agent_id", "login"])
+def test_a_certificate_that_says_what_does_not_follow(field: str) -> None:
+    """Another id than that of the key is refused; another login is one."""
+    other = OTHER_AGENT.public.id
+    said = {**strict_cbor.decode(signed_payload(certificate(), LIMIT), max_bytes=LIMIT), field: other}  # type: ignore[dict-item] # a map
+    forged = cose.sign1(REGISTRAR, strict_cbor.encode(said), content_type=CONTENT_TYPE)
+    if field == "login":
+        assert standing.check_belonged(receipt(forged), REGISTRAR.public).login == other
+    else:
+        with pytest.raises(PeerError) as refused:
+            standing.check_belonged(receipt(forged), REGISTRAR.public)
+        assert refused.value.error_code == "malformed"
 
 
 def revocations(agent_id: str, since_ms: int, signer: SigningKey = COORDINATOR) -> bytes:
