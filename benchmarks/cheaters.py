@@ -16,14 +16,14 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.coordinator.checks import Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer, checkable
 from edge_agent.coordinator.reviews import Review
-from edge_agent.coordinator.trust import Party, Subject, Trust
+from edge_agent.coordinator.trust import Party, Subject, Trust, TrustRules
 from edge_agent.models.catalogue import Reproducibility
 from edge_agent.wire.draws import Draw, period_key
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
@@ -233,12 +233,13 @@ class Network:
         return 0 in settlement.right
 
 
-def expected(machine: Machine, jobs: int, floor: float) -> tuple[float, float]:
+def expected(machine: Machine, jobs: int, rules: TrustRules) -> tuple[float, float]:
     """Return mean and variance of the wrong results of one cheat that are accepted before it is caught.
 
     Backwards over its jobs: with probability p the next one is false; checked (q), it ends there; unchecked, it
     counts. For one q and many jobs the mean is (1-q)/q, whatever p; here q is what it was at each job until the cheat
-    was caught, `floor` after that, and `jobs` is how many it would have been given.
+    was caught, what `rules` say after that, also for one that was caught while it checked others, before it had
+    a job of its own; and `jobs` is how many it would have been given.
     """
     kind, turned_at = machine.kind, machine.turned_at
     mean = square = 0.0
@@ -249,7 +250,7 @@ def expected(machine: Machine, jobs: int, floor: float) -> tuple[float, float]:
             p = 1.0 if turned_at is not None and number >= turned_at else 0.0
         else:
             p = 1.0
-        q = machine.drawn[number] if number < len(machine.drawn) else floor
+        q = machine.drawn[number] if number < len(machine.drawn) else rules.probability(number)
         # accepted: 1 + what follows; caught: nothing more; honest: what follows
         square = p * (1 - q) * (1 + 2 * mean + square) + (1 - p) * square
         mean = p * (1 - q) * (1 + mean) + (1 - p) * mean
@@ -280,8 +281,8 @@ def report(network: Network, jobs: int) -> dict[str, object]:
     for kind in KINDS:
         cheats = [machine for machine in network.machines if machine.kind == kind]
         found = sum(machine.wrong_until_caught for machine in cheats)
-        floor = 1.0 if network.rechecked else network.trust.rules.floor
-        means = [expected(machine, _horizon(machine, horizon, resting), floor) for machine in cheats]
+        rules = replace(network.trust.rules, floor=1.0) if network.rechecked else network.trust.rules
+        means = [expected(machine, _horizon(machine, horizon, resting), rules) for machine in cheats]
         mean, sigma = sum(m for m, _ in means), math.sqrt(sum(v for _, v in means))
         first_wrong = [machine.caught_at for machine in cheats if machine.caught_at is not None]
         rows[kind] = {
