@@ -106,13 +106,18 @@ def _fits(agent: dict[str, Any], args: argparse.Namespace) -> bool:
     )
 
 
-def state_of(agent: dict[str, Any]) -> str:
+def state_of(agent: dict[str, Any]) -> str:  # noqa: PLR0911 one state a branch
     """Return how a machine stands, in a few words."""
     presence = str(agent.get("presence", ""))
     if not agent.get("approved") and presence != "online":
         return "waiting"
-    if presence != "online" or agent.get("drained"):
-        return presence if presence != "online" else "drained"
+    if presence != "online":
+        return presence
+    if (agent.get("resting_until_ms") or 0) > time.time() * 1000:
+        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(agent["resting_until_ms"] / 1000))
+        return f"distrusted until {until}: a result was proven wrong"
+    if agent.get("drained"):
+        return "drained"
     if agent.get("mode") == "rest":
         return f"rests: {', '.join(agent.get('reasons', [])) or '?'}"
     if agent.get("in_flight"):

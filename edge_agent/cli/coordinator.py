@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -248,6 +249,8 @@ def _list(settings: Settings, *, as_json: bool) -> int:
                         "owner": a.owner,
                         "software": a.software,
                         "seen_ms": a.seen_ms,
+                        "wrong_results": a.wrong_results,
+                        "resting_until_ms": a.resting_until_ms or None,
                         "revoked": revoked.get(a.id),
                     }
                     for a in agents
@@ -258,6 +261,9 @@ def _list(settings: Settings, *, as_json: bool) -> int:
     for agent in agents:
         admission = "revoked" if agent.id in revoked else "approved" if agent.approved else "waiting"
         more = revoked.get(agent.id) or (known[agent.id].code if agent.id in known else None) or ""
+        if agent.resting_until_ms > time.time() * 1000:
+            until = time.strftime("%Y-%m-%d %H:%M", time.localtime(agent.resting_until_ms / 1000))
+            more = f"{more} rests until {until}: a result was proven wrong".strip()
         line = f"{agent.id}  {admission:8}  {agent.software or 'never seen'}  {agent.owner or ''}  {more}"
         print(line.rstrip())
     for each in known.values():  # those who asked and were never here, with the code that they show

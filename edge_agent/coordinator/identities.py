@@ -184,8 +184,7 @@ def reinstate(connection: Connection, agent_id: str, now_ms: int) -> bool:
 
     A running coordinator goes by what it has in mind, and is told by the order.
     """
-    rows = connection.execute(sa.select(identities.c.agent_id, identities.c.successor)).all()
-    who = first_ids((row[0], row[1]) for row in rows).get(agent_id, agent_id)
+    who = lasting_ids(connection).get(agent_id, agent_id)
     resting = (standings.c.name == who) & (standings.c.resting_until_ms > now_ms)
     ended = connection.execute(sa.update(standings).where(resting).values(resting_until_ms=0)).rowcount
     write_reinstated(connection, agent_id, now_ms)
@@ -328,6 +327,12 @@ def revoked_keys(connection: Connection) -> dict[str, Revoked]:
     columns = (identities.c.agent_id, identities.c.revoked_ms, identities.c.revoked_reason)
     rows = connection.execute(sa.select(*columns).where(identities.c.revoked_ms.is_not(None)))
     return {row[0]: Revoked(id=row[0], since_ms=row[1], reason=row[2] or "revoked") for row in rows}
+
+
+def lasting_ids(connection: Connection) -> dict[str, str]:
+    """Return the first id of each agent whose key was replaced, by its present one."""
+    rows = connection.execute(sa.select(identities.c.agent_id, identities.c.successor))
+    return first_ids((row[0], row[1]) for row in rows)
 
 
 def first_ids(successors: Iterable[tuple[str, str | None]]) -> dict[str, str]:

@@ -46,7 +46,12 @@ class StoredJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredAgent:
-    """An agent as the database has it."""
+    """An agent as the database has it.
+
+    Attributes:
+        wrong_results: so many results of it were proven wrong, ever.
+        resting_until_ms: Unix milliseconds until which it is given nothing because of that; 0: it never rested so.
+    """
 
     id: str
     public_key: bytes | None
@@ -56,6 +61,8 @@ class StoredAgent:
     seen_ms: int | None
     owner: str | None = None
     sealing_key: bytes | None = None
+    wrong_results: int = 0
+    resting_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from edge_agent.coordinator.events import AgentsChanged
 from edge_agent.coordinator.jobs import FINAL_STATES, Job, JobState
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.rows import StoredAgent, StoredJob, restored_job, stored_job
-from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results
+from edge_agent.coordinator.schema import SCHEMA_VERSION, agents, attempts, jobs, meta, metadata, results, standings
 from edge_agent.errors import StateError
 from edge_agent.folders import make_private
 from edge_agent.wire.identity import MAX_REVOKED
@@ -211,8 +211,16 @@ class Store:
     def agents(self) -> list[StoredAgent]:
         """Return every agent that was ever here or is approved."""
         with self._connection() as connection:
-            rows = connection.execute(sa.select(agents).order_by(agents.c.id)).mappings()
-            return [StoredAgent(**row) for row in rows]
+            first = identities.lasting_ids(connection)
+            ever = sa.select(standings).where(standings.c.variant == b"", standings.c.failures > 0)
+            wrong = {row["name"]: row for row in connection.execute(ever).mappings()}
+            rows = connection.execute(sa.select(agents).order_by(agents.c.id)).mappings().all()
+        found = []
+        for row in rows:
+            standing = wrong.get(first.get(row["id"], row["id"]))
+            trust = (standing["failures"], standing["resting_until_ms"]) if standing else (0, 0)
+            found.append(StoredAgent(**row, wrong_results=trust[0], resting_until_ms=trust[1]))
+        return found
 
     def served_families(self) -> dict[str, set[str]]:
         """Return which families each agent has served so far."""

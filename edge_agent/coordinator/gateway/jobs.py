@@ -192,6 +192,8 @@ def _agent_view(view: AgentView, orders: Orders) -> dict[str, Any]:
             ((live.labels or frozenset()) if live else frozenset()) | orders.labels.get(stored.id, frozenset())
         ),
         "drained": stored.id in orders.drained,
+        "wrong_results": stored.wrong_results,
+        "resting_until_ms": stored.resting_until_ms or None,
         "presence": live.presence.value if live else "gone",
         "offers": list(live.offers) if live else [],
         "classes": {family: offer.klass.id for family, offer in live.offers.items()} if live else {},

@@ -32,6 +32,8 @@ def agent_row(stored: StoredAgent, live: Agent | None, orders: Orders) -> dict[s
         "in_flight": 0,
         "seen_ms": stored.seen_ms,
         "drained": stored.id in orders.drained,
+        "wrong_results": stored.wrong_results,
+        "resting_until_ms": stored.resting_until_ms,
         "operator_labels": sorted(orders.labels.get(stored.id, ())),
     }
     if live is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -177,6 +178,10 @@ def test_the_rate_is_drawn_to_scale() -> None:
     assert sparkline([]) == ""
 
 
+FAR_MS = 32_503_680_000_000
+FAR = time.strftime("%Y-%m-%d %H:%M", time.localtime(FAR_MS / 1000))
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -184,6 +189,9 @@ def test_the_rate_is_drawn_to_scale() -> None:
         ({"in_flight": 0}, "ready"),
         ({"mode": "rest", "reasons": ["hot", "hours"]}, "rests: hot, hours"),
         ({"drained": True}, "drained"),
+        ({"resting_until_ms": 1}, "works"),
+        ({"resting_until_ms": FAR_MS, "presence": "gone"}, "gone"),
+        ({"resting_until_ms": FAR_MS}, f"distrusted until {FAR}: a result was proven wrong"),
         ({"presence": "gone"}, "gone"),
         ({"presence": "gone", "approved": False}, "waiting"),
         ({"offers": [], "in_flight": 0, "reasons": ["measuring"]}, "serves nothing: measuring"),

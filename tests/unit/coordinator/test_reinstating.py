@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,27 @@ def resting(state: Path) -> set[str]:
 def offering(pool: Pool) -> set[str]:
     """Return who may be given something."""
     return {agent.id for agent in pool.script.registry.offering("digits")}
+
+
+def test_whoever_lists_the_agents_sees_which_rests_and_until_when(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under its present key, too; and not that of a machine of which nothing was proven wrong."""
+    store = Store(state / "coordinator.db")
+    new, good = key("new").public.id, key("good").public.id
+    store.write(lambda c: identities.admit(c, new, owner="ada", public_key=None, sealing_key=None))
+    store.write(lambda c: identities.admit(c, good, owner="bob", public_key=None, sealing_key=None))
+    store.write(lambda c: identities.keep(c, AGENT, revoked_ms=1, revoked_reason="replaced", successor=new))
+    found = {agent.id: (agent.wrong_results, agent.resting_until_ms) for agent in store.agents()}
+    store.close()
+    assert found == {new: (2, FAR_MS), good: (0, 0)}
+    soon = time.time_ns() // 1_000_000 + 3_600_000
+    with closing(sqlite3.connect(state / "coordinator.db")) as database, database:
+        database.execute("UPDATE standings SET resting_until_ms = ?", (soon,))
+    assert main(["coordinator", "agents", "--state", str(state)]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "a result was proven wrong" in lines[new]
+    assert "proven wrong" not in lines[good]
 
 
 def test_rest_is_ended_by_the_command(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

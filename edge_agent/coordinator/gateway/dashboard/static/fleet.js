@@ -18,6 +18,8 @@ export function stateOf(agent) {
   if (agent.presence === "gone") return ["bad", "gone", agent.seen_ms == null ? "was never here" : `last seen ${ago(agent.seen_ms)}`, 5];
   if (agent.skewed) return ["bad", "clock is wrong", "gets no jobs until it is set", 1];
   const why = (agent.reasons ?? []).map(([code, text]) => text || WHY[code] || code).join("; ");
+  if (agent.resting_until_ms > Date.now())
+    return ["bad", "distrusted", `a result of it was proven wrong: gets nothing before ${new Date(agent.resting_until_ms).toLocaleString("en-GB")}`, 1];
   if (agent.drained) return ["warn", "drained", "finishes what it has, gets nothing new", 3];
   if (agent.mode === "rest") return ["", "rests", why, 3];
   if (agent.in_flight) return ["busy", "works", "", 2];
@@ -135,7 +137,7 @@ export async function details(state, id) {
     h("dl", { class: "facts" },
       ...fact("State", h("span", {}, badge, because ? ` ${because}` : "")),
       ...fact("Board", agent.board), ...fact("Processor", agent.isa ? `${agent.isa}, ${agent.cpus} CPUs, ${number(agent.memory_mib / 1024, 1)} GiB memory` : null),
-      ...fact("Owner", agent.owner), ...fact("Labels", [...(agent.operator_labels ?? []), ...(agent.labels ?? [])].join(", ")), ...fact("Trust", agent.trust),
+      ...fact("Owner", agent.owner), ...fact("Labels", [...(agent.operator_labels ?? []), ...(agent.labels ?? [])].join(", ")), ...fact("Results proven wrong", agent.wrong_results || null),
       ...fact("Software", agent.software), ...fact("Session since", agent.born_ms ? `${ago(agent.born_ms)}` : null)),
     fitsTable, actionsFor(agent, () => details(state, id)));
   openSheet(nameOf(agent), agent.id, content);
