@@ -6,10 +6,11 @@ import logging
 from dataclasses import dataclass, field
 
 from edge_agent.coordinator.checks import Vote
-from edge_agent.coordinator.events import Verification
+from edge_agent.coordinator.events import SaveStanding, Verification
 from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Job
 from edge_agent.coordinator.reviews import Review
+from edge_agent.coordinator.trust import Trust
 from edge_agent.coordinator.verification import VerifiedResult
 from edge_agent.notes import Note
 from edge_agent.wire.job_options import owners_wanted
@@ -81,3 +82,11 @@ def blamed(vote: Vote, job: Job) -> Note:
     )
     line = note(logging.WARNING, text, "wrong-result", job)
     return Note(line.level, line.sentence, line.action, (*line.fields, ("agent_id", vote.party.agent_id)))
+
+
+def changed(trust: Trust) -> tuple[SaveStanding, ...]:
+    """Return what is to be stored of how far everybody is trusted, once."""
+    return tuple(
+        SaveStanding(s.name, s.variant, st.count, st.failures, st.unclear, st.resting_until_ms)
+        for s, st in trust.take_changed()
+    )

@@ -6,27 +6,25 @@ from a client's. The answers of a *case*, the result in question first, are vote
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable
 from dataclasses import replace
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.acceptance import Acceptance
-from edge_agent.coordinator.cases import Case, Pending, blamed
+from edge_agent.coordinator.cases import Case, Pending, blamed, changed
+from edge_agent.coordinator.check_jobs import check_of, insert_of
 from edge_agent.coordinator.checks import Settlement, Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer
 from edge_agent.coordinator.events import (
+    AddEntry,
     Command,
-    Commit,
-    InsertJob,
     Record,
-    SaveStanding,
-    Submit,
     Verification,
     Verified,
 )
 from edge_agent.coordinator.jobs import Attempt, Blame, Job
+from edge_agent.coordinator.known_answers import KnownAnswers, Plan, Question
 from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.ledger import Ledger, amount_of
 from edge_agent.coordinator.parties import Parties
@@ -36,14 +34,11 @@ from edge_agent.coordinator.trust import Party, Trust
 from edge_agent.coordinator.verification import VerifiedResult
 from edge_agent.models.catalogue import Family, Reproducibility, Variant
 from edge_agent.wire.draws import Draw, period_key, period_of
-from edge_agent.wire.job_options import Placement, owners_wanted
+from edge_agent.wire.job_options import owners_wanted
 from edge_agent.wire.sealing import is_sealed
 
 MAX_CASES = 1000
 """So many results are being checked at most; further ones that need not be held are given out unchecked."""
-
-CHECK_SECONDS = 30.0
-"""A check that has no answer after so long is given to other machines."""
 
 MAX_ASKED = 8
 """So many checks are sent out for one result at most, answered or not."""
@@ -83,6 +78,7 @@ class Checking:
         self.trust = trust
         self.classes = Classes()
         self.ledger = Ledger()
+        self.known = KnownAnswers()
         self._parties = parties
         self._leasing = leasing
         self._statements = statements
@@ -115,6 +111,8 @@ class Checking:
         verification = Verification(job.mode, "signed", (), probability, drawn, period)
         case = self._open(job, attempt, vote, draw, verification, proven) if drawn else None
         if case is None or not (demanded or proven or self._somebody_for(case)):
+            if case is not None:
+                self.known.plan(vote.party, job.family, attempt.variant, draw.seed, now.monotonic)
             self.trust.accepted(vote.party, attempt.variant)
             entries = self._unchecked(job, vote.party, attempt.variant, now)
             return self._acceptance.accept(job, attempt, verified, verification, now, entries)
@@ -190,6 +188,8 @@ class Checking:
     # -- checks ---------------------------------------------------------------------------------------------------
 
     def _voted(self, check: Job, vote: Vote, now: Now) -> list[Command]:
+        if (question := self.known.asked(check.id)) is not None:
+            return self._judge(question, vote, now)
         case = self._answered(check)
         if case is None:  # its case was closed, or is from before a restart
             return []
@@ -210,18 +210,21 @@ class Checking:
         ended, self._leasing.ended = self._leasing.ended, []
         for job in ended:
             self._proven.pop(job.id, None)
+            self.known.asked(job.id)
             if job.checks is not None and (case := self._answered(job)) is not None:
                 commands += self._go_on(case, now)
         if self._look_again_at is not None and now.monotonic >= self._look_again_at:
             self._look_again_at = None
             for case in [case for case in self._cases.values() if case.waiting]:
                 commands += self._go_on(case, now)
+        for plan in self.known.take_due(now.monotonic):
+            commands += self._ask_known(plan, now)
         self._parties.expire(self.trust, now.wall_ms)
         return commands
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which `follow_up` is due, if any."""
-        return self._look_again_at
+        return min((at for at in (self._look_again_at, self.known.next_at()) if at is not None), default=None)
 
     def _go_on(self, case: Case, now: Now) -> list[Command]:
         """Ask as many machines as are needed, or close the case."""
@@ -264,53 +267,14 @@ class Checking:
         trusted = self._parties.party(order[0]).trusted
         chosen = [name for name in order if self._parties.party(name).trusted is trusted][: 1 if several else CHOICE]
         case.sent += 1
-        job = self._check_of(case, tuple(sorted(chosen)), now)
+        about = b"%d %d" % (case.sent, case.epoch)
+        job = check_of(self._secret, case.job, case.review.variant, tuple(chosen), about, now)
         if not self._leasing.takes(job):
             return None
         case.asked[job.id] = job
         self._of_check[job.id] = case.job.id
         self._leasing.add(job)
-        submit = Submit(
-            job_id=job.id,
-            salt=job.salt,
-            family=job.family,
-            inputs=job.inputs,
-            outputs=job.outputs,
-            variant=job.variant,
-            idempotency_key=None,
-            request_digest=b"",
-            durable=False,
-            deadline_seconds=CHECK_SECONDS,
-            client=job.client,
-            priority=job.priority,
-            max_attempts=job.max_attempts,
-            placement=job.placement,
-            checks=job.checks,
-        )
-        deadline_ms = now.wall_ms + int(CHECK_SECONDS * 1000)
-        return [Commit((InsertJob(submit, now.wall_ms, deadline_ms, job.max_attempts, job.deadline),), urgent=False)]
-
-    def _check_of(self, case: Case, agents: tuple[str, ...], now: Now) -> Job:
-        """Make a job that looks like any other; nobody who lacks the key can tell its id from a random one."""
-        subject = case.job
-        # The time tells it from one of before a restart, which may have ended.
-        about = b"%d %d %d %s" % (case.sent, case.epoch, now.wall_ms, subject.id)
-        return Job(
-            id=hmac.digest(self._secret, b"check id " + about, "sha256")[:16],
-            family=subject.family,
-            inputs=subject.inputs,
-            outputs=subject.outputs,
-            salt=hmac.digest(self._secret, b"check salt " + about, "sha256"),
-            submitted_ms=now.wall_ms,
-            deadline=now.monotonic + CHECK_SECONDS,
-            max_attempts=2,
-            variant=case.review.variant,
-            client=subject.client,
-            priority=subject.priority,
-            placement=Placement(agents=agents),
-            synchronous=True,  # nothing is lost with it that the case would not ask for again
-            checks=subject.id,
-        )
+        return [insert_of(job, now)]
 
     # -- the end --------------------------------------------------------------------------------------------------
 
@@ -321,10 +285,10 @@ class Checking:
             self._of_check.pop(check.id, None)
         review = case.review
         review.close(settlement, self.trust, self.classes, now.wall_ms)
-        standings = tuple(
-            SaveStanding(s.name, s.variant, st.count, st.failures, st.unclear, st.resting_until_ms)
-            for s, st in self.trust.take_changed()
-        )
+        standings = changed(self.trust)
+        for number in settlement.wrong:
+            self.known.distrust(review.votes[number].party)
+        self.known.remember(case.job, review, settlement)
         lost = case.held is not None and (case.over or not self._parties.admitted(case.held[0].agent_id))
         entries = self._entries(case, settlement, now, lost=lost)
         self._parties.expire(self.trust, now.wall_ms)
@@ -368,6 +332,49 @@ class Checking:
         )
         self._acceptance.later((*standings, *entries))
         return [*notes, *refused]
+
+    # -- known answers --------------------------------------------------------------------------------------------
+
+    def _ask_known(self, plan: Plan, now: Now) -> list[Command]:
+        """Ask an agent what others have agreed on, if it is here; nobody is held to that if it is not."""
+        agent_id = plan.party.agent_id
+
+        def may(review: Review) -> bool:
+            there = self._parties.candidates(plan.family, plan.variant, review.able)
+            return any(party.agent_id == agent_id for party in there)
+
+        question = self.known.choose(plan, may)
+        if question is None:
+            return []
+        job = check_of(self._secret, question.job, plan.variant, (agent_id,), b"known " + agent_id.encode(), now)
+        if not self._leasing.takes(job):
+            return []
+        self.known.ask(job.id, plan, question)
+        self._leasing.add(job)
+        return [insert_of(job, now)]
+
+    def _judge(self, question: Question, vote: Vote, now: Now) -> list[Command]:
+        """Draw the consequences of an answer to what was known: for whoever gave it, and nobody else."""
+        number, party = len(question.review.votes), vote.party
+        review = replace(question.review, votes=[*question.review.votes, vote])
+        if any(party.owner == known.party.owner for known in question.review.votes):  # it changed hands
+            return []
+        settlement = review.settle(self.classes, self.trust)
+        review.close(settlement, self.trust, self.classes, now.wall_ms, known=number)
+        entries: list[AddEntry] = []
+        notes: list[Command] = []
+        if number in settlement.right:
+            self.known.learn(question, vote)
+            new = self.trust.newcomer(party, review.variant)
+            amount = amount_of(self._variant(question.job, review.variant))
+            entries = self.ledger.confirmed(vote.job_id, party, review.variant, amount, now.wall_ms, newcomer=new)
+        elif number in settlement.wrong:
+            self.known.distrust(party)
+            entries = self.ledger.forfeited(party, now.wall_ms)
+            notes = [blamed(vote, question.job)]
+        self._acceptance.later((*changed(self.trust), *entries))
+        self._parties.expire(self.trust, now.wall_ms)
+        return notes
 
     def _entries(self, case: Case, settlement: Settlement, now: Now, *, lost: bool) -> tuple[Record, ...]:
         """Enter what the settlement says of each result: those that agree are verified, wrong ones cost.

@@ -80,9 +80,11 @@ class Review:
         wanted = self.wanted if known or not more else max(self.wanted, STRONG)
         return settle(self.votes, agreement, wanted=wanted, most=max(MAX_VOTES, wanted) if more else len(self.votes))
 
-    def close(self, settlement: Settlement, trust: Trust, classes: Classes, now_ms: int) -> None:
-        """Let everybody's standing follow from the settlement."""
+    def close(self, settlement: Settlement, trust: Trust, classes: Classes, now_ms: int, *, known: int = 0) -> None:
+        """Let everybody's standing follow from the settlement, but for the first votes, so many as were `known`."""
         for number in settlement.right:
+            if number < known:
+                continue
             vote = self.votes[number]
             trust.confirmed(vote.party, self.variant)
             for other in settlement.right[: settlement.right.index(number)]:
@@ -92,7 +94,7 @@ class Review:
         for number in settlement.wrong:
             trust.failed(self.votes[number].party, now_ms)
             classes.forget(self.votes[number].party.lasting_id)
-        known = {*settlement.right, *settlement.wrong}
+        settled = {*settlement.right, *settlement.wrong}
         for number, vote in enumerate(self.votes):
-            if number not in known and len(self.votes) > 1:
+            if number >= known and number not in settled and len(self.votes) > 1:
                 trust.unclear(vote.party, self.variant, now_ms)
