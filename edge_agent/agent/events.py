@@ -123,9 +123,10 @@ class WorkRequested:
 
 @dataclass(frozen=True, slots=True)
 class PaceChanged:
-    """The worker is to compute with so many threads."""
+    """The worker is to compute with so many threads, and to keep so many CPUs busy; None for as many as it can."""
 
     threads: int
+    cpus: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +242,10 @@ class StartWorker:
 
 @dataclass(frozen=True, slots=True)
 class UseThreads:
-    """Workers that are started from now on compute with so many threads."""
+    """Workers that are started from now on compute with so many threads, and keep at most so many CPUs busy."""
 
     threads: int
+    cpus: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class Owner:
         if problem:
             log.error("What was adjusted cannot be read, so it is quiet: %s", problem, extra=_action("adjusted"))
         self._threads = wishes.threads
+        self._cpus: float | None = None
         self._rules = self._rules_of()
         self._wanted = wishes.at_start
         self._home = Home(wishes.readers, ways.put, self.status, ways.latest)
@@ -215,12 +216,14 @@ class Owner:
         return found
 
     def _pace(self) -> list[PaceChanged]:
-        """Return the number of threads, if it is another one than before."""
-        threads = threads_of(self._rules.settings.cpu_share, self._wishes.threads, self._wishes.cpus)
-        if threads == self._threads:
+        """Return the number of threads and CPUs, if one of them is another than before."""
+        share = self._rules.settings.cpu_share
+        threads = threads_of(share, self._wishes.threads, self._wishes.cpus)
+        cpus = share * self._wishes.cpus if share < 1 else None
+        if (threads, cpus) == (self._threads, self._cpus):
             return []
-        self._threads = threads
-        return [PaceChanged(threads)]
+        self._threads, self._cpus = threads, cpus
+        return [PaceChanged(threads, cpus)]
 
     @staticmethod
     def _turn(before: Decision, found: Decision) -> list[Told]:

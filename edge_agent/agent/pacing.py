@@ -1,4 +1,4 @@
-"""How another number of threads takes effect: what runs is finished, and the worker begins anew. Pure."""
+"""How another share of the CPUs takes effect: what runs is finished, and the worker begins anew. Pure."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class Pacing:
         """Take another number of threads from the next start of a worker on."""
         self.waits = self._planner.worker in {WorkerState.STARTING, WorkerState.UP}
         self._planner.use_threads(event.threads)
-        text = f"Computing with {event.threads} threads from now on"
-        return [UseThreads(event.threads), Note(logging.INFO, text, "pace", (("threads", event.threads),))]
+        share = "" if event.cpus is None else f" and {event.cpus:.2g} CPUs"
+        text = f"Computing with {event.threads} threads{share} from now on"
+        note = Note(logging.INFO, text, "pace", (("threads", event.threads),))
+        return [UseThreads(event.threads, event.cpus), note]
 
     def finish(self, now: Now) -> list[Command]:
         """Begin a worker anew when the old one has nothing more to do."""

@@ -57,6 +57,7 @@ class Workers:
         self._unsealing = unsealing
         self._store = store
         self._threads = threads
+        self._cpus: float | None = None
         self._delegated, self._why_not = control_group.enter()
         self._worker = Worker(
             lambda event: put(unsealing.closed(event)),
@@ -79,11 +80,14 @@ class Workers:
         return self._worker.containment
 
     @property
-    def bounds(self) -> dict[str, str | None]:
-        """What bounds the workers from outside, for a status file: a control group, else a watcher, and then why."""
+    def bounds(self) -> dict[str, str | float | None]:
+        """What bounds the workers from outside, for a status file: a control group, else a watcher, and then why.
+
+        `cpus` is how many the kernel lets them keep busy, None for no limit.
+        """
         if self._delegated is not None:
-            return {"by": bounds.GROUP, "why": None}
-        return {"by": bounds.WATCHER, "why": self._why_not}
+            return {"by": bounds.GROUP, "why": None, "cpus": self._cpus if self._delegated.caps_cpu else None}
+        return {"by": bounds.WATCHER, "why": self._why_not, "cpus": None}
 
     @property
     def owes_since(self) -> float | None:
@@ -96,7 +100,7 @@ class Workers:
             case StartWorker():
                 self._start(command.limit_bytes)
             case UseThreads():
-                self._threads = command.threads
+                self._threads, self._cpus = command.threads, command.cpus
             case StopWorker():
                 if command.hung:
                     self._worker.kill("hung")
@@ -124,7 +128,7 @@ class Workers:
 
     def _start(self, limit_bytes: int | None) -> None:
         try:
-            self._worker.start(limit_bytes, self._threads)
+            self._worker.start(limit_bytes, self._threads, self._cpus)
         except EdgeAgentError as error:  # the planner tries again, later and later
             self._put(WorkerDied(NO_PID, "worker-died", error.message, ()))
 
@@ -146,9 +150,8 @@ class Workers:
         except EdgeAgentError as error:
             self._put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
         else:
-            self._canaries.start(
-                asked, Options(self._threads, command.limit_bytes, self._store.readable, self._delegated)
-            )
+            limits = (self._threads, command.limit_bytes, self._store.readable, self._delegated, self._cpus)
+            self._canaries.start(asked, Options(*limits))
 
     def _load(self, command: LoadModel) -> None:
         variant = command.variant

@@ -113,7 +113,9 @@ def bounds(context: Context) -> Finding:
     if not isinstance(found, dict):
         raise SkipCheck("no agent runs here; where systemd delegates a control group to it, its workers have their own")
     if found.get("by") == GROUP:
-        return ok("a control group of its own for each worker: memory, processes, share of the CPU", found)
+        cpus = found.get("cpus")
+        most = f" ({cpus:.2g} CPUs at most)" if isinstance(cpus, float) else ""
+        return ok(f"a control group of its own for each worker: memory, processes, share of the CPU{most}", found)
     return ok(f"limits, and a watcher on the memory of workers, since {found.get('why')}", found)
 
 

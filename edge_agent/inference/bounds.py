@@ -33,10 +33,16 @@ class Bounds:
         limit_bytes: what models may take, above the idle worker; None for no limit.
         threads: inside an operator.
         end: ends the worker; called with the reason, on the watcher's thread.
+        cpus: that it may keep busy; None for no limit. Only a group can hold it to that.
     """
 
     def __init__(
-        self, delegated: Delegated | None, limit_bytes: int | None, threads: int, end: Callable[[str], None]
+        self,
+        delegated: Delegated | None,
+        limit_bytes: int | None,
+        threads: int,
+        end: Callable[[str], None],
+        cpus: float | None = None,
     ) -> None:
         self._limit_bytes = None if limit_bytes is None else limit_bytes + ALLOWANCE_BYTES
         self._end = end
@@ -44,7 +50,7 @@ class Bounds:
         self._group: Group | None = None
         if delegated is not None:
             try:
-                self._group = delegated.make(self._limit_bytes, threads)
+                self._group = delegated.make(self._limit_bytes, threads, cpus)
             except OSError as error:
                 log.warning("No control group for the worker: %s", error, extra={"action": "no-control-group"})
 

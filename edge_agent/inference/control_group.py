@@ -26,6 +26,10 @@ NEEDED: Final = ("memory", "pids")
 WANTED: Final = ("cpu",)
 CPU_WEIGHT: Final = 20
 """Of a worker; the daemon has 100, so that it answers and renews leases while the worker computes."""
+MIN_QUOTA_US: Final = 1_000
+"""The kernel takes no less."""
+PERIOD_US: Final = 100_000
+"""Of a share of the CPUs, as the kernel has it by default."""
 SPARE_TASKS: Final = 64
 TASKS_A_THREAD: Final = 16
 """Each loaded model has a pool of threads of its own."""
@@ -39,16 +43,19 @@ class Delegated:
 
     Attributes:
         folder: of the group.
+        caps_cpu: whether the kernel can hold groups below to a share of the CPUs.
     """
 
     folder: Path
+    caps_cpu: bool = True
 
-    def make(self, memory_bytes: int | None, threads: int) -> Group:
+    def make(self, memory_bytes: int | None, threads: int, cpus: float | None = None) -> Group:
         """Make a group for one worker.
 
         Args:
             memory_bytes: all that it may hold; None for no limit.
             threads: inside an operator.
+            cpus: that it may keep busy, on the average of a tenth of a second; None for no limit.
 
         Raises:
             OSError: the kernel does not let us.
@@ -65,6 +72,8 @@ class Delegated:
             for name, value in (("memory.swap.max", "0"), ("cpu.weight", str(CPU_WEIGHT))):
                 with contextlib.suppress(OSError):
                     group.set(name, value)
+            if cpus is not None and self.caps_cpu:
+                group.set("cpu.max", f"{max(MIN_QUOTA_US, round(cpus * PERIOD_US))} {PERIOD_US}")
         except OSError:
             group.remove()
             raise
@@ -129,7 +138,7 @@ def enter(hierarchy: Path = HIERARCHY, own: Path = OWN_GROUP) -> tuple[Delegated
         if error.errno == errno.EBUSY:
             return None, f"other programs run in the control group {_shown(root, hierarchy)}, too"
         return None, f"control groups cannot be made in {_shown(root, hierarchy)}: {error.strerror}"
-    return Delegated(root), ""
+    return Delegated(root, caps_cpu="cpu" in available), ""
 
 
 def _own_folder(hierarchy: Path, own: Path) -> Path | None:

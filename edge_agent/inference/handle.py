@@ -95,12 +95,15 @@ class Worker:
         """The monotonic second since which the end of the worker is due; None if it is not."""
         return self._process.owes_since if self._process is not None else None
 
-    def start(self, memory_limit_bytes: int | None = None, threads: int | None = None) -> None:
+    def start(
+        self, memory_limit_bytes: int | None = None, threads: int | None = None, cpus: float | None = None
+    ) -> None:
         """Start a worker. `WorkerStarted` follows when it is ready; commands may be given before.
 
         Args:
             memory_limit_bytes: for this one and those after it, if it is another than before.
             threads: likewise.
+            cpus: that this one may keep busy, where it has a control group; None for no limit.
 
         Raises:
             WorkerError: "worker-start": one is running already, or the process could not be made.
@@ -111,6 +114,7 @@ class Worker:
             self._options = replace(self._options, memory_limit_bytes=memory_limit_bytes)
         if threads is not None:
             self._options = replace(self._options, threads=threads)
+        self._options = replace(self._options, cpus=cpus)
         process = WorkerProcess(self._options, self._sink, self._log)
         process.start()
         self._process = process

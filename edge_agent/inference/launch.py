@@ -36,12 +36,14 @@ class Options:
         memory_limit_bytes: counts from what the idle worker has.
         readable: folders and files of models, absolute; it can read no others, nor one that comes to be there later.
         delegated: where a control group is made for it; None if it is bounded without one.
+        cpus: that it may keep busy, where it has a control group; None for as many as it has threads.
     """
 
     threads: int
     memory_limit_bytes: int | None = None
     readable: tuple[str, ...] = ()
     delegated: Delegated | None = None
+    cpus: float | None = None
 
 
 def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:

@@ -127,7 +127,7 @@ class WorkerProcess:
         self._popen: subprocess.Popen[bytes] | None = None
         self._too_much = ""
         limits = (options.delegated, options.memory_limit_bytes, options.threads)
-        self._bounds = Bounds(*limits, self._end_for_memory)
+        self._bounds = Bounds(*limits, self._end_for_memory, options.cpus)
         self._failure: Exception | None = None
         self._is_started = threading.Event()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)

@@ -103,7 +103,8 @@ class Policy(Section):
     )
     cpu_share: Share = Field(
         default=1.0,
-        description="Share of the usable CPUs that the worker may take: so many threads, at least one.",
+        description="Share of the usable CPUs that the worker may take: so many threads, at least one, and in "
+        "a control group of its own, as under systemd, no more than that share.",
     )
     quiet_cpu_share: Share = Field(default=0.5, description="The same in the mode `quiet`.")
     quiet_max_cpu_celsius: Celsius = Field(

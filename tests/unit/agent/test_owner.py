@@ -12,7 +12,7 @@ import pytest
 from edge_agent.agent.account.account import Account, Means
 from edge_agent.agent.account.tariff import Tariff
 from edge_agent.agent.assistant.discovery import Device
-from edge_agent.agent.events import HomeSaid, OwnerAsked, RestRequested, WorkRequested
+from edge_agent.agent.events import HomeSaid, OwnerAsked, PaceChanged, RestRequested, WorkRequested
 from edge_agent.agent.owner import Owner, Told, Wanted, Ways, Wishes
 from edge_agent.agent.policy import Mode, Reading, Readings, Rules
 from edge_agent.agent.readers import Readers
@@ -289,3 +289,12 @@ def test_invalid_rules_are_refused_with_the_reason_and_the_old_ones_stay(tmp_pat
     scene.wanted = Policy
     assert scene.owner.reload(scene.now) == [WorkRequested()]
     assert scene.ask("status")[1]["refused_rules"] is None
+
+
+def test_a_share_of_the_cpus_is_told_as_threads_and_as_what_the_kernel_is_to_hold(scene: Scene) -> None:
+    """A share below one CPU is one thread, which the kernel holds to the share; the whole is no limit."""
+    scene.wanted = lambda: Policy(cpu_share=0.25)
+    assert scene.owner.reload(scene.now) == [PaceChanged(1, 0.25)]
+    assert scene.owner.reload(scene.now) == []
+    scene.wanted = Policy
+    assert scene.owner.reload(scene.now) == [PaceChanged(1, None)]

@@ -232,8 +232,8 @@ def test_a_worker_that_dies_in_the_grace_time_is_started_for_what_it_owes_only_t
 
 def test_an_idle_worker_begins_anew_with_other_threads(agent: AgentScript) -> None:
     """At once, without a canary run, and the offer stays."""
-    commands = agent.tell(PaceChanged(1))
-    assert of_type(commands, UseThreads) == [UseThreads(1)]
+    commands = agent.tell(PaceChanged(1, 0.5))
+    assert of_type(commands, UseThreads) == [UseThreads(1, 0.5)]
     kinds = [type(command) for command in commands if isinstance(command, UseThreads | StopWorker | StartWorker)]
     assert kinds == [UseThreads, StopWorker, StartWorker]
     assert 0 not in _offered(agent, commands)

@@ -109,6 +109,36 @@ def test_a_worker_gets_its_limits(hierarchy: Hierarchy) -> None:
     assert not group.folder.exists()
 
 
+def test_the_kernel_holds_a_worker_to_its_share_of_the_cpus(hierarchy: Hierarchy) -> None:
+    """Also to a share below one CPU, which threads cannot make; never to less than the kernel takes."""
+    delegated = Delegated(hierarchy.group(SERVICE))
+    for cpus in (1.5, 0.4, 0.001):
+        delegated.make(None, 1, cpus)
+    caps = [value for path, value in hierarchy.written if path.endswith("/cpu.max")]
+    assert caps == ["150000 100000", "40000 100000", "1000 100000"]
+
+
+def test_a_worker_without_its_cap_has_no_group(hierarchy: Hierarchy) -> None:
+    """What the status would say of it would not hold."""
+    folder = hierarchy.group(SERVICE)
+    hierarchy.refused = {"cpu.max"}
+    with pytest.raises(OSError, match="denied"):
+        Delegated(folder).make(None, 1, 0.5)
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == []
+
+
+def test_without_the_cpu_controller_there_is_no_cap(hierarchy: Hierarchy) -> None:
+    """Memory and tasks are bounded all the same."""
+    hierarchy.group(SERVICE, controllers="memory pids")
+    delegated, _ = hierarchy.enter()
+    assert delegated is not None
+    assert not delegated.caps_cpu
+    delegated.make(1, 1, 0.5)
+    names = [Path(path).name for path, _ in hierarchy.written]
+    assert "pids.max" in names
+    assert "cpu.max" not in names
+
+
 def test_kernel_without_swap_bounds_the_rest(hierarchy: Hierarchy) -> None:
     """What is missing is no reason to have no group."""
     hierarchy.refused = {"memory.swap.max", "cpu.weight"}
