@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,9 @@ from edge_agent.errors import EdgeAgentError, InputError, RefusedError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from edge_agent.agent.account.comparing import Comparison, Shown
+    from edge_agent.agent.account.comparing import Comparison, Credit, Shown
     from edge_agent.agent.own_copy import Block, Entry
     from edge_agent.client import Client
     from edge_agent.settings import Settings
@@ -28,7 +29,7 @@ def compare_with(args: argparse.Namespace, settings: Settings, blocks: Sequence[
     Raises:
         EdgeAgentError: the coordinator is not reached, or refuses; or the own copy is not this agent's.
     """
-    from edge_agent.agent.account.comparing import compare  # noqa: PLC0415 the parser of every command imports this
+    from edge_agent.agent.account.comparing import compare, credit_by_day  # noqa: PLC0415 the parser of every command imports this
     from edge_agent.cli.reaching import client_of  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
 
@@ -39,11 +40,12 @@ def compare_with(args: argparse.Namespace, settings: Settings, blocks: Sequence[
         shown = {entry.job: one for entry in entries if (one := _shown(client, entry, coordinator)) is not None}
         credited, why = _credited(client)
     found = compare(agent_id, entries, shown, credited)
+    credit = {} if why else credit_by_day(found, shown, _day)
     left_out = sum(block.left_out for block in opened)
     if args.json:
-        print(json.dumps(_document(found, problem, left_out, why)))
+        print(json.dumps(_document(found, problem, left_out, why) | {"credit": _credit_rows(credit)}))
     else:
-        print("\n".join(_lines(found, problem, left_out, why)))
+        print("\n".join([*_lines(found, problem, left_out, why), *_credit_lines(credit)]))
     return 1 if found.altered or problem else 0
 
 
@@ -77,7 +79,8 @@ def _shown(client: Client, entry: Entry, coordinator: PublicKey) -> Shown | None
             return None
         raise
     verified = verify_receipt(data, coordinator)
-    return Shown(verified.result.agent_id, verified.result.epoch, result_in(data), receipt_leaf(data))
+    said = verified.result
+    return Shown(said.agent_id, said.epoch, result_in(data), receipt_leaf(data), said.family, verified.accepted_ms)
 
 
 def _credited(client: Client) -> tuple[dict[bytes, int], str]:
@@ -113,6 +116,26 @@ def _document(found: Comparison, problem: str, left_out: int, why: str) -> dict[
         "chain_problem": problem or None,
         "ledger_problem": why or None,
     }
+
+
+def _day(at_ms: int) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(at_ms / 1000))
+
+
+def _credit_rows(credit: Mapping[tuple[str, str], Credit]) -> list[dict[str, object]]:
+    return [{"day": day, "family": family, **one._asdict()} for (day, family), one in credit.items()]
+
+
+def _credit_lines(credit: Mapping[tuple[str, str], Credit]) -> list[str]:
+    if not credit:
+        return []
+    wide = max(18, *(len(family) for _, family in credit))
+    lines = ["", f"{'':10}  {'model':{wide}}  {'results':>8}  {'credited':>8}  {'Mmac':>12}"]
+    lines += [
+        f"{day:10}  {family:{wide}}  {one.results:8}  {one.credited:8}  {one.amount:12}"
+        for (day, family), one in credit.items()
+    ]
+    return lines
 
 
 def _lines(found: Comparison, problem: str, left_out: int, why: str) -> list[str]:

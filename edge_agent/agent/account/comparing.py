@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -18,12 +18,16 @@ class Shown(NamedTuple):
         epoch: of the attempt.
         signed_result: the agent's own statement, as its receipt carries it.
         leaf: of the receipt in the coordinator's log, by which the ledger names it.
+        family: that was computed, as the agent's statement says.
+        accepted_ms: when the coordinator says it accepted it, Unix milliseconds.
     """
 
     agent_id: str
     epoch: int
     signed_result: bytes
     leaf: bytes
+    family: str = ""
+    accepted_ms: int = 0
 
 
 @dataclass(slots=True)
@@ -70,3 +74,36 @@ def compare(
             if other.leaf in credited:
                 found.credited[entry.job] = credited[other.leaf]
     return found
+
+
+class Credit(NamedTuple):
+    """What was credited for a family on a day.
+
+    Attributes:
+        results: that the coordinator has as they were signed.
+        credited: of them, those that the ledger pays.
+        amount: for these together, millions of multiply-accumulates.
+    """
+
+    results: int
+    credited: int
+    amount: int
+
+
+def credit_by_day(
+    found: Comparison, shown: Mapping[bytes, Shown], day_of: Callable[[int], str]
+) -> dict[tuple[str, str], Credit]:
+    """Add the credit up by (day, family), in that order.
+
+    Args:
+        found: what came of the comparison.
+        shown: what it was made with.
+        day_of: gives the date, such as `2026-09-21`, of Unix milliseconds.
+    """
+    sums: dict[tuple[str, str], Credit] = {}
+    for job in found.same:
+        other, amount = shown[job], found.credited.get(job)
+        key = (day_of(other.accepted_ms), other.family)
+        results, credited, together = sums.get(key, Credit(0, 0, 0))
+        sums[key] = Credit(results + 1, credited + (amount is not None), together + (amount or 0))
+    return dict(sorted(sums.items()))

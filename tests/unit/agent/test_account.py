@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.agent.account.account import MAX_WAITING_ENTRIES, Account, Means, day_of
 from edge_agent.agent.account.book import MAX_COPY_BYTES, MAX_FAMILIES_A_DAY, OTHERS, Book, Row, Usage
-from edge_agent.agent.account.comparing import Shown, compare
+from edge_agent.agent.account.comparing import Credit, Shown, compare, credit_by_day
 from edge_agent.agent.account.shares import ITSELF, Interval, own_joules, split
 from edge_agent.agent.account.summary import read
 from edge_agent.agent.account.tariff import Tariff
@@ -425,6 +425,25 @@ def test_the_own_copy_is_held_against_what_the_coordinator_shows() -> None:
     found = compare("me", own, shown, {b"leaf 0": 12, b"leaf 4": 99})
     assert (found.same, found.credited) == (jobs[:2], {jobs[0]: 12})
     assert (found.others, found.altered, found.missing) == (jobs[2:4], [jobs[4]], [jobs[5]])
+
+
+def test_credit_is_added_up_by_day_and_model() -> None:
+    """Only of results that are there as they were signed; what the ledger does not pay is a result all the same."""
+    jobs = [bytes([number]) * 16 for number in range(5)]
+    own = [Entry.of(job, 1, b"signed " + job) for job in jobs]
+    families = ("b", "a", "a", "a", "a")
+    shown = {
+        job: Shown("me", 1, b"signed " + job, b"leaf %d" % number, family, 100 * (number // 3))
+        for number, (job, family) in enumerate(zip(jobs, families, strict=True))
+    }
+    shown[jobs[4]] = shown[jobs[4]]._replace(signed_result=b"forged")
+    paid = {b"leaf 0": 7, b"leaf 1": 12, b"leaf 3": 12, b"leaf 4": 99, b"another's": 1000}
+    found = credit_by_day(compare("me", own, shown, paid), shown, lambda at_ms: f"day {at_ms}")
+    assert list(found.items()) == [
+        (("day 0", "a"), Credit(2, 1, 12)),
+        (("day 0", "b"), Credit(1, 1, 7)),
+        (("day 100", "a"), Credit(1, 1, 12)),
+    ]
 
 
 def test_models_that_were_fetched_are_counted_once(tmp_path: Path) -> None:
