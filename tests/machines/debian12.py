@@ -119,6 +119,21 @@ def hardened(machine: Machine, network: Network) -> None:
     network.job()
 
 
+def without_code_that_is_written(machine: Machine, network: Network) -> None:
+    """The drop-in that refuses memory which is both written and executed."""
+    folder = f"/etc/systemd/system/{UNIT}.d"
+    machine.run(f"mkdir -p {folder} && cp /root/edge-agent/systemd/drop-ins/memory-deny-write-execute.conf {folder}")
+    machine.run(f"systemctl daemon-reload && systemctl restart {UNIT}")
+    network.job()
+    expect(prop(machine, "MemoryDenyWriteExecute") == "yes", "under MemoryDenyWriteExecute= a job is served")
+    status, text = machine.run(f"{AS_AGENT} edge-agent doctor", check=False)
+    expect(status == 0, "  and doctor finds nothing that keeps it from working", text)
+    seen = machine.run(f"journalctl -u {UNIT} --no-pager -o cat | grep -ci 'worker died' || true")[1].strip()
+    expect(seen == "0", "  no worker died of it", seen)
+    machine.run(f"rm -r {folder} && systemctl daemon-reload && systemctl restart {UNIT}")
+    network.job()
+
+
 def broken_in_every_way(machine: Machine, network: Network) -> None:
     """Killed, hung, its worker killed, rebooted."""
     who = agent_id(machine)
@@ -274,6 +289,7 @@ def main() -> int:
                 if not options.only_deb:
                     first_job(machine, network)
                     hardened(machine, network)
+                    without_code_that_is_written(machine, network)
                     broken_in_every_way(machine, network)
                     upgraded(machine, network)
                     removed(machine, network)
