@@ -41,6 +41,7 @@ from edge_agent.agent.intake import Intake
 from edge_agent.agent.pacing import Pacing
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
+from edge_agent.agent.repeating import Repeating
 from edge_agent.agent.resting import RESTING, Resting
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.standing import Standing, keep
@@ -64,15 +65,12 @@ from edge_agent.wire.identity import Enrolled, Revocations
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Control, Hello, Settled
 
-__all__ = ["PIPELINE_RUNS", "PRESENT_AGAIN_SECONDS", "Core", "Rules"]
+__all__ = ["PIPELINE_RUNS", "Core", "Rules"]
 
 PIPELINE_RUNS = 2
 """Runs handed to the worker at once: one computes, the next is there already; more where it computes several."""
 
 CONTROL_MAX_BYTES = 64 * 1024
-
-PRESENT_AGAIN_SECONDS = 60.0
-"""Birth and offers are said again so often: a message that got lost on the way keeps nobody idle for longer."""
 
 _Small = TypeVar("_Small", Settled, Control, Hello, Enrolled, Revocations)
 
@@ -115,7 +113,7 @@ class Core:
         self._planner = planner
         self._rules = rules
         self._sequence = 0
-        self._stop_at = self._present_at = 0.0
+        self._stop_at, self._repeating = 0.0, Repeating()
         self._idle_since: float | None = None
         self._offered: tuple[object, ...] | None = None
 
@@ -147,7 +145,7 @@ class Core:
         connected = self.session is not None
         due = [self.attempts.next_deadline(connected=connected), self._planner.next_deadline(), self._idle_deadline()]
         due += [self.resting.next_deadline(), self._stop_at if self.stopping else None]
-        due.append(self._present_at if connected else None)
+        due.append(self._repeating.at if connected else None)
         return min((moment for moment in due if moment is not None), default=None)
 
     def _apply(self, event: Event, now: Now) -> list[Command]:  # noqa: C901, PLR0911, PLR0912 one branch an event
@@ -312,12 +310,15 @@ class Core:
         """Birth, offers, and every answer that is not settled."""
         if self.session is None:
             return []
+        self.standing.waits = False
         return [*self._present(now), *self._delivery.say_all_again(now)]
 
-    def _present(self, now: Now) -> list[Command]:
+    def _present(self, now: Now, *, again: bool = False) -> list[Command]:
         if self.session is None:
             return []
-        self._present_at = now.monotonic + PRESENT_AGAIN_SECONDS
+        known = self.coordinator_session and self._planner.decided and not self.standing.waits
+        if not self._repeating.whole(now, quiet=bool(again and known)):
+            return self._offer(now)
         birth = self._presence.birth("online", self.session, self.coordinator_session, self.attempts.keys(), now)
         return [birth, *self._offer(now)]
 
@@ -357,8 +358,8 @@ class Core:
         idle = self._idle_deadline()
         if idle is not None and idle <= now.monotonic:
             commands += self._planner.sleep()
-        if self._present_at <= now.monotonic:
-            commands += self._present(now)
+        if self._repeating.at <= now.monotonic:
+            commands += self._present(now, again=True)
         return commands
 
     def _idle_deadline(self) -> float | None:

@@ -1,6 +1,6 @@
 """Says to the operator how this machine fares: seldom, small, at once only where something changed that people ask for.
 
-The machine is looked at only when something is said, so that nobody wakes it for this alone more than once a minute.
+The machine is looked at only when something is said, so that this alone wakes it once in two minutes at most.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from hardware.load import parse_stat
 from hardware.sysfs import Root
 from hardware.thermal import cpu_celsius
 
-AGAIN_SECONDS = 60.0
+AGAIN_SECONDS = 120.0
 """A status is said so often when nothing changes."""
 SOON_SECONDS = 2.0
 """And at most so often, however much changes."""
-FITS_EVERY = 10
+FITS_EVERY = 5
 """In every such number of statuses the fits are said again, in case they got lost."""
 OBSTACLES = frozenset({"no-broker", "no-coordinator", "measuring", "nothing-fits", "revoked"})
 """What keeps a machine from serving that has nothing to do with its owner."""

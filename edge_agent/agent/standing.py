@@ -18,10 +18,12 @@ class Standing:
 
     Attributes:
         revoked: why our own key counts no more, if it does not.
+        waits: whether the coordinator said that we have no place yet.
     """
 
     def __init__(self, agent_id: str) -> None:
         self.revoked: str | None = None
+        self.waits = False
         self._agent_id = agent_id
         self._number = -1
 
@@ -42,6 +44,7 @@ class Standing:
 
     def turned_away(self, command: Literal["not-enrolled", "no-room"]) -> list[Command]:
         """Say why we have no place here yet."""
+        self.waits = True
         text = "The coordinator has as many agents as it can take; this one asks again from time to time"
         if command == "not-enrolled":
             text = (

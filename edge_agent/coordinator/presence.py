@@ -220,9 +220,14 @@ class Presence:
         return True
 
     def _ask_for_birth(self, agent_id: str, session: int, now: Now) -> list[Command]:
-        """Ask an agent that speaks in a session whose birth never came to say it again; not more often than needed."""
+        """Ask an agent whose birth got lost to say it again; not more often than needed.
+
+        Either it speaks in a session that we know nothing of, or we have heard no birth since our own start and so know
+        neither its labels nor what inputs for it are sealed to.
+        """
         agent = self._registry.get(agent_id)
-        if session <= agent.session or now.monotonic < agent.asked_at + BIRTH_AGAIN_SECONDS:
+        known = session <= agent.session and agent.birth
+        if known or now.monotonic < agent.asked_at + BIRTH_AGAIN_SECONDS:
             return []
         agent.asked_at = now.monotonic
         fields = (("code", "stale-session"), ("agent_id", agent_id))

@@ -19,7 +19,7 @@ from fakes import (
     scan,
 )
 
-from edge_agent.agent.core import PIPELINE_RUNS, PRESENT_AGAIN_SECONDS, Rules
+from edge_agent.agent.core import PIPELINE_RUNS, Rules
 from edge_agent.agent.events import (
     Command,
     Exit,
@@ -33,6 +33,7 @@ from edge_agent.agent.events import (
     StopRequested,
     StopWorker,
 )
+from edge_agent.agent.repeating import PRESENT_AGAIN_SECONDS, WHOLE_EVERY
 from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SECONDS
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
 from edge_agent.notes import Note
@@ -384,11 +385,32 @@ def test_a_rebirth_is_a_whole_announcement(agent: AgentScript) -> None:
 
 def test_presence_is_said_again_from_time_to_time(agent: AgentScript) -> None:
     """A birth or offers that got lost keep nobody idle for ever; answers have timers of their own."""
-    commands = agent.tick_until(PRESENT_AGAIN_SECONDS * 3 + 1)
-    assert len(agent.said(commands, Birth)) == 3
-    assert len(agent.said(commands, Offers)) == 3
+    commands = agent.tick_until(PRESENT_AGAIN_SECONDS + 1)
+    assert len(agent.said(commands, Birth)) == len(agent.said(commands, Offers)) == 1
+    more = agent.tick_until(PRESENT_AGAIN_SECONDS * 2 * WHOLE_EVERY)
+    assert len(agent.said(more, Offers)) == 2 * WHOLE_EVERY
+    assert len(agent.said(more, Birth)) == 2
     agent.tell(LinkDown("the cable"))
     assert agent.core.next_deadline() is None
+
+
+@pytest.mark.parametrize("command", ["not-enrolled", "no-room"])
+def test_who_is_not_let_in_says_its_birth_every_time(agent: AgentScript, command: str) -> None:
+    """Only a birth makes a coordinator let an agent in; once it did, offers are enough again."""
+    agent.tell(agent.coordinator.control(command))
+    commands = agent.tick_until(PRESENT_AGAIN_SECONDS * 4 + 1)
+    assert len(agent.said(commands, Birth)) == 4
+    agent.tell(agent.coordinator.control("rebirth"))
+    more = agent.tick_until(PRESENT_AGAIN_SECONDS * 8 + 1)
+    assert len(agent.said(more, Birth)) < len(agent.said(more, Offers))
+
+
+def test_without_a_coordinator_the_birth_is_said_every_time() -> None:
+    """Nobody would ask for one that got lost."""
+    agent = AgentScript()
+    agent.tell(LinkUp(1), PlanRequested())
+    commands = agent.tick_until(PRESENT_AGAIN_SECONDS * 4 + 1)
+    assert len(agent.said(commands, Birth)) == 4
 
 
 def test_nothing_is_offered_before_the_choice_and_everything_right_after_it() -> None:

@@ -56,15 +56,15 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_it_says_one_status_a_session_and_one_a_minute(machine: Machine) -> None:
-    """An hour in which nothing changes is sixty messages, whatever else happens."""
+def test_it_says_one_status_a_session_and_one_in_two_minutes(machine: Machine) -> None:
+    """An hour in which nothing changes is thirty messages, whatever else happens."""
     (first,) = machine.look()
     assert (first.mode, first.celsius, first.cpu_percent) == ("work", 61, None)
     said = 0
     for _ in range(3600):
         machine.clock.advance(1.0)
         said += len(machine.look())
-    assert said == 60
+    assert said == 30
     assert machine.look(session=2) != []
     assert machine.look(session=2, coordinator_session=2) != []
 

@@ -571,6 +571,15 @@ def test_a_new_session_is_saved_and_a_repeated_birth_is_quiet(here: Setting) -> 
     assert actions(commands) == ["agent-online"]
 
 
+def test_after_a_restart_a_birth_is_asked_for_when_its_agent_only_offers(here: Setting) -> None:
+    """The database knows the session, and neither the labels nor the key that inputs are sealed to."""
+    here.script.registry.agents[here.agent.id].birth = b""
+    assert controls_for(here.agent, here.script.tell(here.agent.offers())) == ["rebirth"]
+    here.script.tell(here.agent.birth(answers=100))
+    here.clock.advance(BIRTH_AGAIN_SECONDS)
+    assert controls_for(here.agent, here.script.tell(here.agent.offers())) == []
+
+
 def test_a_birth_that_got_lost_is_asked_for_when_its_agent_speaks_but_not_without_end(here: Setting) -> None:
     """Nothing but its next birth would bring it back; what it says before is refused as before."""
     here.agent.session = 2
