@@ -189,7 +189,7 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         )
         coordinator.supervisor.ready(f"serving at {base_url}")
         about = {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()}
-        write_ready_file(ready, about if front.grpc_port is None else about | {"grpc_port": front.grpc_port})
+        write_ready_file(ready, about if front.grpc_address is None else about | {"grpc": front.grpc_address})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()

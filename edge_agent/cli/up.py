@@ -28,12 +28,13 @@ def add_parser(subparsers: Subparsers) -> None:
         "ready and where, keep them running, and stop them all at Ctrl-C or SIGTERM.\n"
         "Without --state, keys and jobs live in a temporary directory that is removed at the end.",
         examples=(
-            "edge-agent up --http 127.0.0.1:8420",
+            "edge-agent up --http 127.0.0.1:8420 --grpc 127.0.0.1:8421",
             "edge-agent up --state ~/edge --broker mqtt://127.0.0.1:1883 --ready-file up.json",
             "edge-agent up --catalogue http://127.0.0.1:8430/ --catalogue-root ~/catalogue/root.json",
         ),
     )
     add_network_flags(parser)
+    parser.add_argument("--grpc", metavar="HOST:PORT", help="offer gRPC there, too (extra grpc); default: gateway.grpc")
     parser.add_argument("--state", metavar="DIR", help="keep keys, jobs, receipts and logs here")
     add_ready_file(parser, "addresses and process ids")
 
@@ -58,7 +59,10 @@ def network_options(args: argparse.Namespace, state_dir: str) -> Options:
     from edge_agent.mqtt import BrokerAddress  # noqa: PLC0415 as above
     from edge_agent.settings import parse_host_port  # noqa: PLC0415 as above
 
-    for flag, text in (("--http", args.http), ("--mqtt", args.mqtt)):
+    grpc = getattr(args, "grpc", None)  # `demo` does not offer it
+    for flag, text in (("--http", args.http), ("--mqtt", args.mqtt), ("--grpc", grpc)):
+        if text is None:
+            continue
         try:
             parse_host_port(text)
         except ValueError as error:
@@ -69,7 +73,7 @@ def network_options(args: argparse.Namespace, state_dir: str) -> Options:
         raise UsageError("--catalogue and --catalogue-root go together: the root says whom to trust.")
     catalogue = (args.catalogue, Path(args.catalogue_root).expanduser().absolute()) if args.catalogue else None
     state = Path(state_dir).expanduser()
-    return Options(state, args.http, args.mqtt, args.broker, args.log_level, catalogue)
+    return Options(state, args.http, args.mqtt, args.broker, args.log_level, catalogue, grpc)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -116,6 +120,8 @@ def _remove(ready: Path | None) -> None:
 def _say_ready(network: LocalNetwork, *, kept: bool) -> None:
     offered = ", ".join((network.status() or {}).get("offers", []))
     print(f"Ready: {offered} at {network.http} (broker {network.mqtt})")
+    if network.grpc is not None:
+        print(f"  gRPC             {network.grpc} (for tritonclient.grpc and other clients of the same protocol)")
     print(f"  coordinator key  {network.coordinator_key}")
     print(f"  API key          {network.api_key_file} (asked for only where others reach the address)")
     print(f"  state            {network.state_dir}{'' if kept else ' (removed at the end)'}")

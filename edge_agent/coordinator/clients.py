@@ -105,6 +105,12 @@ def _error(refused: SubmitRefused) -> EdgeAgentError:
             return ResourceError(refused.message, hint=hint, code="queue-full", retry_after_seconds=seconds)
         case "no-agent" | "loading":
             return JobFailedError(refused.message, code=refused.code, retry_after_seconds=seconds)
+        case "too-few-owners":
+            hint = (
+                "Ask for the mode signed, or have a machine of another owner let in: "
+                "`edge-agent coordinator token --owner NAME` makes a token for one."
+            )
+            return JobFailedError(refused.message, code="too-few-owners", hint=hint)
         case "too-large":
             return TooLargeError(refused.message, hint="Send a smaller input, or ask the operator to raise the limit.")
         case _:

@@ -94,10 +94,10 @@ class Core:
         self.presence = Presence(registry, self.leasing, statements, families, rules.max_clock_skew_seconds)
         self._floods = Floods(rules.messages_per_second)
         self._acceptance = Acceptance(registry, self.leasing, statements)
-        self._parties = Parties(registry, trusted_owners)
+        self.parties = Parties(registry, trusted_owners)
         trust = Trust(check_rules or TrustRules())
         self.checking = Checking(
-            self._parties, self.leasing, statements, self._acceptance, families, trust, check_secret
+            self.parties, self.leasing, statements, self._acceptance, families, trust, check_secret
         )
         self._answers = Answers(registry, self._parties, self.leasing, statements, self.checking, families, rules, draw)
         self._statements = statements
@@ -261,10 +261,16 @@ class Core:
             such = "" if job.variant is None and job.placement == ANYWHERE else " as it is asked for"
             return self._nobody(job, f"no machine offers {job.family}{such}", now)
         wanted = owners_wanted(job.mode)
-        if wanted > 1 and (there := self._parties.owners_of(job.family, job.variant)) < wanted:
-            text = f"{job.mode} takes machines of {wanted} owners, and machines of {there} offer {job.family} now"
-            return SubmitRefused(job.id, "no-agent", text, 2.0)
+        if wanted > 1 and (there := self.parties.owners_of(job.family, job.variant)) < wanted:
+            return self._too_few_owners(job, wanted, there)
         return None
+
+    def _too_few_owners(self, job: Job, wanted: int, there: int) -> SubmitRefused:
+        """Say so at once: it makes sense to wait for machines of enough owners only where there are such."""
+        text = f"{job.mode} takes machines of {wanted} owners"
+        if (known := self.parties.owners_known()) < wanted:
+            return SubmitRefused(job.id, "too-few-owners", f"{text}, and there are only {known} in this network", None)
+        return SubmitRefused(job.id, "no-agent", f"{text}, and machines of {there} offer {job.family} now", 2.0)
 
     def _nobody(self, job: Job, text: str, now: Now) -> SubmitRefused:
         seconds = self.registry.expected_seconds(job.placement, now.monotonic)

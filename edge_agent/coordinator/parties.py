@@ -38,6 +38,12 @@ class Parties:
             return Party(agent_id, OPERATOR, trusted=True, first_id=first_id)
         return Party(agent_id, STRANGERS, first_id=first_id)
 
+    def kind(self, party: Party) -> str:
+        """Say in one word whose a machine is: `own`, `trusted`, `owner` or `stranger`."""
+        if party.owner == OPERATOR:
+            return "own"
+        return "trusted" if party.trusted else "stranger" if party.owner == STRANGERS else "owner"
+
     def admitted(self, agent_id: str) -> bool:
         """Whether an agent may still work here."""
         return self._registry.admitted(agent_id)
@@ -59,6 +65,11 @@ class Parties:
                 if variant in {None, a.offers[family].variant}
             }
         )
+
+    def owners_known(self) -> int:
+        """Return how many owners have machines that were let in, whether these are here now or not."""
+        known = (agent_id for agent_id in {*self._registry.approved, *self._registry.agents} if self.admitted(agent_id))
+        return len({self.party(agent_id).owner for agent_id in known})
 
     def expire(self, trust: Trust, now_ms: int) -> None:
         """Let the registry know who rests, when that changes."""

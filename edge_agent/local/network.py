@@ -47,6 +47,7 @@ class Options:
         mqtt: HOST:PORT of the embedded broker; port 0 takes a free one.
         broker_url: use this broker instead of the embedded one.
         catalogue: address and root file of a published catalogue.
+        grpc: HOST:PORT of gRPC; None leaves it to the settings, where it is off unless somebody wants it.
     """
 
     state_dir: Path
@@ -55,6 +56,7 @@ class Options:
     broker_url: str | None = None
     log_level: str = "info"
     catalogue: tuple[str, Path] | None = None
+    grpc: str | None = None
 
 
 class LocalNetwork:
@@ -75,6 +77,7 @@ class LocalNetwork:
         self.state_dir = options.state_dir.absolute()
         self.http = ""
         self.mqtt = options.broker_url or ""
+        self.grpc: str | None = None
         self.agent_id = ""
         self.coordinator_key = self.state_dir / "coordinator" / "coordinator.pub"
         self.api_key_file = self.state_dir / "api.key"
@@ -151,14 +154,15 @@ class LocalNetwork:
         self._on_step("starting the broker")
         self._broker = self._add("broker", ["broker", "--listen", self._options.mqtt])
         self.mqtt = self._supervisor.wait_ready(self._broker, READY_SECONDS)["mqtt"]
-        # A broker that is started again must come back where the others look for it.
-        self._broker.arguments[2] = self.mqtt.removeprefix("mqtt://")
+        _pin(self._broker, "--listen", self.mqtt.removeprefix("mqtt://"))
 
     def _start_coordinator_and_agent(self) -> None:
         self._on_step("starting the coordinator and the agent")
         state = self.state_dir
         http, mqtt = self._options.http, self.mqtt
         coordinator = ["coordinator", "--broker", mqtt, "--http", http, "--state", str(state / "coordinator")]
+        if self._options.grpc is not None:
+            coordinator += ["--grpc", self._options.grpc]
         agent = ["run", "--broker", mqtt, "--state", str(state / "agent")]
         agent += ["--coordinator-key", str(self.coordinator_key)]
         if self._options.catalogue is not None:
@@ -168,8 +172,11 @@ class LocalNetwork:
         self._coordinator = self._add("coordinator", coordinator)
         (state / "agent" / "status.json").unlink(missing_ok=True)
         self._agent = self._add("agent", agent)
-        self.http = self._supervisor.wait_ready(self._coordinator, READY_SECONDS)["http"]
-        self._coordinator.arguments[4] = urllib.parse.urlsplit(self.http).netloc
+        about = self._supervisor.wait_ready(self._coordinator, READY_SECONDS)
+        self.http, self.grpc = about["http"], about.get("grpc")
+        _pin(self._coordinator, "--http", urllib.parse.urlsplit(self.http).netloc)
+        if self.grpc is not None:
+            _pin(self._coordinator, "--grpc", self.grpc)
 
     def _add(self, name: str, arguments: list[str]) -> Child:
         ready = self.state_dir / name / "ready.json"
@@ -228,6 +235,7 @@ class LocalNetwork:
         return {
             "http": self.http,
             "mqtt": self.mqtt,
+            "grpc": self.grpc,
             "agent_id": self.agent_id,
             "coordinator_key": str(self.coordinator_key),
             "api_key_file": str(self.api_key_file),
@@ -285,6 +293,14 @@ def check_broker(url: str) -> None:
         raise TransportError(f"the broker {url} gives no answer", code="timeout") from None
     finally:
         link.stop(1.0)
+
+
+def _pin(child: Child, flag: str, address: str) -> None:
+    """Have a process that is started again come back where the others look for it."""
+    if flag in child.arguments:
+        child.arguments[child.arguments.index(flag) + 1] = address
+    else:
+        child.arguments += [flag, address]
 
 
 def _alive(pid: int) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from fakes import answer_to, scan
+from fakes import FakeAgent, answer_to, of_type, scan
 from pools import Member, Pool, lie
 
-from edge_agent.coordinator.events import AddEntry, AgentsChanged, CancelJob, EndJob, Outcome, SendFailed
+from edge_agent.coordinator.events import AddEntry, AgentsChanged, CancelJob, EndJob, Outcome, SendFailed, SubmitRefused
 from edge_agent.coordinator.trust import TrustRules
 
 HONEST = {"a1": "ada", "b1": "bob", "c1": "cy", "d1": "dee"}
@@ -191,7 +191,22 @@ def test_a_quorum_that_cannot_be_reached_is_refused_at_once() -> None:
     """Two owners' machines are here; three are asked for."""
     pool = Pool({"a1": "ada", "b1": "bob"})
     _, commands = pool.script.submit(1, mode="quorum(3)")
-    assert [getattr(command, "code", None) for command in commands] == ["no-agent"]
+    assert [(c.code, c.retry_after_seconds) for c in of_type(commands, SubmitRefused)] == [("too-few-owners", None)]
+    assert pool.script.core.leasing.jobs == {}
+
+
+def test_whether_to_wait_for_another_owner_depends_on_whether_there_is_one() -> None:
+    """Nobody waits where one owner is all there is; where a second one is but away, it makes sense to try again."""
+    pool = Pool({"a1": "ada", "a2": "ada"})
+    _, commands = pool.script.submit(1, mode="rechecked")
+    (refused,) = of_type(commands, SubmitRefused)
+    assert (refused.code, refused.retry_after_seconds) == ("too-few-owners", None)
+    assert "only 1" in refused.message
+    owners = dict.fromkeys(pool.by_id, "ada") | {FakeAgent("away", pool.clock).id: "bob"}
+    pool.carry_out(pool.script.tell(AgentsChanged(frozenset(owners), owners)))
+    _, commands = pool.script.submit(2, mode="rechecked")
+    assert [(c.code, c.retry_after_seconds) for c in of_type(commands, SubmitRefused)] == [("no-agent", 2.0)]
+    assert pool.true(pool.ask(3), 3)
 
 
 def test_the_operators_own_machines_are_neither_held_nor_checked() -> None:

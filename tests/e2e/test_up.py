@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -21,6 +22,8 @@ from edge_agent.models.scans import load_scans
 from edge_agent.wire.oip_json import tensor_to_json
 
 GONE_SECONDS = 15
+START_SECONDS = 60
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def edge_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,7 +40,8 @@ def request_of_first_scan() -> dict[str, object]:
 def test_ready_file_names_four_live_processes(network: Network) -> None:
     """The ready file is written once the first offer is in, and every process that it names runs."""
     about = network.about
-    assert set(about) == {"http", "mqtt", "agent_id", "coordinator_key", "api_key_file", "pids"}
+    assert set(about) == {"http", "mqtt", "grpc", "agent_id", "coordinator_key", "api_key_file", "pids"}
+    assert about["grpc"] is None
     assert set(about["pids"]) == {"broker", "coordinator", "agent", "worker"}
     assert all(psutil.pid_exists(pid) for pid in about["pids"].values())
     assert httpx.get(f"{about['http']}/v2/models/digits/ready", trust_env=False).json()["ready"] is True
@@ -123,6 +127,36 @@ def test_tritons_client_gets_the_same_verified_result_in_both_forms(network: Net
     key = ["--coordinator-key", about["coordinator_key"], "--input", str(request), "--output", str(answer)]
     done = edge_agent("verify", str(receipt), *key)
     assert (done.returncode, about["agent_id"] in done.stdout) == (0, True), done.stderr
+
+
+def test_grpc_is_offered_where_it_is_asked_for(tmp_path: Path) -> None:
+    """`up --grpc`: the example with Triton's client gets a verified result, also from a coordinator started anew."""
+    module("tritonclient.grpc")
+    import tritonclient.grpc as triton  # noqa: PLC0415 - skipped where it cannot be imported
+    from tritonclient.utils import InferenceServerException  # noqa: PLC0415 - as above
+
+    def ready(client: triton.InferenceServerClient) -> bool:
+        try:
+            return bool(client.is_model_ready("digits"))
+        except InferenceServerException:
+            return False
+
+    with running_network(tmp_path, "--grpc", "127.0.0.1:0") as network:
+        address, coordinator = network.about["grpc"], network.about["pids"]["coordinator"]
+        psutil.Process(coordinator).kill()
+        network.wait_for_new_pid("coordinator", coordinator)
+        assert network.about["grpc"] == address
+        with triton.InferenceServerClient(address) as client:
+            deadline = time.monotonic() + START_SECONDS
+            while not ready(client):
+                assert time.monotonic() < deadline, network.log("coordinator")
+                time.sleep(0.05)  # polls a process that is being started again; the deadline decides
+        command = [sys.executable, str(EXAMPLES / "triton_grpc.py"), address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=clean_environment())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"It is a {load_scans()[0].label}, says digits, ")
+        (job,) = httpx.get(f"{network.about['http']}/api/v1/jobs", trust_env=False).json()
+        assert job["job_id"] in done.stdout
 
 
 def test_same_idempotency_key_is_one_job(network: Network) -> None:

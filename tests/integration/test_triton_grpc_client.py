@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from certificates import Identity, issuer
+from cryptography.hazmat.primitives import serialization
 from fakes import digits, scan
 from gateways import JOB, VARIANT, FakeService, echo, echoed
 from needs import module
@@ -23,7 +27,7 @@ from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
 from edge_agent.coordinator.key_table import new_token
-from edge_agent.errors import ResourceError
+from edge_agent.errors import ResourceError, SettingsError
 from edge_agent.wire.tensors import DataType
 
 module("tritonclient.grpc")
@@ -47,7 +51,12 @@ TYPED |= {"FP32": "fp32", "FP64": "fp64", "BYTES": "bytes", "INT8": "int", "UINT
 
 
 @contextmanager
-def served(service: FakeService, access: Access | None = None, max_request_bytes: int = 1024 * 1024) -> Iterator[str]:
+def served(
+    service: FakeService,
+    access: Access | None = None,
+    max_request_bytes: int = 1024 * 1024,
+    tls: tuple[Path, Path] | None = None,
+) -> Iterator[str]:
     """Serve gRPC on a free port, in a thread of its own; give its address."""
     ready: list[str] = []
     up, stop = threading.Event(), threading.Event()
@@ -55,9 +64,9 @@ def served(service: FakeService, access: Access | None = None, max_request_bytes
     async def run() -> None:
         intake = Intake(max_request_bytes=max_request_bytes, max_bytes=4 * max_request_bytes)
         gateway = GrpcGateway(service, access or Access.open(), intake, wait_seconds=5.0)
-        server = GrpcServer("127.0.0.1:0", gateway, max_request_bytes=max_request_bytes, tls=None)
+        server = GrpcServer("127.0.0.1:0", gateway, max_request_bytes=max_request_bytes, tls=tls)
         await server.start()
-        ready.append(f"127.0.0.1:{server.port}")
+        ready.append(server.address)
         up.set()
         await asyncio.to_thread(stop.wait)
         await server.stop()
@@ -391,3 +400,103 @@ def test_silent_calls_keep_nobody_out(service: FakeService, monkeypatch: pytest.
                 assert client.is_server_live()
         finally:
             over.set()
+
+
+class Certified:
+    """A server's certificate of an authority, in the files that the settings name.
+
+    Attributes:
+        authority: whom clients are to trust.
+        files: the certificate and its key.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._issue = issuer(folder)
+        self.authority = self._issue("authority")
+        server = self._issue("server", self.authority)
+        self.files = (server.cert, server.key)
+
+    def renew(self, *, key_too: bool = True) -> Identity:
+        """Put another one in the place of the files; with a key that does not fit, only the certificate."""
+        renewed = self._issue("renewed", self.authority)
+        for file, new in zip(self.files, (renewed.cert, renewed.key)[: 2 if key_too else 1], strict=False):
+            file.write_bytes(new.read_bytes())
+        return renewed
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Certified:
+    """Return a certificate for 127.0.0.1."""
+    return Certified(tmp_path)
+
+
+def over_tls(address: str, trusted: Path) -> Any:  # noqa: ANN401 tritonclient has no types
+    """Return a client that trusts one authority."""
+    return triton.InferenceServerClient(address, ssl=True, root_certificates=str(trusted))
+
+
+def label_over_tls(address: str, trusted: Path) -> int:
+    """Run a job over a connection of its own."""
+    with over_tls(address, trusted) as client:
+        return int(client.infer("digits", [image()], client_timeout=30).as_numpy("label")[0])
+
+
+def shown_at(address: str) -> bytes:
+    """Return the certificate that the server shows to a new connection, DER."""
+    host, _, port = address.rpartition(":")
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, int(port)), timeout=30))
+
+
+def test_inference_over_tls(service: FakeService, certified: Certified) -> None:
+    """With the certificate and key of the HTTP interface; API keys travel in it."""
+    access = Access(required=True, clock=system_now)
+    headers = key_for(access, Scope.INFER)
+    with (
+        served(service, access, tls=certified.files) as address,
+        over_tls(address, certified.authority.cert) as client,
+    ):
+        assert client.is_server_live()
+        assert client.infer("digits", [image()], headers=headers).as_numpy("label").tolist() == [3]
+        with pytest.raises(InferenceServerException, match="unauthorized"):
+            client.infer("digits", [image()])
+    assert len(service.submitted) == 1
+
+
+def test_clients_that_trust_somebody_else_or_speak_in_the_clear_send_nothing(
+    service: FakeService, certified: Certified, tmp_path: Path
+) -> None:
+    """The one breaks off before its key and its job are out; of the other nothing is read."""
+    stranger = issuer(tmp_path)("stranger")
+    with served(service, tls=certified.files) as address:
+        for client in (over_tls(address, stranger.cert), triton.InferenceServerClient(address)):
+            with client, pytest.raises(InferenceServerException) as caught:
+                client.infer("digits", [image()], client_timeout=30)
+            assert caught.value.status() == "StatusCode.UNAVAILABLE"
+        assert service.submitted == []
+        assert label_over_tls(address, certified.authority.cert) == 3
+
+
+def test_a_renewed_certificate_is_used_for_new_connections(service: FakeService, certified: Certified) -> None:
+    """Without a restart; half a renewal, a certificate whose key is still the old one, changes nothing."""
+    with served(service, tls=certified.files) as address:
+        first = shown_at(address)
+        certified.renew(key_too=False)
+        assert shown_at(address) == first
+        assert label_over_tls(address, certified.authority.cert) == 3
+        renewed = certified.renew()
+        assert shown_at(address) == renewed.certificate.public_bytes(serialization.Encoding.DER)
+        assert label_over_tls(address, certified.authority.cert) == 3
+
+
+def test_a_certificate_that_cannot_be_read_is_told_at_once(service: FakeService, certified: Certified) -> None:
+    """Nothing listens without the encryption that was asked for."""
+    cert, key = certified.files
+    key.unlink()
+    intake = Intake(max_request_bytes=1, max_bytes=4)
+    gateway = GrpcGateway(service, Access.open(), intake, wait_seconds=5.0)
+
+    async def start() -> None:
+        GrpcServer("127.0.0.1:0", gateway, max_request_bytes=1, tls=(cert, key))
+
+    with pytest.raises(SettingsError, match="tls_cert_file"):
+        asyncio.run(start())

@@ -41,6 +41,7 @@ STATUS_OF_CODE = {
     "not-supported": 501,
     "no-agent": 503,
     "loading": 503,
+    "too-few-owners": 503,
     "stopping": 503,
     "deadline": 504,
 }

@@ -51,7 +51,7 @@ class Front:
         self._intake = Intake(
             max_request_bytes=settings.coordinator.max_request_bytes, max_bytes=settings.coordinator.max_queued_bytes
         )
-        self.grpc_port: int | None = None
+        self.grpc_address: str | None = None
         self._certificate = None
         if gateway.tls_cert_file is not None and gateway.tls_key_file is not None:
             self._certificate = Certificate(gateway.tls_cert_file, gateway.tls_key_file)
@@ -77,7 +77,7 @@ class Front:
     async def serve(
         self, app: FastAPI, listener: socket.socket, stop: asyncio.Event, on_ready: Callable[[str], None]
     ) -> None:
-        """Serve until `stop` is set; see `server.serve`. `grpc_port` is known when it is ready."""
+        """Serve until `stop` is set; see `server.serve`. `grpc_address` is known when it is ready."""
         if self.access.required and self._certificate is None and not self._local:
             text = "API keys travel unencrypted: set gateway.tls_cert_file, or put a proxy with TLS in front"
             log.warning(text, extra={"action": "plain-http"})
@@ -86,7 +86,7 @@ class Front:
         rpc = self._grpc_server()
         if rpc is not None:
             await rpc.start()
-            self.grpc_port = rpc.port
+            self.grpc_address = rpc.address
         chores = [asyncio.create_task(self._keeper.run())]
         if self._settings.gateway.mqtt_clients == "on" and self._service is not None:
             chores.append(asyncio.create_task(self._mqtt_jobs(self._service).run()))

@@ -258,8 +258,11 @@ class GrpcServer:
         max_request_bytes: longer requests are refused while they arrive.
         tls: files with the certificate chain and its key, read again for each connection.
 
+    Attributes:
+        address: HOST:PORT that it listens on.
+
     Raises:
-        SettingsError: the address is taken or not ours.
+        SettingsError: the address is taken or not ours, or the certificate cannot be used.
     """
 
     def __init__(
@@ -276,11 +279,15 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((gateway.handlers(),))
         try:
             if tls is None:
-                self.port = self._server.add_insecure_port(address)
+                port = self._server.add_insecure_port(address)
             else:
-                self.port = self._server.add_secure_port(address, _credentials(*tls))
+                port = self._server.add_secure_port(address, _credentials(*tls))
         except RuntimeError as error:
-            raise SettingsError(f"cannot listen on {address} for gRPC: {str(error)[:200]}") from error
+            raise SettingsError(
+                f"cannot listen on {address} for gRPC: {str(error)[:200]}",
+                hint="Choose another address with --grpc HOST:PORT (port 0 takes a free one).",
+            ) from error
+        self.address = f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
         """Begin."""

@@ -403,6 +403,7 @@ def test_an_idempotency_key_has_a_length(service: FakeService, key: str) -> None
     [
         (ResourceError("full", code="queue-full"), 429, "1"),
         (JobFailedError("nobody", code="no-agent"), 503, "2"),
+        (JobFailedError("only yours", code="too-few-owners"), 503, None),
         (InputError("another request", code="idempotency-conflict"), 409, None),
     ],
 )
