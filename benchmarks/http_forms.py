@@ -2,8 +2,10 @@
 
 The model averages each colour, so that nearly all of the time is the way: HTTP, its form, the coordinator, Mosquitto,
 the agent, the worker and back. The same session called in this process is taken off. Reading the form is timed, too.
-Then eight clients at once ask for scans of digits: in JSON over bare connections, and with `tritonclient`, if it is
-installed, in binary form. `python benchmarks/http_forms.py [--jobs N]`
+Then eight clients at once ask for scans of digits, in rounds that follow each other: in JSON over bare connections, in
+binary form over the same, and with `tritonclient`, if it is installed, in binary form. With the processor time of the
+coordinator and of the clients, which share the machine: what a client library costs by itself is not the server's.
+`python benchmarks/http_forms.py [--jobs N]`
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import urllib.parse
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -30,6 +33,7 @@ import httpx
 import numpy as np
 import onnx
 import onnxruntime as ort
+import psutil
 from brokers import mosquitto
 from networks import clean_environment, running_network
 from onnx import TensorProto, helper
@@ -44,6 +48,7 @@ FAMILY = "mean-colour"
 SHAPE = (1, 3, 224, 224)
 WARM_UP = 10
 CLIENTS = 8
+ROUNDS = 3
 READY_SECONDS = 180.0
 
 
@@ -113,8 +118,23 @@ def bare_ms(model: Path, array: np.ndarray) -> float:
     return statistics.median(times)
 
 
-def crowd(name: str, connect: Callable[[], Callable[[], None]], jobs: int) -> None:
-    """Let eight clients ask at once, each over a connection of its own, and print what they got."""
+class Crowd(NamedTuple):
+    """What eight clients got at once.
+
+    Attributes:
+        per_second: jobs.
+        times_ms: of each job.
+        coordinator_ms, clients_ms: processor time a job.
+    """
+
+    per_second: float
+    times_ms: list[float]
+    coordinator_ms: float
+    clients_ms: float
+
+
+def crowd(connect: Callable[[], Callable[[], None]], jobs: int, coordinator: psutil.Process) -> Crowd:
+    """Let eight clients ask at once, each over a connection of its own."""
     times: list[float] = []
     ready = threading.Barrier(CLIENTS + 1)
 
@@ -132,22 +152,45 @@ def crowd(name: str, connect: Callable[[], Callable[[], None]], jobs: int) -> No
     for thread in threads:
         thread.start()
     ready.wait()
-    started = time.perf_counter()
+    started, ours, theirs = time.perf_counter(), time.process_time(), coordinator.cpu_times()
     for thread in threads:
         thread.join()
-    per_second = len(times) / (time.perf_counter() - started)
-    p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
-    print(f"{CLIENTS} clients, digits, {name:20} {per_second:7.1f} jobs/s   p50 {p50:7.2f} ms  p99 {p99:7.2f} ms")
+    took, ours, after = time.perf_counter() - started, time.process_time() - ours, coordinator.cpu_times()
+    spent = after.user + after.system - theirs.user - theirs.system
+    done = len(times)
+    return Crowd(done / took, times, spent / done * 1000, ours / done * 1000)
 
 
-def bare_client(base_url: str) -> Callable[[], None]:
-    """Return a call in JSON over a connection of its own."""
+def crowds(ways: dict[str, Callable[[], Callable[[], None]]], jobs: int, coordinator: psutil.Process) -> None:
+    """Let every way have its turn in each round, so that all see the same machine, and print what they got."""
+    found: dict[str, list[Crowd]] = {name: [] for name in ways}
+    for number in range(ROUNDS):
+        for name in [*ways][:: 1 if number % 2 == 0 else -1]:
+            found[name].append(crowd(ways[name], max(1, jobs // ROUNDS), coordinator))
+    first = [round_.per_second for round_ in next(iter(found.values()))]
+    for name, rounds in found.items():
+        times = [took for round_ in rounds for took in round_.times_ms]
+        rates = [round_.per_second for round_ in rounds]
+        share = statistics.median(rate / other for rate, other in zip(rates, first, strict=True))
+        p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
+        print(
+            f"{CLIENTS} clients, digits, {name:20} {statistics.median(rates):7.1f} jobs/s ({share:.2f} of the first)   "
+            f"p50 {p50:6.2f} ms  p99 {p99:7.2f} ms   processor time a job: coordinator "
+            f"{statistics.median(r.coordinator_ms for r in rounds):.2f} ms, client "
+            f"{statistics.median(r.clients_ms for r in rounds):.2f} ms"
+        )
+
+
+def bare_client(base_url: str, form: OutputForm) -> Callable[[], None]:
+    """Return a call in JSON or binary form over a connection of its own."""
     address = urllib.parse.urlsplit(base_url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port)
-    body, _ = body_of({}, "inputs", [input_of(load_scans()[0])], OutputForm())
+    about = {"parameters": {"binary_data_output": form.binary}}
+    body, length = body_of(about, "inputs", [input_of(load_scans()[0])], form)
+    headers = {} if length is None else {LENGTH_HEADER: str(length)}
 
     def call() -> None:
-        connection.request("POST", "/v2/models/digits/infer", body)
+        connection.request("POST", "/v2/models/digits/infer", body, headers)
         response = connection.getresponse()
         answer = response.read()
         assert response.status == 200, answer
@@ -205,9 +248,14 @@ def main() -> None:
                 f"{name:7} {len(body):9,} bytes   whole way p50 {p50:7.2f} ms  p99 {p99:7.2f} ms   "
                 f"added p50 {p50 - floor:7.2f} ms   of that, reading {read:6.2f} ms"
             )
-        crowd("JSON", lambda: bare_client(base_url), args.jobs)
+        ways = {
+            "JSON": lambda: bare_client(base_url, OutputForm()),
+            "binary": lambda: bare_client(base_url, OutputForm(binary=True)),
+        }
         if importlib.util.find_spec("tritonclient") is not None:
-            crowd("tritonclient, binary", lambda: triton_client(base_url), args.jobs)
+            ways["tritonclient, binary"] = lambda: triton_client(base_url)
+        crowds(ways, args.jobs, psutil.Process(network.about["pids"]["coordinator"]))
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
 
 
 if __name__ == "__main__":
