@@ -99,7 +99,7 @@ class Core:
         self.checking = Checking(
             self.parties, self.leasing, statements, self._acceptance, families, trust, check_secret
         )
-        self._answers = Answers(registry, self._parties, self.leasing, statements, self.checking, families, rules, draw)
+        self._answers = Answers(registry, self.parties, self.leasing, statements, self.checking, families, rules, draw)
         self._statements = statements
         self._topics = statements.topics
         self._rules = rules

@@ -127,6 +127,7 @@ class Observation:
         incidents: the latest things that an operator may want to look into, oldest first.
         listeners: are told of each record that is committed.
         newcomers: grows with each agent that is saved.
+        checks: so many results were given to a second machine.
         http_calls: by route, method and status; the gateway counts.
         http_seconds: by route.
     """
@@ -143,7 +144,7 @@ class Observation:
         self.window = Window()
         self.latest: dict[bytes, Glance] = {}
         self.failed: deque[Glance] = deque(maxlen=MAX_GLANCES)
-        self.newcomers = 0
+        self.newcomers = self.checks = 0
         self.incidents: deque[Incident] = deque(maxlen=MAX_INCIDENTS)
         self.listeners: list[Callable[[Record], None]] = []
         self.clock = clock
@@ -194,6 +195,7 @@ class Observation:
         match record:
             case InsertJob(submit=submit) if submit.checks is not None:  # nobody asked for it
                 self._checks.labels(self._family(submit.family)).inc()
+                self.checks += 1
                 if len(self._checking) < MAX_WATCHED_JOBS:
                     self._checking.add(submit.job_id)
             case InsertJob(submit=submit):
@@ -296,6 +298,14 @@ class _State(Collector):
         yield _gauge("agent_online", "Whether this agent is online.", up, ["agent"])
         held = [((a.id,), len(a.in_flight)) for a in shown]
         yield _gauge("agent_attempts", "Attempts that this agent holds.", held, ["agent"])
+        # What a machine said last is no reading of one that is away, and its owner may keep either to itself.
+        said = [(a.id, a.status) for a in shown if a.presence is Presence.ONLINE and a.status is not None]
+        heat = [((agent_id,), status.celsius) for agent_id, status in said if status.celsius is not None]
+        yield _gauge("agent_temperature_celsius", "Of its processor, as this agent says.", heat, ["agent"])
+        load = [((agent_id,), status.cpu_percent / 100) for agent_id, status in said if status.cpu_percent is not None]
+        yield _gauge("agent_cpu_ratio", "Of its processors' time that is in use, as this agent says.", load, ["agent"])
+        rests = [((a.id,), float(s.mode == "rest")) for a, s in ((a, a.status) for a in shown) if s is not None]
+        yield _gauge("agent_resting", "Whether this agent rests, as it says.", rests, ["agent"])
 
     def _events(self) -> Metric:
         found = CounterMetricFamily(

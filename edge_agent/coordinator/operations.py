@@ -63,6 +63,16 @@ class Operations:
         """The agents as they are known now; to be read only."""
         return self._core.registry
 
+    def trust_in(self, agent_id: str) -> dict[str, Any] | None:
+        """Return whose a machine that was let in is, and how far it is trusted with what it offers; see `Summary`."""
+        core, live = self._core, self._core.registry.agents.get(agent_id)
+        if not core.parties.admitted(agent_id):
+            return None
+        party = core.parties.party(agent_id)
+        variants = () if live is None else tuple(offer.variant for offer in live.offers.values())
+        summary = core.checking.trust.summary(party, variants, self.clock().wall_ms)
+        return {"kind": core.parties.kind(party), **summary._asdict()}
+
     def live_jobs(self) -> LiveJobs:
         """Count what has not ended."""
         states = {"queued": 0, "leased": 0, "hedged": 0}

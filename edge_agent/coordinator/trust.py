@@ -9,7 +9,7 @@ notice a wrong result (docs/verification.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -91,6 +91,18 @@ class Party:
         return self.first_id or self.agent_id
 
 
+class Summary(NamedTuple):
+    """How far a machine is trusted, for people.
+
+    Attributes:
+        check_share: of its next results, so many are checked; the most of what it offers, None where that is nothing.
+        resting_until_ms: Unix milliseconds until which it is given nothing, or nothing of a variant; else None.
+    """
+
+    check_share: float | None
+    resting_until_ms: int | None
+
+
 @dataclass(slots=True)
 class Trust:
     """The standing of everybody.
@@ -119,6 +131,13 @@ class Trust:
     def newcomer(self, party: Party, variant: bytes) -> bool:
         """Whether its results are held until they are checked."""
         return not party.trusted and self.probability(party, variant) >= 1.0
+
+    def summary(self, party: Party, variants: Sequence[bytes], now_ms: int) -> Summary:
+        """Say for people how far a machine is trusted with what it offers."""
+        shares = [self.probability(party, variant) for variant in variants]
+        found = (self.standings.get(Subject(party.lasting_id, variant)) for variant in (b"", *variants))
+        rests = max((standing.resting_until_ms for standing in found if standing is not None), default=0)
+        return Summary(max(shares, default=None), rests if rests > now_ms else None)
 
     def resting(self, now_ms: int) -> dict[tuple[str, bytes], int]:
         """Return who is given nothing of a variant, or at all where that is empty; until when, Unix milliseconds."""

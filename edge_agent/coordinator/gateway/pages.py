@@ -19,8 +19,17 @@ SHOWN_FAILED = 12
 MAX_FITS_SHOWN = 50
 
 
-def agent_row(stored: StoredAgent, live: Agent | None, orders: Orders) -> dict[str, Any]:
-    """Return one machine; only fields that change make a message, so each stands for itself."""
+def agent_row(
+    stored: StoredAgent, live: Agent | None, orders: Orders, trust: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return one machine; only fields that change make a message, so each stands for itself.
+
+    Args:
+        stored: what the database knows.
+        live: what is known since the coordinator's start.
+        orders: of the operator.
+        trust: how far it is trusted; see `Operations.trust_in`.
+    """
     row: dict[str, Any] = {
         "id": stored.id,
         "owner": stored.owner,
@@ -35,6 +44,7 @@ def agent_row(stored: StoredAgent, live: Agent | None, orders: Orders) -> dict[s
         "wrong_results": stored.wrong_results,
         "resting_until_ms": stored.resting_until_ms,
         "operator_labels": sorted(orders.labels.get(stored.id, ())),
+        "trust": trust,
     }
     if live is None:
         return row
@@ -180,6 +190,7 @@ def checks_page(
     prefix = "refused:"
     return {
         "refused": {name.removeprefix(prefix): n for name, n in counters.items() if name.startswith(prefix)},
+        "checks": observed.checks,
         "wrong": counters.get("wrong-result", 0),
         "accepted": counters.get("jobs-succeeded", 0),
         "standings": [

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping
 
 import pytest
-from fakes import COORDINATOR_KEY, TOPICS, FakeAgent, ManualClock, scan
+from fakes import COORDINATOR_KEY, NETWORK, TOPICS, FakeAgent, ManualClock, scan
 from gateways import FakeService, call
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,10 +23,12 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.observation import MAX_AGENTS_SHOWN, MAX_LABELS, Observation
-from edge_agent.coordinator.registry import Agent, Registry
+from edge_agent.coordinator.registry import Agent, Presence, Registry
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.window import SLOT_SECONDS, Window
+from edge_agent.wire.envelope import open_envelope
+from edge_agent.wire.status import Status
 
 
 class Scene:
@@ -119,6 +121,19 @@ def test_a_thousand_agents_do_not_have_a_thousand_series() -> None:
     assert len(online.samples) == MAX_AGENTS_SHOWN
     assert scene.value("agents_without_series") == 1000 - MAX_AGENTS_SHOWN
     assert scene.value("agents", presence="gone") == 1000
+
+
+def test_each_machine_of_a_small_fleet_has_its_temperature_and_load() -> None:
+    """As it said last, while it is online and where its owner lets it be told."""
+    scene = Scene()
+    said = FakeAgent("someone", scene.clock)
+    for name, presence, celsius in (("a", Presence.ONLINE, 61), ("b", Presence.ONLINE, None), ("c", Presence.GONE, 70)):
+        message = said.status(celsius=celsius, cpu_percent=25, mode="rest" if name == "b" else "work")
+        opened = open_envelope(message.payload, said.key.public, Status, network=NETWORK, max_bytes=1 << 16)
+        scene.registry.agents[name] = Agent(name, said.key.public, presence=presence, status=opened.statement)
+    assert [scene.value("agent_temperature_celsius", agent=name) for name in "abc"] == [61, None, None]
+    assert [scene.value("agent_cpu_ratio", agent=name) for name in "abc"] == [0.25, 0.25, None]
+    assert [scene.value("agent_resting", agent=name) for name in "abc"] == [0, 1, 0]
 
 
 def test_events_are_split_at_the_colon_and_add_up() -> None:

@@ -148,17 +148,15 @@ class Feed:
                 viewer.put(told)
 
     def _look_now(self) -> dict[str, Any]:
-        service, live = self._service, self._service.operations.registry.agents
-        stored, orders = self._stored, service.operations.registry.orders
+        service, operations, stored = self._service, self._service.operations, self._stored
+        live, orders = operations.registry.agents, operations.registry.orders
         if len(stored) > MAX_AGENTS:
             stored = sorted(stored, key=lambda agent: not _online(live.get(agent.id)))[:MAX_AGENTS]
-        summary = overview(
-            service.observed, service.operations.live_jobs(), connected=service.ready, network=service.network
-        )
+        summary = overview(service.observed, operations.live_jobs(), connected=service.ready, network=service.network)
         summary["agents_left_out"] = len(self._stored) - len(stored)
         return {
             "overview": summary,
-            "agents": {agent.id: agent_row(agent, live.get(agent.id), orders) for agent in stored},
+            "agents": {a.id: agent_row(a, live.get(a.id), orders, operations.trust_in(a.id)) for a in stored},
             "jobs": latest_jobs(service.observed),
         }
 

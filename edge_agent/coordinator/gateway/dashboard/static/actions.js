@@ -30,7 +30,12 @@ export function actionsFor(agent, back) {
     text: "For ever: this key is never let in again, and to come back the machine needs a new one. What it holds goes to other machines, and nothing that it says counts any more.",
     act: async () => { await act(agent, "revoke"); return `${name} is revoked`; },
   });
-  return h("div", { class: "actions" }, ...(agent.approved ? [drain, labels, revoke] : [approve, labels]));
+  const reinstate = button("Let it work again", "quiet", {
+    title: `Let ${name} work again?`, verb: "Let it work", text: "Before its rest is over. It begins anew: every result of it is checked, and what was proven wrong is not forgotten.",
+    act: async () => { await act(agent, "reinstate"); return `${name} may work again`; },
+  });
+  const rests = Math.max(agent.resting_until_ms ?? 0, agent.trust?.resting_until_ms ?? 0) > Date.now();
+  return h("div", { class: "actions" }, ...(agent.approved ? [...(rests ? [reinstate] : []), drain, labels, revoke] : [approve, labels]));
 }
 
 export function enrol() {

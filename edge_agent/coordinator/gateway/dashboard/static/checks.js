@@ -18,7 +18,7 @@ export function build(section) {
     const value = h("dd");
     return { element: h("div", { class: "tile" }, h("dt", {}, label), value), value };
   };
-  tiles = { accepted: tile("Results accepted"), refused: tile("Messages refused"), wrong: tile("Results proven wrong") };
+  tiles = { accepted: tile("Results accepted"), checks: tile("Checks by second machines"), refused: tile("Messages refused"), wrong: tile("Results proven wrong") };
   [refused, incidents, standings] = [h("div"), h("div"), h("div")];
   section.append(h("h1", { id: "checks-title" }, "Checks"),
     h("p", { class: "hint" }, "Since the coordinator's start. Every result is checked by its signature, its job and its digests before it is accepted."),
@@ -43,9 +43,13 @@ function table(caption, heads, rows) {
     h("thead", {}, h("tr", {}, ...heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), h("tbody", {}, ...rows)));
 }
 
+// Of owners, trust is kept under `=NAME`; two names of ours stand beside them.
+const ownerOf = (name) => ({ operator: "your own machines", "?": "machines that nobody vouched for" }[name] ?? `all of ${name.replace(/^=/, "")}'s`);
+
 function render(state, found) {
   const codes = Object.entries(found.refused).sort((a, b) => b[1] - a[1]);
   put(tiles.accepted.value, number(found.accepted));
+  put(tiles.checks.value, number(found.checks));
   put(tiles.refused.value, number(codes.reduce((sum, [, count]) => sum + count, 0)));
   put(tiles.wrong.value, number(found.wrong));
   tiles.wrong.element.className = found.wrong ? "tile bad" : "tile";
@@ -60,9 +64,9 @@ function render(state, found) {
       h("tr", {}, h("th", { scope: "row" }, REFUSED[code] ?? code), h("td", { class: "mono" }, code), h("td", { class: "number" }, number(count)))))
     : "");
   standings.replaceChildren(found.standings.length
-    ? table("Who is trusted how far", [["Machine or owner"], ["Variant"], ["Results since the start", "number"], ["Proven wrong", "number"], ["Gets work"]],
-      found.standings.map((row) => h("tr", {}, h("th", { scope: "row" }, row.name.startsWith("owner:") ? row.name.slice(6) : agent(row.name)),
-        h("td", {}, row.variant || "all"), h("td", { class: "number" }, number(row.count)), h("td", { class: "number" }, number(row.failures)),
+    ? table("Who is trusted how far", [["Machine or owner"], ["Variant"], ["Results since the start", "number"], ["Unclear checks in a row", "number"], ["Proven wrong", "number"], ["Gets work"]],
+      found.standings.map((row) => h("tr", {}, h("th", { scope: "row" }, row.name.startsWith("owner:") ? ownerOf(row.name.slice(6)) : agent(row.name)),
+        h("td", {}, row.variant || "all"), h("td", { class: "number" }, number(row.count)), h("td", { class: "number" }, number(row.unclear)), h("td", { class: "number" }, number(row.failures)),
         h("td", {}, row.resting_until_ms > Date.now() ? `from ${new Date(row.resting_until_ms).toLocaleString("en-GB")} on` : "yes"))))
     : "");
 }

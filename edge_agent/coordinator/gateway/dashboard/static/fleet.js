@@ -11,6 +11,17 @@ const WHY = {
   price: "power is expensive now", "data-cap": "its data cap is used up",
 };
 
+// How far its results are believed: whose it is to us, and the share of its next ones that a machine of another owner checks.
+export function trustOf({ trust, wrong_results: wrong }) {
+  if (!trust) return ["", "–", ""];
+  const proven = wrong ? `${number(wrong)} proven wrong` : "";
+  if (trust.kind === "own") return ["good", "yours", proven];
+  if (trust.kind === "trusted") return ["good", "trusted", proven];
+  if (trust.check_share == null) return ["", "–", proven];
+  const share = trust.check_share >= 1 ? "every result is checked" : `1 in ${number(1 / trust.check_share)} checked`;
+  return [trust.check_share >= 1 ? "warn" : "good", trust.check_share >= 1 ? "newcomer" : "known", [share, proven].filter(Boolean).join(", ")];
+}
+
 export function stateOf(agent) {
   if (agent.revoked) return ["bad", "revoked", "", 6];
   if (!agent.approved && !agent.anyone) return ["warn", "waits for approval", "", 0];
@@ -20,6 +31,8 @@ export function stateOf(agent) {
   const why = (agent.reasons ?? []).map(([code, text]) => text || WHY[code] || code).join("; ");
   if (agent.resting_until_ms > Date.now())
     return ["bad", "distrusted", `a result of it was proven wrong: gets nothing before ${new Date(agent.resting_until_ms).toLocaleString("en-GB")}`, 1];
+  if (agent.trust?.resting_until_ms > Date.now())
+    return ["warn", "cannot be checked", `gets nothing of a variant before ${new Date(agent.trust.resting_until_ms).toLocaleString("en-GB")}`, 1];
   if (agent.drained) return ["warn", "drained", "finishes what it has, gets nothing new", 3];
   if (agent.mode === "rest") return ["", "rests", why, 3];
   if (agent.in_flight) return ["busy", "works", "", 2];
@@ -43,7 +56,7 @@ export function build(section, state) {
   table = h("div", { class: "card table-card scroll" }, h("table", { class: "cards" },
     h("caption", { class: "unseen" }, "Machines"),
     h("thead", {}, h("tr", {}, ...["Machine", "State", "Serves"].map((text) => h("th", { scope: "col" }, text)),
-      ...["At work", "CPU", "Heat"].map((text) => h("th", { scope: "col", class: "number" }, text)), h("th", { scope: "col" }, "Owner"))), body));
+      ...["At work", "CPU", "Heat"].map((text) => h("th", { scope: "col", class: "number" }, text)), ...["Owner", "Trust"].map((text) => h("th", { scope: "col" }, text)))), body));
   none = h("div", { class: "card" });
   section.append(
     h("div", { class: "bar" }, h("h1", { id: "fleet-title" }, "Fleet"), h("span", { class: "spacer" }),
@@ -93,12 +106,14 @@ function row(agent, state) {
   const why = h("span", { class: "sub" });
   const offers = h("span", { class: "chips" });
   const cpu = meter(null);
+  const trust = h("span"), checked = h("span", { class: "sub" });
   const cells = {
     work: h("td", { class: "number", "data-label": "At work" }), heat: h("td", { class: "number", "data-label": "Heat" }),
-    owner: h("td", { "data-label": "Owner" }), serves: h("td", { "data-label": "Serves" }, offers),
+    owner: h("td", { "data-label": "Owner" }), trust: h("td", { "data-label": "Trust" }), serves: h("td", { "data-label": "Serves" }, offers),
     cpu: h("td", { class: "number", "data-label": "CPU" }, cpu.element),
   };
-  const element = h("tr", {}, h("th", { scope: "row" }, name, board), h("td", {}, label, why), cells.serves, cells.work, cells.cpu, cells.heat, cells.owner);
+  const element = h("tr", {}, h("th", { scope: "row" }, name, board), h("td", {}, label, why), cells.serves, cells.work, cells.cpu, cells.heat, cells.owner, cells.trust);
+  cells.trust.append(h("div", {}, trust, checked));
   let seen = "";
   const updateRow = (now) => {
     const key = JSON.stringify(now);
@@ -120,6 +135,10 @@ function row(agent, state) {
     cells.heat.classList.toggle("hot", now.celsius >= 80);
     put(cells.owner, now.owner ?? "–");
     cells.owner.classList.toggle("blank", !now.owner);
+    const [how, word, more] = trustOf(now);
+    pill(trust, how, word);
+    put(checked, more);
+    cells.trust.classList.toggle("blank", word === "–");
   };
   updateRow(agent);
   return { element, update: updateRow };
@@ -132,12 +151,16 @@ export async function details(state, id) {
   const [kind, label, because] = stateOf(agent);
   const badge = h("span");
   pill(badge, kind, label);
+  const trusted = h("span");
+  const [how, word, more] = trustOf(agent);
+  pill(trusted, how, word);
   const fitsTable = h("div");
   const content = h("div", {},
     h("dl", { class: "facts" },
       ...fact("State", h("span", {}, badge, because ? ` ${because}` : "")),
       ...fact("Board", agent.board), ...fact("Processor", agent.isa ? `${agent.isa}, ${agent.cpus} CPUs, ${number(agent.memory_mib / 1024, 1)} GiB memory` : null),
-      ...fact("Owner", agent.owner), ...fact("Labels", [...(agent.operator_labels ?? []), ...(agent.labels ?? [])].join(", ")), ...fact("Results proven wrong", agent.wrong_results || null),
+      ...fact("Owner", agent.owner), ...fact("Labels", [...(agent.operator_labels ?? []), ...(agent.labels ?? [])].join(", ")),
+      ...fact("Trust", agent.trust ? h("span", {}, trusted, more ? ` ${more}` : "") : null), ...fact("Results proven wrong", agent.wrong_results || null),
       ...fact("Software", agent.software), ...fact("Session since", agent.born_ms ? `${ago(agent.born_ms)}` : null)),
     fitsTable, actionsFor(agent, () => details(state, id)));
   openSheet(nameOf(agent), agent.id, content);
