@@ -38,8 +38,8 @@ export async function update(state) {
   }
 }
 
-function table(caption, heads, rows) {
-  return h("div", { class: "card scroll" }, h("table", {}, h("caption", {}, caption),
+function table(caption, heads, rows, kind = "") {
+  return h("div", { class: "card scroll" }, h("table", { class: kind }, h("caption", {}, caption),
     h("thead", {}, h("tr", {}, ...heads.map(([text, kind]) => h("th", { scope: "col", class: kind }, text)))), h("tbody", {}, ...rows)));
 }
 
@@ -66,7 +66,9 @@ function render(state, found) {
   standings.replaceChildren(found.standings.length
     ? table("Who is trusted how far", [["Machine or owner"], ["Variant"], ["Results since the start", "number"], ["Unclear checks in a row", "number"], ["Proven wrong", "number"], ["Gets work"]],
       found.standings.map((row) => h("tr", {}, h("th", { scope: "row" }, row.name.startsWith("owner:") ? ownerOf(row.name.slice(6)) : agent(row.name)),
-        h("td", {}, row.variant || "all"), h("td", { class: "number" }, number(row.count)), h("td", { class: "number" }, number(row.unclear)), h("td", { class: "number" }, number(row.failures)),
-        h("td", {}, row.resting_until_ms > Date.now() ? `from ${new Date(row.resting_until_ms).toLocaleString("en-GB")} on` : "yes"))))
+        h("td", {}, row.variant || "all"),
+        ...[["Results since the start", row.count], ["Unclear checks in a row", row.unclear], ["Proven wrong", row.failures]]
+          .map(([label, count]) => h("td", { class: "number", "data-label": label }, number(count))),
+        h("td", { "data-label": "Gets work" }, row.resting_until_ms > Date.now() ? `from ${new Date(row.resting_until_ms).toLocaleString("en-GB")} on` : "yes"))), "cards")
     : "");
 }
