@@ -94,6 +94,16 @@ def times_ms(base_url: str, body: bytes, headers: dict[str, str], calls: int) ->
     return times[WARM_UP:]
 
 
+def processor_ms(pids: dict[str, int | None]) -> dict[str, float]:
+    """Return the processor time that each process of a network has used, milliseconds."""
+    found = {}
+    for name, pid in pids.items():
+        if pid is not None:
+            times = psutil.Process(pid).cpu_times()
+            found[name] = (times.user + times.system) * 1000
+    return found
+
+
 def reading_ms(body: bytes, json_length: int | None) -> float:
     """Time what the coordinator does to read one request, the median in milliseconds."""
     header = None if json_length is None else str(json_length)
@@ -136,6 +146,7 @@ class Crowd(NamedTuple):
 def crowd(connect: Callable[[], Callable[[], None]], jobs: int, coordinator: psutil.Process) -> Crowd:
     """Let eight clients ask at once, each over a connection of its own."""
     times: list[float] = []
+    failed: list[AssertionError] = []
     ready = threading.Barrier(CLIENTS + 1)
 
     def ask() -> None:
@@ -143,10 +154,13 @@ def crowd(connect: Callable[[], Callable[[], None]], jobs: int, coordinator: psu
         for _ in range(WARM_UP):
             call()
         ready.wait()
-        for _ in range(jobs):
-            started = time.perf_counter()
-            call()
-            times.append((time.perf_counter() - started) * 1000)
+        try:
+            for _ in range(jobs):
+                started = time.perf_counter()
+                call()
+                times.append((time.perf_counter() - started) * 1000)
+        except AssertionError as error:
+            failed.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(CLIENTS)]
     for thread in threads:
@@ -155,6 +169,8 @@ def crowd(connect: Callable[[], Callable[[], None]], jobs: int, coordinator: psu
     started, ours, theirs = time.perf_counter(), time.process_time(), coordinator.cpu_times()
     for thread in threads:
         thread.join()
+    if failed:
+        raise SystemExit(f"{len(failed)} of {CLIENTS} clients got an error: {failed[0]}")
     took, ours, after = time.perf_counter() - started, time.process_time() - ours, coordinator.cpu_times()
     spent = after.user + after.system - theirs.user - theirs.system
     done = len(times)
@@ -228,7 +244,7 @@ def main() -> None:
         edge_agent("models", "refresh", *whom, **agent)
         edge_agent("models", "pull", FAMILY, *whom, **agent)
         network = stack.enter_context(
-            running_network(folder, "--log-level", "warning", "--broker", f"mqtt://127.0.0.1:{port}", *whom)
+            running_network(folder, "--log-level", "info", "--broker", f"mqtt://127.0.0.1:{port}", *whom)
         )
         base_url = network.about["http"]
         end = time.monotonic() + READY_SECONDS
@@ -241,20 +257,29 @@ def main() -> None:
             parameters = {"parameters": {"binary_data_output": form.binary}}
             body, json_length = body_of(parameters, "inputs", [image], form)
             headers = {} if json_length is None else {LENGTH_HEADER: str(json_length)}
+            before = processor_ms(network.about["pids"])
             times = times_ms(base_url, body, headers, args.jobs)
+            after = processor_ms(network.about["pids"])
+            spent = {of: (after[of] - before[of]) / (args.jobs + WARM_UP) for of in before}
             p50, p99 = statistics.median(times), statistics.quantiles(times, n=100)[98]
             read = reading_ms(body, json_length)
             print(
                 f"{name:7} {len(body):9,} bytes   whole way p50 {p50:7.2f} ms  p99 {p99:7.2f} ms   "
                 f"added p50 {p50 - floor:7.2f} ms   of that, reading {read:6.2f} ms"
             )
+            shares = ", ".join(f"{of} {ms:.1f}" for of, ms in spent.items())
+            print(f"{'':7} processor time a job, ms: {shares}; {sum(spent.values()):.1f} together")
         ways = {
             "JSON": lambda: bare_client(base_url, OutputForm()),
             "binary": lambda: bare_client(base_url, OutputForm(binary=True)),
         }
         if importlib.util.find_spec("tritonclient") is not None:
             ways["tritonclient, binary"] = lambda: triton_client(base_url)
-        crowds(ways, args.jobs, psutil.Process(network.about["pids"]["coordinator"]))
+        try:
+            crowds(ways, args.jobs, psutil.Process(network.about["pids"]["coordinator"]))
+        except SystemExit:
+            print(*(f"-- {name}\n{network.log(name)[-3000:]}" for name in ("agent", "coordinator")), sep="\n")
+            raise
     print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
 
 

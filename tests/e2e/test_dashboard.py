@@ -124,6 +124,8 @@ def test_an_operator_runs_a_fleet_with_it(fleet: Fleet, chromium: Browser) -> No
         admitted = admit(page)
         machine = page.locator("#fleet tbody tr", has_text="ada")
         expect(machine).to_contain_text("digits")
+        expect(machine).to_contain_text("newcomer")
+        expect(page.locator("#fleet tbody tr", has_text="yours")).to_have_count(1)
 
         # Jobs: the page counts what was sent, and shows each by its id.
         page.get_by_role("link", name="Jobs").click()
@@ -144,6 +146,12 @@ def test_an_operator_runs_a_fleet_with_it(fleet: Fleet, chromium: Browser) -> No
         # Models: predicted and measured, by those who serve it.
         page.get_by_role("link", name="Models").click()
         expect(page.locator("#models")).to_contain_text("served by 2")
+
+        # What was earned stands under owners' names, not under names of accounts.
+        page.get_by_role("link", name="Ledger").click()
+        earned = page.locator("#ledger table").first.locator("tbody tr", has_text="your own machines")
+        expect(earned).to_have_count(1)
+        expect(page.locator("#ledger")).not_to_contain_text("owner:")
 
         # It is drained, and gets nothing; then it stops, and that is seen.
         page.get_by_role("link", name="Fleet").click()

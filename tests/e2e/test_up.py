@@ -209,6 +209,10 @@ def test_options_of_a_job_reach_the_scheduler(network: Network) -> None:
             refused = infer(**elsewhere)
             assert (refused.status_code, refused.json()["code"]) == (503, "no-agent")
             assert int(refused.headers["Retry-After"]) > 0
+        alone = infer(mode="rechecked")  # there is one owner's machine, and waiting would bring no other
+        assert (alone.status_code, alone.json()["code"], alone.json()["retry"]) == (503, "too-few-owners", False)
+        assert "Retry-After" not in alone.headers
+        assert "coordinator token --owner" in alone.json()["hint"]
         (listed,) = client.get("/api/v1/jobs?client=reports").json()
         assert (listed["job_id"], listed["priority"], listed["class"]) == (first["parameters"]["job_id"], 3, klass)
         assert len(client.get("/api/v1/jobs").json()) == 2
