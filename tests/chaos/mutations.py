@@ -74,7 +74,7 @@ _ACCEPTANCE = "edge_agent.coordinator.acceptance"
 _ANSWERS = "edge_agent.coordinator.answers"
 _PRESENCE = "edge_agent.coordinator.presence"
 _CASES = "edge_agent.coordinator.cases"
-_CHECKING = "edge_agent.coordinator.checking"
+_CHECK_JOBS = "edge_agent.coordinator.check_jobs"
 _AGENT = "edge_agent.agent.core"
 
 MUTATIONS = (
@@ -340,11 +340,11 @@ MUTATIONS = (
         "checks-repeat",
         1,
         "The check of a result that comes again after a restart has the id of the one before",
-        _CHECKING,
-        'about = b"%d %d %d %s" % (case.sent, case.epoch, now.wall_ms, subject.id)',
-        'about = b"%d %d %s" % (case.sent, case.epoch, subject.id)',
+        _CHECK_JOBS,
+        'about += b" %d %s" % (now.wall_ms, subject.id)',
+        'about += b" %s" % subject.id',
         "kills",
-        first=20,
+        first=41,
     ),
     Mutation(
         "one-word-for-two",
@@ -354,7 +354,7 @@ MUTATIONS = (
         "return owners_wanted(self.verification.mode) > 1",
         "return owners_wanted(self.verification.mode) > 2",
         "kills",
-        first=38,
+        first=200,
     ),
     Mutation(
         "checks-forgotten",
