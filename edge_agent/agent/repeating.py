@@ -12,7 +12,7 @@ from edge_agent.clock import Now
 
 PRESENT_AGAIN_SECONDS: Final = 60.0
 """Offers are said again so often: one that got lost on the way keeps nobody idle for longer."""
-WHOLE_EVERY: Final = 10
+WHOLE_EVERY: Final = 20
 """Of so many repetitions one begins with the birth; the first after each news does, too."""
 
 
