@@ -373,10 +373,10 @@ class Coordinator:
     async def outcome(self, job_id: bytes, timeout_seconds: float) -> Outcome | None:
         """Wait for a job's end."""
         with self._clients.listen(job_id) as ending:
-            if job_id not in self._core.leasing.jobs:  # ended: stored, or just about to be
+            if job_id not in self._core.leasing.jobs:  # ended: stored, or about to be, maybe from its beginning on
                 stored = await self.job(job_id)
-                if stored is None or stored.state.final:
-                    return outcome_of(stored) if stored else None
+                if stored is not None and stored.state.final:
+                    return outcome_of(stored)
             try:
                 return await asyncio.wait_for(ending, timeout_seconds)
             except TimeoutError:

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from edge_agent.clock import Now
 from edge_agent.coordinator import daemon
 from edge_agent.coordinator.daemon import Coordinator
-from edge_agent.coordinator.events import Event, MessageReceived, Tick
+from edge_agent.coordinator.events import Event, MessageReceived, Outcome, Tick
+from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.options import Options
+from edge_agent.coordinator.rows import StoredJob
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import EdgeAgentError, StateError, TransportError
@@ -93,6 +95,32 @@ def test_database_that_cannot_be_written_at_a_reconnect_ends_it(coordinator: Coo
         run(coordinator, script)
 
 
+def test_a_job_that_ends_before_anything_of_it_is_stored_is_waited_for(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A synchronous job is stored with its result: who asks in between gets that, and no error that it is late."""
+    ended = Outcome(b"j" * 16, JobState.SUCCEEDED, receipt=b"receipt")
+    told: list[Outcome | None] = []
+
+    async def gateway(stop: asyncio.Event) -> None:
+        looked_up, look_up = asyncio.Event(), coordinator.job
+
+        async def job(job_id: bytes) -> StoredJob | None:
+            found = await look_up(job_id)
+            looked_up.set()
+            return found
+
+        monkeypatch.setattr(coordinator, "job", job)
+        waiting = asyncio.create_task(coordinator.outcome(ended.job_id, 60.0))
+        await looked_up.wait()
+        coordinator._clients.tell(ended)  # as it is told once it is stored
+        told.append(await waiting)
+        stop.set()
+
+    asyncio.run(coordinator.run(lambda stop: asyncio.ensure_future(gateway(stop))))
+    assert told == [ended]
+
+
 @pytest.mark.parametrize("failed", [False, True], ids=["told to stop", "database lost"])
 def test_clients_that_wait_when_it_stops_are_told_to_come_again(
     coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch, *, failed: bool
@@ -100,7 +128,6 @@ def test_clients_that_wait_when_it_stops_are_told_to_come_again(
     """Neither an answer that says the job failed nor a broken connection: its end is not known yet."""
     monkeypatch.setattr(daemon, "ANSWER_SECONDS", 0.0)
     job_id = b"j" * 16
-    monkeypatch.setitem(coordinator._core.leasing.jobs, job_id, None)  # type: ignore[arg-type] # only looked up
     told: list[BaseException | object] = []
 
     async def gateway(stop: asyncio.Event) -> None:
