@@ -18,7 +18,7 @@ from edge_agent.errors import PeerError, UsageError
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.envelope import signed_payload
 from edge_agent.wire.identity import MAX_CERTIFICATE_BYTES, MAX_REVOKED, Certificate, Revoked
-from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.keys import PublicKey, key_id
 from edge_agent.wire.tokens import SECRET_BYTES, Token, mac_key
 
 MAX_WAITING = 1000
@@ -249,7 +249,8 @@ def peek_signed_agent(certificate: bytes) -> str:
         PeerError: it is none.
     """
     said: Any = strict_cbor.decode(signed_payload(certificate, MAX_CERTIFICATE_BYTES), max_bytes=MAX_CERTIFICATE_BYTES)
-    return str(said.get("agent_id")) if isinstance(said, dict) else ""
+    raw = said.get("agent_key") if isinstance(said, dict) else None
+    return key_id(raw) if isinstance(raw, bytes) else ""  # the id follows from the key, and is not always said
 
 
 def standing(
