@@ -1,15 +1,13 @@
 #!/usr/bin/env bash
 # Runs a command in the folder of a foreign Debian, emulated by qemu-user: emulated.sh FOLDER COMMAND [ARGUMENT]...
 #
-#     tests/machines/make_image.sh IMAGE arm64 && tests/machines/emulated.sh IMAGE --configure
+#     tests/machines/make_image.sh IMAGE arm64 && tests/machines/emulated.sh IMAGE uname -m
 #
 # In namespaces of its own: the kernel (6.7 and later) lets a user namespace have its own list of foreign formats, so that
 # nothing of this machine is changed. Needs root, and qemu-user-static.
 set -euo pipefail
 image=$(cd "$1" && pwd)
 shift
-# As in the containers of lxc, debootstrap must not make devices: a user namespace may not.
-[ "${1:-}" != --configure ] || set -- container=lxc /debootstrap/debootstrap --second-stage
 export IMAGE=$image QEMU=${QEMU:-/usr/bin/qemu-aarch64-static}
 [ -x "$QEMU" ] || { echo "skipped: $QEMU is not installed (qemu-user-static)" >&2; exit 0; }
 # The first 65536 users are those of this machine: root may write that without newuidmap and /etc/subuid.
@@ -27,8 +25,6 @@ exec nsenter --user --target "$keeper" unshare --mount --pid --fork --kill-child
     mask="\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
     echo ":emulated:M::$magic:$mask:$QEMU:F" >/proc/sys/fs/binfmt_misc/register
     mount --rbind /dev "$IMAGE/dev"
-    # debootstrap leaves a link there where it takes its surroundings for a container.
-    [ ! -L "$IMAGE/proc" ] || { rm "$IMAGE/proc"; mkdir "$IMAGE/proc"; }
     mount -t proc proc "$IMAGE/proc"
     [ -z "${TREE:-}" ] || mount --bind "$TREE" "$IMAGE/mnt/tree"
     exec chroot "$IMAGE" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 ORT_DISABLE_TELEMETRY=1 "$@"

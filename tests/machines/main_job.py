@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,12 +29,13 @@ def main() -> int:
         state = image / "root" / "state"
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(mode=0o700)
-        shutil.copy2(network.public_key, state / "coordinator.pub")
-        command = [str(Path(__file__).with_name("emulated.sh")), str(image), "/root/venv/bin/edge-agent", "run"]
-        command += ["--broker", f"mqtt://127.0.0.1:{network.broker_port}", "--state", "/root/state"]
+        inside = [str(Path(__file__).with_name("emulated.sh")), str(image), "/root/venv/bin/python", "-m", "edge_agent"]
+        environ = {**os.environ, "TREE": str(REPOSITORY)}
+        enrol = [*inside, "enrol", f"http://{network.http}", "-", "--state", "/root/state"]
+        subprocess.run(enrol, input=f"{network.token()}\n", text=True, env=environ, check=True)
+        command = [*inside, "run", "--state", "/root/state"]
         began = time.monotonic()
         with (Path(name) / "agent.log").open("w+") as log:
-            environ = {**os.environ, "TREE": str(REPOSITORY)}
             agent = subprocess.Popen(command, stdout=log, stderr=log, env=environ, process_group=0)
             try:
                 network.job(seconds=SECONDS)
@@ -43,7 +45,7 @@ def main() -> int:
                 print(f"FAILED: {error}\n{log.read()[-3000:]}")
                 return 1
             finally:
-                agent.terminate()
+                os.killpg(agent.pid, signal.SIGTERM)  # unshare itself does not pass it on
                 try:
                     agent.wait(60)
                 except subprocess.TimeoutExpired:
