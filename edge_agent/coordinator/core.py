@@ -341,6 +341,8 @@ class Core:
             agent_id, channel = self._topics.parse(event.topic)
             if agent_id is None:
                 return []
+            if channel != "birth" and (asked := self.presence.ask_unheard(agent_id, now)):
+                return asked
             self._admit(agent_id, channel, event.payload, now)
             commands = self._on_channel(agent_id, channel, event.payload, now)
         except PeerError as error:

@@ -68,6 +68,7 @@ class Presence:
         self._families = families
         self._max_skew_ms = int(max_skew_seconds * 1000)
         self._hello_again_at = 0.0
+        self._unheard: dict[str, float] = {}
 
     # -- ourselves ------------------------------------------------------------------------------------------------
 
@@ -232,6 +233,22 @@ class Presence:
         agent.asked_at = now.monotonic
         fields = (("code", "stale-session"), ("agent_id", agent_id))
         text = f"Agent speaks in session {session}, whose birth has not come: asked it to say it again"
+        return [self._statements.control(agent_id, "rebirth", now), Note(logging.INFO, text, "refused", fields)]
+
+    def ask_unheard(self, agent_id: str, now: Now) -> list[Command]:
+        """Ask an agent that was admitted, and of which no birth ever came, for its birth: it may have lost each.
+
+        Whoever the operator did not name is not asked: anybody can make names up.
+        """
+        registry = self._registry
+        if agent_id in registry.agents or agent_id not in registry.approved or not registry.admitted(agent_id):
+            return []
+        self._unheard = {name: at for name, at in self._unheard.items() if now.monotonic < at + BIRTH_AGAIN_SECONDS}
+        if agent_id in self._unheard:
+            return []
+        self._unheard[agent_id] = now.monotonic
+        text = "An agent speaks whose birth never came: asked it to say it"
+        fields = (("code", "not-enrolled"), ("agent_id", agent_id))
         return [self._statements.control(agent_id, "rebirth", now), Note(logging.INFO, text, "refused", fields)]
 
     def on_offers(self, agent_id: str, payload: bytes, now: Now) -> list[Command]:

@@ -752,3 +752,21 @@ def test_when_nothing_is_left_no_tick_is_asked_for(here: Setting) -> None:
     here.script.tick_until(100.0)
     assert here.live == 0
     assert here.script.core.next_deadline() is None
+
+
+def test_an_admitted_agent_whose_births_were_all_lost_is_asked_for_one_by_what_else_it_says() -> None:
+    """Else it would be away until its birth is repeated, twenty minutes later; who was not admitted is not asked."""
+    clock = ManualClock()
+    script = CoordinatorScript(clock, admit_anyone=False)
+    agent, stranger = FakeAgent("a", clock), FakeAgent("b", clock)
+    script.connect()
+    script.tell(AgentsChanged(frozenset({agent.id})))
+    lost = agent.birth(answers=script.session)
+    assert controls_for(agent, script.tell(agent.offers(agent.offer()))) == ["rebirth"]
+    assert controls_for(agent, script.tell(agent.offers(agent.offer()))) == []  # not more often than needed
+    stranger.birth(answers=script.session)
+    assert controls_for(stranger, script.tell(stranger.offers(stranger.offer()))) == []
+    assert agent.id not in script.registry.agents
+    script.tell(lost, agent.offers(agent.offer()))
+    job_id, commands = script.submit(1)
+    assert [opened.statement.job for opened in jobs_for(agent, commands)] == [job_id]
