@@ -170,7 +170,7 @@ def _epoch_in(simulation: Simulation, outcome: Outcome) -> int:
 
 
 def poison_is_contained(simulation: Simulation) -> Found:
-    """Promise 1: what kills workers is tried on two agents at most and blames none; what is refused is tried once."""
+    """Promise 1: what kills workers is tried on two agents at most and blames none; what is refused blames none."""
     script, tables = simulation.script, simulation.coordinator.database.tables
     for job_id, row in tables.jobs.items():
         tried = [a for (tried_id, _), a in tables.attempts.items() if tried_id == job_id]
