@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_agent.errors import MalformedError, SignatureRefusedError, TooLargeError
-from edge_agent.wire import cose, merkle, strict_cbor
+from edge_agent.wire import cbor_items, cose, merkle, strict_cbor
 from edge_agent.wire.envelope import Opened, open_envelope
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import TreeHead
@@ -97,7 +97,7 @@ class VerifiedBundle:
 
 def is_bundle(data: bytes) -> bool:
     """Say whether a file would be a bundle rather than a plain receipt: it starts like a CBOR map."""
-    return bool(data) and data[0] >> 5 == strict_cbor.MAP
+    return bool(data) and data[0] >> 5 == cbor_items.MAP
 
 
 def verify_tree_head(data: bytes, coordinator: PublicKey, *, network: str | None = None) -> Opened[TreeHead]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import MalformedError, SignatureRefusedError, TooLargeError
 from edge_agent.wire import merkle, strict_cbor
+from edge_agent.wire.cbor_items import byte_string_at, byte_string_head, item_end
 from edge_agent.wire.keys import SIGNATURE_BYTES, PublicKey, SigningKey
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ ALGORITHM, CRITICAL, CONTENT_TYPE, KEY_ID = 1, 2, 3, 4
 EDDSA = -8
 SIGN1_TAG = 18
 MAX_HEADER_BYTES = 1024
+_MAX_HEADER_ITEMS = 64
 PROOF = "proof"
 """Label of the proof in the unprotected header: the leaf's number, the tree's size, and the hashes of the path."""
 MAX_TOGETHER = 64
@@ -37,10 +39,10 @@ _VERIFIED = 256  # signatures that are remembered as good
 
 TAGGED = 0xC0 | SIGN1_TAG
 """The first byte of a tagged COSE_Sign1."""
-_TAGGED = bytes((TAGGED,))
 _ARRAY_OF_4 = b"\x84"
+_HEAD = bytes((TAGGED,)) + _ARRAY_OF_4
 _EMPTY_MAP = b"\xa0"
-_SIGNATURE1 = b"\x6aSignature1"
+_SIGNED_ARRAY = _ARRAY_OF_4 + b"\x6aSignature1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,15 @@ class Sign1:
 def sig_structure(protected: bytes, external_aad: bytes, payload: bytes) -> bytes:
     """Return the bytes that are signed (RFC 9052, section 4.4)."""
     return b"".join(
-        (_ARRAY_OF_4, _SIGNATURE1, _byte_string(protected), _byte_string(external_aad), _byte_string(payload))
+        (
+            _SIGNED_ARRAY,
+            byte_string_head(len(protected)),
+            protected,
+            byte_string_head(len(external_aad)),
+            external_aad,
+            byte_string_head(len(payload)),
+            payload,
+        )
     )
 
 
@@ -88,14 +98,22 @@ def sign1(  # noqa: PLR0913 - the parts of a COSE_Sign1, all but two by name
     """
     protected = _protected(key.public.id_bytes, content_type)
     signature = key.sign(sig_structure(protected, external_aad, payload))
+    message = put_together(protected, unprotected or {}, payload, signature)
+    return message if tagged else message[1:]
+
+
+def put_together(protected: bytes, unprotected: Mapping[int | str, Any], payload: bytes, signature: bytes) -> bytes:
+    """Return the tagged COSE_Sign1 of these parts."""
     return b"".join(
         (
-            _TAGGED if tagged else b"",
-            _ARRAY_OF_4,
-            _byte_string(protected),
+            _HEAD,
+            byte_string_head(len(protected)),
+            protected,
             strict_cbor.encode(dict(unprotected)) if unprotected else _EMPTY_MAP,
-            _byte_string(payload),
-            _byte_string(signature),
+            byte_string_head(len(payload)),
+            payload,
+            byte_string_head(len(signature)),
+            signature,
         )
     )
 
@@ -123,7 +141,7 @@ def sign_together(
     root, paths = merkle.whole_tree([merkle.leaf_hash(payload) for payload in payloads])
     protected = _protected(key.public.id_bytes, together_type)
     signature = _byte_string(key.sign(sig_structure(protected, b"", _tree(len(payloads), root))))
-    head = _TAGGED + _ARRAY_OF_4 + _byte_string(protected)
+    head = _HEAD + _byte_string(protected)
     return [
         b"".join(
             (
@@ -137,18 +155,13 @@ def sign_together(
     ]
 
 
-def sign1_end(data: bytes | memoryview) -> int:
-    """Return the length of the COSE_Sign1 that `data` starts with, looking only at lengths.
+def sign1_end(data: bytes | memoryview, start: int = 0) -> int:
+    """Return the offset behind the COSE_Sign1 that begins at `start`, looking only at lengths.
 
     Raises:
-        MalformedError: it does not start with one.
+        MalformedError: there is none.
     """
-    at = 0
-    if len(data) and data[0] == _TAGGED[0]:
-        at = 1
-    if at >= len(data) or data[at] != _ARRAY_OF_4[0]:
-        raise MalformedError("The message does not start with a COSE_Sign1 (CBOR tag 18, array of 4).")
-    return strict_cbor.item_end(data, at, max_depth=4, max_items=64)
+    return _spans(data, start)[-1]
 
 
 def parse_sign1(data: bytes | memoryview, max_bytes: int) -> Sign1:
@@ -160,29 +173,49 @@ def parse_sign1(data: bytes | memoryview, max_bytes: int) -> Sign1:
     """
     if len(data) > max_bytes:
         raise TooLargeError(f"A signed statement of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
-    end = sign1_end(data)
+    message, end = first_sign1(data, max_bytes)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the COSE_Sign1.")
-    return take_apart(data)
+    return message
 
 
-def take_apart(data: bytes | memoryview) -> Sign1:
-    """Do the second half of `parse_sign1`: for bytes that end where `sign1_end` says.
+def first_sign1(data: bytes | memoryview, max_bytes: int) -> tuple[Sign1, int]:
+    """Take the COSE_Sign1 at the start of `data` apart; return the offset behind it, too.
 
     Raises:
-        TooLargeError: a header longer than 1024 bytes.
+        TooLargeError: longer than `max_bytes`, or a header longer than 1024 bytes.
         MalformedError: as `parse_sign1`.
     """
-    at = 2 if data[0] == _TAGGED[0] else 1
-    protected_bytes, at = _take_bytes(data, at, "protected header")
-    behind = strict_cbor.item_end(data, at)
-    unprotected = _header(bytes(data[at:behind]), "unprotected header")
-    payload, at = _take_bytes(data, behind, "payload")
-    signature, _ = _take_bytes(data, at, "signature")
-    protected = _header(protected_bytes, "protected header") if protected_bytes else {}
-    if protected.keys() & unprotected.keys():
+    protected_at, protected_end, unprotected_end, payload_at, payload_end, signature_at, end = _spans(data, 0)
+    if end > max_bytes:
+        raise TooLargeError(f"A signed statement of {end} bytes is longer than the limit of {max_bytes} bytes.")
+    unprotected_bytes = bytes(data[protected_end:unprotected_end])
+    unprotected = {} if unprotected_bytes == _EMPTY_MAP else _parse_header(unprotected_bytes, "unprotected header")
+    protected_bytes = bytes(data[protected_at:protected_end])
+    protected = dict(_protected_header(protected_bytes)) if protected_bytes else {}
+    if unprotected and protected.keys() & unprotected.keys():
         raise MalformedError("A COSE header label stands in both the protected and the unprotected header.")
-    return Sign1(protected, unprotected, payload, signature, protected_bytes)
+    payload, signature = bytes(data[payload_at:payload_end]), bytes(data[signature_at:end])
+    return Sign1(protected, unprotected, payload, signature, protected_bytes), end
+
+
+def _spans(data: bytes | memoryview, start: int) -> tuple[int, int, int, int, int, int, int]:
+    """Return where the protected header, the payload and the signature begin and end; between them is the other header.
+
+    Raises:
+        MalformedError: there is no COSE_Sign1 at `start`.
+    """
+    at = start + 1 if start < len(data) and data[start] == TAGGED else start
+    if at >= len(data) or data[at] != _ARRAY_OF_4[0]:
+        raise MalformedError("The message does not start with a COSE_Sign1 (CBOR tag 18, array of 4).")
+    protected_at, protected_end = byte_string_at(data, at + 1, "The protected header of the COSE_Sign1")
+    if protected_end < len(data) and data[protected_end] == _EMPTY_MAP[0]:
+        unprotected_end = protected_end + 1
+    else:
+        unprotected_end = item_end(data, protected_end, max_depth=3, max_items=_MAX_HEADER_ITEMS)
+    payload_at, payload_end = byte_string_at(data, unprotected_end, "The payload of the COSE_Sign1")
+    signature_at, end = byte_string_at(data, payload_end, "The signature of the COSE_Sign1")
+    return protected_at, protected_end, unprotected_end, payload_at, payload_end, signature_at, end
 
 
 def verify_sign1(message: Sign1, key: PublicKey, *, external_aad: bytes = b"") -> bytes:
@@ -244,33 +277,18 @@ def _protected(key_id: bytes, content_type: str) -> bytes:
 
 
 def _byte_string(content: bytes) -> bytes:
-    return strict_cbor.byte_string_head(len(content)) + content
-
-
-def _take_bytes(data: bytes | memoryview, at: int, what: str) -> tuple[bytes, int]:
-    head = strict_cbor.read_head(data, at)
-    if head.major != strict_cbor.BYTES:
-        raise MalformedError(f"The {what} of the COSE_Sign1 is not a byte string.")
-    end = head.content + head.argument
-    return bytes(data[head.content : end]), end
-
-
-def _header(data: bytes, what: str) -> dict[int | str, Any]:
-    if data == _EMPTY_MAP:
-        return {}
-    if what[0] == "u":  # salts and proofs are not said twice
-        return _parse_header(data, what)
-    return dict(_parsed_header(data, what))
+    return byte_string_head(len(content)) + content
 
 
 @lru_cache(maxsize=256)
-def _parsed_header(data: bytes, what: str) -> dict[int | str, Any]:
+def _protected_header(data: bytes) -> dict[int | str, Any]:
     # A peer's protected header is the same in each of its messages. At most 256 of at most MAX_HEADER_BYTES are kept.
-    return _parse_header(data, what)
+    # The other header is not: salts and proofs are not said twice.
+    return _parse_header(data, "protected header")
 
 
 def _parse_header(data: bytes, what: str) -> dict[int | str, Any]:
-    value = strict_cbor.decode(data, max_bytes=MAX_HEADER_BYTES, max_depth=3, max_items=64)
+    value = strict_cbor.decode(data, max_bytes=MAX_HEADER_BYTES, max_depth=3, max_items=_MAX_HEADER_ITEMS)
     if not isinstance(value, dict):
         raise MalformedError(f"The {what} of the COSE_Sign1 is not a map.")
     return value

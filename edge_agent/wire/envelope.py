@@ -23,6 +23,7 @@ from edge_agent.errors import (
     TooLargeError,
 )
 from edge_agent.wire import cose, strict_cbor
+from edge_agent.wire.cbor_items import byte_string_at, byte_string_head
 from edge_agent.wire.keys import KEY_ID_BYTES, PublicKey, SigningKey, key_id_text
 from edge_agent.wire.messages import MAX_TENSORS, PROTOCOL_VERSION, Statement, TensorDigest
 from edge_agent.wire.tensors import Tensor, digest
@@ -34,6 +35,7 @@ CONTENT_TYPE = "application/edge-agent+cbor"
 TOGETHER_TYPE = "application/edge-agent-together+cbor"
 """Of a statement that was signed with others: the proof stands in the unprotected header."""
 _HEADER_LABELS = {cose.ALGORITHM, cose.CONTENT_TYPE, cose.KEY_ID}
+_PROOF_ALONE = {cose.PROOF}
 MAX_MESSAGES = 256
 """In one packet."""
 _ANNOUNCED_KEY_FIELDS = ("public_key", "coordinator_key")
@@ -91,7 +93,7 @@ def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequenc
     for head, (_, tensors) in zip(signed, statements, strict=True):
         parts: list[bytes | memoryview] = [head]
         for tensor in tensors:
-            parts.append(strict_cbor.byte_string_head(len(tensor)))
+            parts.append(byte_string_head(len(tensor)))
             parts.append(tensor)
         messages.append(b"".join(parts) if tensors else head)
     return messages
@@ -123,16 +125,13 @@ def messages_in(packet: bytes) -> list[bytes]:
                 if len(starts) == MAX_MESSAGES:
                     return [packet]
                 starts.append(at)
-                at += cose.sign1_end(view[at:])
+                at = cose.sign1_end(view, at)
                 tensors = 0
                 continue
             tensors += 1
             if tensors > MAX_TENSORS:  # megabytes of empty ones would take seconds to walk
                 return [packet]
-            head = strict_cbor.read_head(view, at)
-            if head.major != strict_cbor.BYTES:
-                return [packet]
-            at = head.content + head.argument
+            _, at = byte_string_at(view, at, "A tensor")
     except PeerError:
         return [packet]
     if len(starts) < 2 or starts[0]:
@@ -148,9 +147,8 @@ def peek_key_id(data: bytes | memoryview, max_bytes: int) -> str:
         MalformedError: not a message of this protocol.
     """
     _refuse_longer(data, max_bytes)
-    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
-    _check_headers(message)
-    return key_id_text(_key_id(message))
+    message, _ = _split(data, cose.MAX_OVERHEAD_BYTES + max_bytes)
+    return key_id_text(_signer(message))
 
 
 def signed_payload(data: bytes | memoryview, max_bytes: int) -> bytes:
@@ -161,7 +159,7 @@ def signed_payload(data: bytes | memoryview, max_bytes: int) -> bytes:
         MalformedError: not a message of this protocol.
     """
     _refuse_longer(data, max_bytes)
-    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
+    message, _ = _split(data, cose.MAX_OVERHEAD_BYTES + max_bytes)
     return message.payload
 
 
@@ -176,7 +174,7 @@ def announced_key(data: bytes | memoryview, max_bytes: int) -> PublicKey:
         MalformedError: not a message that announces a key.
     """
     _refuse_longer(data, max_bytes)
-    message, _ = _split(memoryview(data), cose.MAX_OVERHEAD_BYTES + max_bytes)
+    message, _ = _split(data, cose.MAX_OVERHEAD_BYTES + max_bytes)
     payload = strict_cbor.decode(message.payload, max_bytes=max_bytes)
     if isinstance(payload, dict):
         for name in _ANNOUNCED_KEY_FIELDS:
@@ -216,17 +214,16 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
 
     # 1. Sizes and outer structure.
     _refuse_longer(data, max_bytes)
-    view = memoryview(data)
-    message, end = _split(view, limit + cose.MAX_OVERHEAD_BYTES)
+    message, end = _split(data, limit + cose.MAX_OVERHEAD_BYTES)
     if len(message.payload) > limit:
         raise TooLargeError(f"A statement of {len(message.payload)} bytes is above its limit of {limit} bytes.")
-    attachments = _split_attachments(view, end)
+    attachments = _split_attachments(memoryview(data), end) if end < len(data) else ()
 
     # 2. Headers: exactly ours, and this key's.
-    _check_headers(message)
-    if _key_id(message) != key.id_bytes:
+    signer = _signer(message)
+    if signer != key.id_bytes:
         raise SignatureRefusedError(
-            f"The message names the key {key_id_text(_key_id(message))[:8]}, not {key.fingerprint}.",
+            f"The message names the key {key_id_text(signer)[:8]}, not {key.fingerprint}.",
             code="unknown-key",
         )
 
@@ -257,7 +254,7 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
         raise MalformedError(
             f"{len(attachments)} tensors travel with a {statement.kind} that names {len(statement.attached)}."
         )
-    return Opened(statement, attachments, bytes(view[:end]), key)
+    return Opened(statement, attachments, bytes(data[:end]), key)
 
 
 def signed_part(data: bytes | memoryview, max_statement_bytes: int) -> bytes:
@@ -271,9 +268,8 @@ def signed_part(data: bytes | memoryview, max_statement_bytes: int) -> bytes:
         TooLargeError: `too-large`.
         MalformedError: `malformed`.
     """
-    view = memoryview(data)
-    _, end = _split(view, max_statement_bytes + cose.MAX_OVERHEAD_BYTES)
-    return bytes(view[:end])
+    _, end = _split(data, max_statement_bytes + cose.MAX_OVERHEAD_BYTES)
+    return bytes(data[:end])
 
 
 def attach(specs: Sequence[TensorDigest], attachments: Sequence[bytes | memoryview], salt: bytes = b"") -> list[Tensor]:
@@ -308,14 +304,11 @@ def _refuse_longer(data: bytes | memoryview, max_bytes: int) -> None:
         raise TooLargeError(f"A message of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
 
 
-def _split(view: memoryview, max_sign1_bytes: int) -> tuple[cose.Sign1, int]:
+def _split(data: bytes | memoryview, max_sign1_bytes: int) -> tuple[cose.Sign1, int]:
     """Return the signed part and where it ends."""
-    end = cose.sign1_end(view)
-    if view[0] == 0x84:
+    if len(data) and data[0] == 0x84:
         raise MalformedError("The COSE_Sign1 of a message must carry its tag.")
-    if end > max_sign1_bytes:
-        raise TooLargeError(f"A signed statement of {end} bytes is longer than the limit of {max_sign1_bytes} bytes.")
-    return cose.take_apart(view[:end]), end
+    return cose.first_sign1(data, max_sign1_bytes)
 
 
 def _split_attachments(view: memoryview, at: int) -> tuple[memoryview, ...]:
@@ -323,28 +316,28 @@ def _split_attachments(view: memoryview, at: int) -> tuple[memoryview, ...]:
     while at < len(view):
         if len(attachments) == MAX_TENSORS:
             raise TooLargeError(f"More than {MAX_TENSORS} tensors travel with one statement.")
-        head = strict_cbor.read_head(view, at)
-        if head.major != strict_cbor.BYTES:
-            raise MalformedError("Something that is no byte string follows the signed statement.")
-        at = head.content + head.argument
-        attachments.append(view[head.content : at])
+        begin, at = byte_string_at(view, at, "Something that follows the signed statement")
+        attachments.append(view[begin:at])
     return tuple(attachments)
 
 
-def _check_headers(message: cose.Sign1) -> None:
-    if message.unprotected.keys() - {cose.PROOF}:
+def _signer(message: cose.Sign1) -> bytes:
+    """Return the id of the key that a message names, its headers being exactly ours.
+
+    Raises:
+        MalformedError, SignatureRefusedError: they are not.
+    """
+    if message.unprotected and message.unprotected.keys() != _PROOF_ALONE:
         raise MalformedError("The message has header entries that no signature covers.")
-    if cose.ALGORITHM in message.protected and message.protected[cose.ALGORITHM] != cose.EDDSA:
+    header = message.protected
+    if cose.ALGORITHM in header and header[cose.ALGORITHM] != cose.EDDSA:
         raise SignatureRefusedError("The message names another algorithm than EdDSA.", code="wrong-algorithm")
-    if message.protected.keys() != _HEADER_LABELS:
+    if header.keys() != _HEADER_LABELS:
         raise MalformedError("The protected header does not hold exactly the algorithm, content type and key id.")
-    wanted = TOGETHER_TYPE if cose.PROOF in message.unprotected else CONTENT_TYPE
-    if message.protected[cose.CONTENT_TYPE] != wanted:
+    wanted = TOGETHER_TYPE if message.unprotected else CONTENT_TYPE
+    if header[cose.CONTENT_TYPE] != wanted:
         raise MalformedError(f"The content type of the message is not {wanted}.")
-
-
-def _key_id(message: cose.Sign1) -> bytes:
-    key_id = message.protected.get(cose.KEY_ID)
+    key_id = header[cose.KEY_ID]
     if not isinstance(key_id, bytes) or len(key_id) != KEY_ID_BYTES:
         raise MalformedError(f"The key id in the protected header is not {KEY_ID_BYTES} bytes.")
     return key_id

@@ -218,11 +218,7 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
 def _bare(message: cose.Sign1) -> bytes:
     """Return the message without a salt: all else in its unprotected header is needed to verify it."""
     kept = {label: value for label, value in message.unprotected.items() if label != SALT_LABEL}
-    parts = [b"\xd2\x84"]
-    for content in (message.protected_bytes, message.payload, message.signature):
-        parts += [strict_cbor.byte_string_head(len(content)), content]
-    parts.insert(3, strict_cbor.encode(kept))
-    return b"".join(parts)
+    return cose.put_together(message.protected_bytes, kept, message.payload, message.signature)
 
 
 def _salt(message: cose.Sign1) -> bytes | None:

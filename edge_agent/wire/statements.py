@@ -7,7 +7,7 @@ their unit, digests are SHA-256.
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
@@ -68,14 +68,17 @@ Versions: TypeAlias = Annotated[
 ]
 
 
+_DATATYPES: Final = {member.value: member for member in DataType}
+
+
 def _datatype(value: object) -> object:
     # Text becomes the data type of that name; pydantic's own conversion would take a byte string too.
     if type(value) is not str:
         return value
-    try:
-        return DataType(value)
-    except ValueError:
-        raise ValueError("no such data type") from None  # without the peer's text
+    found = _DATATYPES.get(value)
+    if found is None:
+        raise ValueError("no such data type")  # without the peer's text
+    return found
 
 
 class Part(BaseModel):
@@ -119,16 +122,22 @@ class TensorDigest(Part):
         _ = self.spec
         return self
 
-    @cached_property
+    @property
     def spec(self) -> TensorSpec:
         """The tensor's name, data type and shape."""
-        return TensorSpec(self.name, self.datatype, self.shape)
+        return _spec(self.name, self.datatype, self.shape)
 
     @classmethod
     def of(cls, tensor: Tensor, salt: bytes = b"") -> TensorDigest:
         """Return the digest of `tensor`."""
         spec = tensor.spec
         return cls(name=spec.name, datatype=spec.datatype, shape=spec.shape, digest=digest(tensor.data, salt))
+
+
+@lru_cache(maxsize=1024)
+def _spec(name: str, datatype: DataType, shape: tuple[int, ...]) -> TensorSpec:
+    """Make a spec; a network's models have few, and each job and each result names some."""
+    return TensorSpec(name, datatype, shape)
 
 
 class VariantClass(Part):

@@ -6,41 +6,31 @@ bytes. Everything else that CBOR can say is refused: tags, indefinite lengths, l
 than they need to be, short floats, NaN and infinities, `undefined`, duplicate or unsorted keys, bytes
 after the end.
 
-Bytes from a peer are first walked without building anything, so a message of nine bytes that announces
-an array of 2**60 elements costs nothing. Only then `cbor2` builds the value.
+Two judges read bytes from a peer, and say the same. What is short is built by `cbor2`, which refuses all tags, and
+encoded again: a value of the types above, its keys in order, has one encoding, so bytes that are equal to it are that.
+Whatever does not pass there, and all that is long, is walked in Python without building anything, so that a message of
+nine bytes that announces an array of 2**60 elements costs nothing; the walk alone says what is wrong.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeAlias
+from functools import lru_cache
+from typing import Any, Final, NoReturn, TypeAlias
 
 import cbor2
 
 from edge_agent.errors import MalformedError, TooLargeError
+from edge_agent.wire.cbor_items import DEFAULT_MAX_DEPTH, DEFAULT_MAX_ITEMS, item_end
 
 Value: TypeAlias = int | float | bytes | str | bool | list[Any] | dict[Any, Any] | None
 
 MIN_INTEGER = -(2**63)
 MAX_INTEGER = 2**64 - 1
-DEFAULT_MAX_DEPTH = 8
-DEFAULT_MAX_ITEMS = 10_000
-
-# Major types, RFC 8949 section 3.1.
-UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
-_FALSE_TRUE_NULL = (20, 21, 22)
-_SIMPLE_FLOAT64 = 27
-_WIDTHS = {24: 1, 25: 2, 26: 4, 27: 8}
-# The smallest argument that may be written in so many bytes; a smaller one has a shorter form.
-_LEAST = {24: 24, 25: 2**8, 26: 2**16, 27: 2**32}
-
-
-class Head(NamedTuple):
-    """The start of one data item: major type, argument (value or length), and where its content starts."""
-
-    major: int
-    argument: int
-    content: int
+QUICK_BYTES: Final = 16_384
+"""Longer bytes are walked before anything is built of them: small items take far more memory than bytes."""
+_REMEMBERED_KEYS: Final = 64  # of a map: the order of so many is worked out once
+_UNSURE: Final = object()
 
 
 def encode(value: object) -> bytes:
@@ -75,6 +65,17 @@ def decode(
     if len(data) > max_bytes:
         raise TooLargeError(f"A CBOR item of {len(data)} bytes is longer than the limit of {max_bytes} bytes.")
     data = bytes(data)
+    if len(data) <= QUICK_BYTES and (quick := _quickly(data, max_depth, max_items)) is not _UNSURE:
+        return quick  # type: ignore[return-value]
+    return _slowly(data, max_depth, max_items)
+
+
+def _slowly(data: bytes, max_depth: int, max_items: int) -> Value:
+    """Walk and then build: the judge of all that is refused, and of all that is long.
+
+    Raises:
+        PeerError: as `decode`.
+    """
     end = item_end(data, 0, max_depth=max_depth, max_items=max_items)
     if end != len(data):
         raise MalformedError(f"{len(data) - end} bytes follow the end of the CBOR item.")
@@ -86,173 +87,96 @@ def decode(
     return value
 
 
-def byte_string_head(size: int) -> bytes:
-    """Return what stands in front of the `size` bytes of a byte string."""
-    if size < 24:
-        return bytes((0x40 + size,))
-    for info, width in _WIDTHS.items():
-        if size < 1 << (8 * width):
-            return bytes((0x40 + info,)) + size.to_bytes(width, "big")
-    raise ValueError(f"{size} bytes are more than CBOR can announce.")
+class _NoTags(dict[int, Any]):
+    """Refuses every tag before `cbor2` does anything about it: shared values and strings could be made huge by it."""
+
+    def __missing__(self, tag: int) -> NoReturn:
+        raise ValueError(f"the tag {tag}")
 
 
-def read_head(data: bytes | bytearray | memoryview, at: int) -> Head:
-    """Read the head of the data item at offset `at`, and check that its content is inside `data`.
-
-    Raises:
-        MalformedError: cut short, of indefinite length, longer than necessary, or a reserved form.
-    """
-    size = len(data)
-    if at >= size:
-        raise MalformedError("The CBOR item ends too early.")
-    first = data[at]
-    major, info = first >> 5, first & 0x1F
-    at += 1
-    if info < 24:
-        argument = info
-    else:
-        width = _WIDTHS.get(info)
-        if width is None:
-            raise MalformedError("CBOR of indefinite length or of a reserved form is not accepted.")
-        if at + width > size:
-            raise MalformedError("The CBOR item ends too early.")
-        argument = int.from_bytes(data[at : at + width], "big")
-        at += width
-        if argument < _LEAST[info] and major != SIMPLE:
-            raise MalformedError("A CBOR number or length is written longer than necessary.")
-    # Every element of a container takes at least a byte, a map entry two: an announced size that cannot
-    # fit is refused here, before anybody prepares room for it.
-    if major in (BYTES, TEXT, ARRAY) and argument > size - at:
-        raise MalformedError("A CBOR length reaches past the end of the message.")
-    if major == MAP and argument > (size - at) // 2:
-        raise MalformedError("A CBOR map announces more entries than there are bytes.")
-    if major == SIMPLE:
-        _check_simple(data, at, info)
-    return Head(major, argument, at)
+_NO_TAGS: Final = _NoTags()
+_LEAVES: Final = frozenset({str, bytes, bool, type(None)})
 
 
-def item_end(
-    data: bytes | bytearray | memoryview,
-    start: int,
-    *,
-    max_depth: int = DEFAULT_MAX_DEPTH,
-    max_items: int = DEFAULT_MAX_ITEMS,
-) -> int:
-    """Walk the data item at offset `start` without building it, and return the offset behind it.
-
-    Checks everything that `decode` promises except that text is UTF-8.
-
-    Raises:
-        TooLargeError: deeper than `max_depth` or more items than `max_items`.
-        MalformedError: not in the one accepted encoding.
-    """
-    return _Walk(data, max_depth, max_items).item(start, 0)
+def _quickly(data: bytes, max_depth: int, max_items: int) -> object:
+    """Return the value of bytes that are beyond doubt one item in its one encoding, else `_UNSURE`."""
+    try:
+        value: object = cbor2.loads(data, max_depth=max_depth + 1, allow_indefinite=False, semantic_decoders=_NO_TAGS)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError):
+        return _UNSURE
+    if _is_plain(value, max_depth, max_items) and cbor2.dumps(value) == data:
+        return value
+    return _UNSURE
 
 
-class _Walk:
-    """One walk over untrusted bytes, with a budget of items."""
-
-    __slots__ = ("_data", "_left", "_max_depth", "_max_items")
-
-    def __init__(self, data: bytes | bytearray | memoryview, max_depth: int, max_items: int) -> None:
-        self._data = data
-        self._left = self._max_items = max_items
-        self._max_depth = max_depth
-
-    def item(self, at: int, depth: int) -> int:  # noqa: C901 calls would double the time of all that is parsed
-        """Return the offset behind the item at `at`, which is inside `depth` containers."""
-        self._left -= 1
-        if self._left < 0:
-            raise TooLargeError(f"More than {self._max_items} CBOR items in one message.")
-        data = self._data
-        size = len(data)
-        first = data[at] if at < size else 0xFF
-        # Nearly everything in a statement is one of these three, and the walk is most of what parsing costs.
-        if first < 0x38:
-            if first & 0x1F < 24:  # a number below 24
-                return at + 1
-        elif first < 0x79:
-            length = first & 0x1F
-            if first >= 0x40 and length < 24:  # a string of less than 24 bytes
-                end = at + 1 + length
-                if end <= size:
-                    return end
-            elif length == 24 and first >= 0x58 and at + 1 < size and data[at + 1] >= 24:  # one of less than 256
-                end = at + 2 + data[at + 1]
-                if end <= size:
-                    return end
-        head = read_head(self._data, at)
-        major = head.major
-        if major in (ARRAY, MAP):
-            return self._container(head, depth)
-        if major in (BYTES, TEXT):
-            return head.content + head.argument
-        if major == NEGATIVE and head.argument >= 2**63:
-            raise MalformedError("A CBOR integer is below -2**63.")
-        if major == TAG:
-            raise MalformedError(f"The CBOR tag {head.argument} is not accepted here.")
-        return head.content
-
-    def _container(self, head: Head, depth: int) -> int:
-        if depth >= self._max_depth:
-            raise TooLargeError(f"CBOR nested deeper than {self._max_depth} levels.")
-        at = head.content
-        if head.major == MAP:
-            return self._map(at, head.argument, depth + 1)
-        for _ in range(head.argument):
-            at = self.item(at, depth + 1)
-        return at
-
-    def _map(self, at: int, entries: int, depth: int) -> int:
-        data, size = self._data, len(self._data)
-        previous = b""
-        for _ in range(entries):
-            first = data[at] if at < size else TAG << 5
-            if 0x60 <= first < 0x78:  # nearly every key of ours: text of less than 24 bytes
-                self._left -= 1
-                behind_key = at + first - 0x5F
-                if self._left < 0 or behind_key > size:
-                    behind_key = self._slowly(at, depth)
-            elif first >> 5 in (UNSIGNED, NEGATIVE, TEXT):
-                behind_key = self.item(at, depth)
+def _is_plain(value: object, max_depth: int, max_items: int) -> bool:
+    """Whether a value is made of our types, its text keys in order, within these limits: level by level."""
+    level: list[Any] = [value]
+    left = max_items
+    for depth in range(max_depth + 1):
+        left -= len(level)
+        inner: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind in _LEAVES or (kind is int and MIN_INTEGER <= item <= MAX_INTEGER):
+                continue
+            if kind is float and math.isfinite(item):
+                continue
+            if depth == max_depth:
+                return False
+            if kind is list:
+                inner += item
+            elif kind is dict and _has_order(item):
+                left -= len(item)
+                inner += item.values()
             else:
-                raise MalformedError("A CBOR map key is neither text nor an integer.")
-            key = bytes(data[at:behind_key])
-            if key <= previous:
-                raise MalformedError("The keys of a CBOR map are duplicate or not in order.")
-            previous = key
-            at = self.item(behind_key, depth)
-        return at
-
-    def _slowly(self, at: int, depth: int) -> int:
-        """Say what is wrong with an item that was counted already."""
-        self._left += 1
-        return self.item(at, depth)
+                return False
+        if not inner or left < 0:
+            break
+        level = inner
+    return left >= 0
 
 
-def _check_simple(data: bytes | bytearray | memoryview, content: int, info: int) -> None:
-    if info in _FALSE_TRUE_NULL:
-        return
-    if info != _SIMPLE_FLOAT64:
-        raise MalformedError("Of CBOR's simple values only false, true, null and 64-bit floats are accepted.")
-    # An exponent of all ones is NaN or infinity. The eight bytes were already found to be there.
-    if data[content - 8] & 0x7F == 0x7F and data[content - 7] & 0xF0 == 0xF0:
-        raise MalformedError("A CBOR float is NaN or infinite.")
+def _has_order(entries: dict[Any, Any]) -> bool:
+    keys = tuple(entries)
+    return _in_order(keys) if len(keys) <= _REMEMBERED_KEYS else _text_order(keys) == keys
 
 
-def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads best as one list
+@lru_cache(maxsize=256)
+def _in_order(keys: tuple[Any, ...]) -> bool:
+    return _text_order(keys) == keys
+
+
+def _text_order(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
+    """Return keys that are all text in the order of their encoded bytes, which is that of their length first."""
+    if not all(type(key) is str for key in keys):
+        return None
+    return tuple(sorted(keys, key=_length_first))
+
+
+_remembered_order = lru_cache(maxsize=256)(_text_order)
+
+
+def _length_first(key: str) -> tuple[int, bytes]:
+    encoded = key.encode()
+    return len(encoded), encoded
+
+
+def _plain(value: object) -> Value:  # noqa: PLR0911, C901 - one branch a type reads best as one list
     """Return `value` with map keys in order and subclasses (enums) taken down to the plain types."""
     kind = type(value)
-    if kind is str or kind is bytes or kind is bool or value is None:
+    if kind in _LEAVES:
+        return value  # type: ignore[return-value]
+    if kind is int and MIN_INTEGER <= value <= MAX_INTEGER:  # type: ignore[operator]
         return value  # type: ignore[return-value]
     if isinstance(value, int):
         if not MIN_INTEGER <= value <= MAX_INTEGER:
             raise ValueError(f"The integer {value} does not fit into 64 bits.")
         return int(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(element) for element in value]
     if isinstance(value, dict):
         return _plain_map(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(element) for element in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError("NaN and infinities have no place in a statement; tensors carry them as raw bytes.")
@@ -264,10 +188,10 @@ def _plain(value: object) -> Value:  # noqa: PLR0911 - one branch a type reads b
     raise TypeError(f"{kind.__name__} has no place in the protocol's CBOR.")
 
 
-def _plain_map(value: dict[Any, Any]) -> dict[int | str, Value]:
-    if all(type(key) is str and len(key) < 24 and key.isascii() for key in value):
-        # The order of the encoded bytes: the first one is made of the length.
-        return {key: _plain(value[key]) for key in sorted(value, key=_short_key)}
+def _plain_map(value: dict[Any, Any]) -> dict[Any, Value]:
+    order = _remembered_order(tuple(value)) if len(value) <= _REMEMBERED_KEYS else None
+    if order is not None:
+        return {key: element if type(element := value[key]) in _LEAVES else _plain(element) for key in order}
     return dict(sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key))
 
 
@@ -277,13 +201,6 @@ def _key(key: object) -> int | str:
     return _plain(key)  # type: ignore[return-value]
 
 
-def _short_key(key: str) -> tuple[int, str]:
-    return len(key), key
-
-
 def _encoded_key(entry: tuple[int | str, object]) -> bytes:
-    # Not cbor2's canonical=True: that is the older order of RFC 7049, shorter keys first.
-    key = entry[0]
-    if type(key) is str and len(key) < 24 and key.isascii():
-        return bytes((0x60 + len(key),)) + key.encode()
-    return cbor2.dumps(key)
+    # Not cbor2's canonical=True: that is the older order of RFC 7049, shorter keys first, which differs for integers.
+    return cbor2.dumps(entry[0])

@@ -9,7 +9,7 @@ import wire_samples
 from wire_samples import AGENT, COORDINATOR, NETWORK, OTHER_AGENT
 
 from edge_agent.errors import DigestMismatchError, PeerError
-from edge_agent.wire import cose, envelope, strict_cbor
+from edge_agent.wire import cbor_items, cose, envelope, strict_cbor
 from edge_agent.wire.envelope import CONTENT_TYPE, attach, open_envelope, seal
 from edge_agent.wire.messages import MAX_TENSORS, Birth, Failure, Hello, Job, Result, Statement
 from edge_agent.wire.tensors import digest
@@ -86,7 +86,7 @@ def signed_anyhow(
     signature = sign(cose.sig_structure(protected, b"", payload))
 
     def wrapped(content: bytes) -> bytes:
-        return strict_cbor.byte_string_head(len(content)) + content
+        return cbor_items.byte_string_head(len(content)) + content
 
     return tag + b"\x84" + wrapped(protected) + unprotected + wrapped(payload) + wrapped(signature) + tail
 

@@ -366,6 +366,24 @@ def _keys() -> list[bytes]:
     return [AGENT.public.raw, bytes(32), (2**255 - 19).to_bytes(32, "little")]
 
 
+def _cbor(data: bytes) -> None:
+    """Two judges, which must say the same."""
+    quick = strict_cbor._quickly(data, 8, 10_000)
+    slow = strict_cbor._slowly(data, 8, 10_000) if quick is strict_cbor._UNSURE else _checked(quick, data)
+    if strict_cbor.encode(slow) != data:
+        raise AssertionError("another encoding was accepted")
+
+
+def _checked(quick: object, data: bytes) -> strict_cbor.Value:
+    try:
+        slow = strict_cbor._slowly(data, 8, 10_000)
+    except PeerError as error:
+        raise AssertionError("the quick judge accepted what the slow one refuses") from error
+    if repr(slow) != repr(quick):
+        raise AssertionError("the two judges read different values")
+    return slow
+
+
 def _cbor_samples() -> list[bytes]:
     return [*_payloads(), strict_cbor.encode([[[[1, -1, 2**63, 1.5, None, True, "ü", b"x"]]]]), struct.pack(">B", 0xF6)]
 
@@ -375,7 +393,7 @@ PEER, INPUT = (PeerError,), (InputError,)
 TARGETS: Final = (
     Target(
         "cbor",
-        lambda data: strict_cbor.decode(data, max_bytes=MAX_BYTES),
+        _cbor,
         PEER,
         _cbor_samples,
         "all that is signed",

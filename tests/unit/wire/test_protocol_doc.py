@@ -196,7 +196,7 @@ def test_the_codes_are_codes_of_the_error_tree() -> None:
     documented = {row[0].strip("`") for row in table("Error codes")}
     assert documented <= tree(errors.PeerError)
     raised = set()
-    for module in ("envelope", "cose", "strict_cbor", "keys", "tensors"):
+    for module in ("envelope", "cose", "strict_cbor", "cbor_items", "keys", "tensors"):
         source = Path(importlib.import_module(f"edge_agent.wire.{module}").__file__ or "").read_text()
         raised |= set(re.findall(r'code="([a-z-]+)"', source))
         raised |= {errors.__dict__[name].code for name in re.findall(r"raise (\w+Error)\(", source) if name in PEER}

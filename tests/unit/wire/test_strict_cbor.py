@@ -2,14 +2,16 @@ from __future__ import annotations
 
 import enum
 import math
+import tracemalloc
 from typing import Any
 
+import cbor2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.errors import MalformedError, PeerError, TooLargeError
-from edge_agent.wire import strict_cbor
+from edge_agent.wire import cbor_items, strict_cbor
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 KEYS = TEXT | st.integers(strict_cbor.MIN_INTEGER, strict_cbor.MAX_INTEGER)
@@ -118,6 +120,91 @@ def test_a_cut_value_is_refused(value: strict_cbor.Value, keep: int) -> None:
         strict_cbor.decode(cut, max_bytes=1000, max_depth=30)
 
 
+def judged(data: bytes, max_depth: int = 8, max_items: int = 10_000) -> tuple[object, object]:
+    """Return what each of the two judges says of bytes."""
+    try:
+        slow: object = strict_cbor._slowly(data, max_depth, max_items)
+    except PeerError as error:
+        slow = type(error)
+    return strict_cbor._quickly(data, max_depth, max_items), slow
+
+
+def agree(quick: object, slow: object) -> bool:
+    """Whether the quick judge accepts nothing that the slow one refuses, and reads the same where both accept."""
+    return quick is strict_cbor._UNSURE or (
+        not isinstance(slow, type) and strict_cbor.encode(quick) == strict_cbor.encode(slow)
+    )
+
+
+TEXT_KEYED = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(TEXT, inner, max_size=5), max_leaves=20
+)
+
+
+@given(TEXT_KEYED)
+def test_the_quick_judge_accepts_what_the_protocol_is_made_of(value: strict_cbor.Value) -> None:
+    """Maps with text keys, lists and scalars need no walk."""
+    quick, slow = judged(strict_cbor.encode(value), max_depth=30)
+    assert quick == slow == value
+
+
+@given(VALUES, st.data())
+def test_both_judges_say_the_same_of_changed_bytes(value: strict_cbor.Value, data: st.DataObject) -> None:
+    """One byte changed, one taken out, or one more."""
+    encoded = bytearray(strict_cbor.encode(value))
+    at = data.draw(st.integers(0, len(encoded) - 1))
+    how = data.draw(st.sampled_from(["change", "remove", "insert"]))
+    if how == "change":
+        encoded[at] ^= data.draw(st.integers(1, 255))
+    elif how == "remove":
+        del encoded[at]
+    else:
+        encoded.insert(at, data.draw(st.integers(0, 255)))
+    assert agree(*judged(bytes(encoded), data.draw(st.integers(0, 6)), data.draw(st.integers(1, 30))))
+
+
+@given(st.binary(max_size=64), st.integers(0, 4), st.integers(0, 12))
+def test_both_judges_say_the_same_of_any_bytes(data: bytes, max_depth: int, max_items: int) -> None:
+    """Nothing gets past the walk because it is short."""
+    assert agree(*judged(data, max_depth, max_items))
+
+
+@pytest.mark.parametrize("max_items", [5, 6])
+@pytest.mark.parametrize("max_depth", [1, 2])
+def test_both_judges_have_the_same_limits(max_depth: int, max_items: int) -> None:
+    """A map, its key, a list and what is in it are six items and two levels."""
+    quick, slow = judged(strict_cbor.encode({"a": [1, 2, 3]}), max_depth, max_items)
+    if max_depth == 2 and max_items == 6:
+        assert quick == slow == {"a": [1, 2, 3]}
+    else:
+        assert (quick, slow) == (strict_cbor._UNSURE, TooLargeError)
+
+
+def test_no_tag_is_decoded_before_it_is_refused() -> None:
+    """Some tags repeat what stands elsewhere: a short message would become a huge value."""
+    for tag in (*range(1_024), 43_000, 55_799, 2**32, 2**64 - 1):
+        width = 1 if tag < 256 else 2 if tag < 2**16 else 4 if tag < 2**32 else 8
+        head = (
+            bytes((0xC0 + tag,))
+            if tag < 24
+            else bytes((0xD8 + (1, 2, 4, 8).index(width),)) + tag.to_bytes(width, "big")
+        )
+        for content in (b"\x00", b"\x60", b"\x80", b"\x82\x00\x00"):
+            assert strict_cbor._quickly(head + content, 8, 100) is strict_cbor._UNSURE
+            with pytest.raises(cbor2.CBORError, match="semantic tag"):
+                cbor2.loads(head + content, semantic_decoders=strict_cbor._NO_TAGS)
+
+
+def test_repeated_strings_become_no_huge_value() -> None:
+    """Forty references to forty references to one long text: refused, and nobody wrote them out."""
+    bomb = b"\xd9\x01\x00\x9a\x00\x00\x08\x00" + b"\x79\x10\x00" + b"x" * 4096 + b"\xd8\x19\x00" * 2047
+    tracemalloc.start()
+    with pytest.raises(MalformedError, match="tag"):
+        strict_cbor.decode(bomb, max_bytes=len(bomb))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
 REFUSED = {
     "nothing at all": "",
     "text in pieces": "7f61616162ff",
@@ -200,7 +287,7 @@ def test_limits_are_exact() -> None:
 
 def test_the_default_depth_can_be_reached() -> None:
     """cbor2's own depth limit never comes before ours."""
-    nested = b"\x81" * (strict_cbor.DEFAULT_MAX_DEPTH - 1) + b"\x80"
+    nested = b"\x81" * (cbor_items.DEFAULT_MAX_DEPTH - 1) + b"\x80"
     assert strict_cbor.decode(nested, max_bytes=100) is not None
 
 
@@ -236,7 +323,7 @@ def test_subclasses_are_encoded_as_what_they_are_made_of() -> None:
 @pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32])
 def test_a_byte_string_head_is_the_shortest(size: int) -> None:
     """Heads that are written by hand pass the strict reader."""
-    head = strict_cbor.byte_string_head(size)
+    head = cbor_items.byte_string_head(size)
     if size <= 65_536:
         assert strict_cbor.decode(head + bytes(size), max_bytes=size + 9) == bytes(size)
     assert int.from_bytes(head[1:] or bytes((head[0] & 0x1F,)), "big") == size
@@ -245,4 +332,4 @@ def test_a_byte_string_head_is_the_shortest(size: int) -> None:
 def test_a_byte_string_that_cbor_cannot_announce_is_refused() -> None:
     """The last length is 2**64-1."""
     with pytest.raises(ValueError, match="more than CBOR can announce"):
-        strict_cbor.byte_string_head(2**64)
+        cbor_items.byte_string_head(2**64)
