@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from edge_agent.coordinator.bulk import Bulk
+from edge_agent.coordinator.bulk import Bulk, send
 from edge_agent.coordinator.events import AddEntry
 from edge_agent.coordinator.schema import ledger, results
 from edge_agent.errors import StateError
@@ -68,7 +68,7 @@ class Chain:
     def write(self, connection: Connection) -> None:
         """Write what was appended, inside the caller's transaction."""
         if self._rows:
-            connection.execute(_INSERT, self._rows)
+            send(connection, _INSERT, self._rows)
         self._rows = []
         self._leaves = {}
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from edge_agent.coordinator.bulk import send
 from edge_agent.coordinator.schema import log_nodes, meta
 from edge_agent.wire import merkle
 from edge_agent.wire.merkle import Frontier, Place, Span
@@ -53,7 +54,7 @@ class Appender:
     def write(self, connection: Connection) -> None:
         """Write what was appended, inside the caller's transaction. If that is given up, so must be the appender."""
         if self._rows:
-            connection.execute(_INSERT, self._rows)
+            send(connection, _INSERT, self._rows)
             self._rows = []
 
 

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
@@ -170,11 +171,12 @@ class Observation:
         self.metrics.register(_State(registry, leasing, counters, connected))
         ProcessCollector(registry=self.metrics)
 
-    def _counter(self, name: str, about: str, *labels: str) -> Counter:
-        return Counter(name, about, labels, namespace=NAMESPACE, registry=self.metrics)
+    def _counter(self, name: str, about: str, *labels: str) -> Callable[..., Counter]:
+        return cache(Counter(name, about, labels, namespace=NAMESPACE, registry=self.metrics).labels)
 
-    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(name, about, labels, namespace=NAMESPACE, registry=self.metrics, buckets=buckets)
+    def _histogram(self, name: str, about: str, buckets: Sequence[float], *labels: str) -> Callable[..., Histogram]:
+        of = Histogram(name, about, labels, namespace=NAMESPACE, registry=self.metrics, buckets=buckets)
+        return cache(of.labels)
 
     def saw(self, command: Command) -> None:
         """Take note of a command of the core, as it is carried out."""
@@ -185,7 +187,7 @@ class Observation:
                     for listener in self.listeners:
                         listener(record)
             case SubmitRefused():
-                self._refused.labels(self._code(command.code)).inc()
+                self._refused(self._code(command.code)).inc()
             case Note() if command.level >= logging.WARNING and command.action not in COUNTED_ONLY:
                 fields = dict(command.fields)
                 where = (str(fields.get(name) or "") or None for name in ("agent_id", "job_id"))
@@ -194,7 +196,7 @@ class Observation:
     def _saw_record(self, record: Record) -> None:
         match record:
             case InsertJob(submit=submit) if submit.checks is not None:  # nobody asked for it
-                self._checks.labels(self._family(submit.family)).inc()
+                self._checks(self._family(submit.family)).inc()
                 self.checks += 1
                 if len(self._checking) < MAX_WATCHED_JOBS:
                     self._checking.add(submit.job_id)
@@ -203,7 +205,7 @@ class Observation:
             case InsertAttempt():
                 self._saw_lease(record)
             case EndAttempt():
-                self._lost.labels(self._code(record.outcome)).inc()
+                self._lost(self._code(record.outcome)).inc()
                 if record.state is not None and (glance := self.latest.get(record.job_id)) is not None:
                     glance.state = record.state.value
             case EndJob() if record.outcome.job_id in self._checking:
@@ -215,7 +217,7 @@ class Observation:
 
     def _saw_job(self, submit: Submit, submitted_ms: int) -> None:
         family, now = self._family(submit.family), self.clock().monotonic
-        self._submitted.labels(family).inc()
+        self._submitted(family).inc()
         if len(self._submitted_at) < MAX_WATCHED_JOBS:
             self._submitted_at[submit.job_id] = (now, family)
         self.latest[submit.job_id] = Glance(submit.job_id, submit.family, submit.client, submitted_ms, now)
@@ -224,21 +226,21 @@ class Observation:
 
     def _saw_lease(self, record: InsertAttempt) -> None:
         at, family = self._submitted_at.get(record.job_id, (None, OTHER))
-        self._leased.labels(family).inc()
+        self._leased(family).inc()
         if at is not None and record.epoch == 1:
-            self._wait.labels(family).observe(self.clock().monotonic - at)
+            self._wait(family).observe(self.clock().monotonic - at)
         if (glance := self.latest.get(record.job_id)) is not None:
             glance.state, glance.agent_id, glance.attempts = record.state.value, record.agent_id, record.epoch
 
     def _saw_end(self, record: EndJob) -> None:
         outcome, now = record.outcome, self.clock().monotonic
         at, family = self._submitted_at.pop(outcome.job_id, (None, OTHER))
-        self._ended.labels(family, outcome.state.value).inc()
+        self._ended(family, outcome.state.value).inc()
         seconds = None if at is None else now - at
         if seconds is not None:
-            self._duration.labels(family).observe(seconds)
+            self._duration(family).observe(seconds)
         if outcome.run_us is not None:
-            self._run.labels(family).observe(outcome.run_us / 1e6)
+            self._run(family).observe(outcome.run_us / 1e6)
         self.window.add(now, outcome.state.value, seconds if outcome.receipt is not None else None)
         glance = self.latest.get(outcome.job_id)
         if glance is None and outcome.error is not None:

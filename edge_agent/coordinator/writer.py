@@ -192,19 +192,16 @@ _REPLACE_STANDING = sqlite_insert(standings).on_conflict_do_update(
         n: getattr(sqlite_insert(standings).excluded, n) for n in ("count", "failures", "unclear", "resting_until_ms")
     },
 )
-_MOVE_JOB = (
-    sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
-    .values(state=sa.bindparam("state"))
-)
+_LIVE = sa.and_(*(jobs.c.state != sa.literal_column(f"'{state}'") for state in FINAL))
+_MOVE_JOB = sa.update(jobs).where(jobs.c.id == sa.bindparam("b_id"), _LIVE).values(state=sa.bindparam("state"))
 _LEASE_JOB = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
+    .where(jobs.c.id == sa.bindparam("b_id"), _LIVE)
     .values(state=sa.bindparam("state"), epoch=sa.bindparam("epoch"))
 )
 _END_JOB = (
     sa.update(jobs)
-    .where(jobs.c.id == sa.bindparam("b_id"), jobs.c.state.not_in(FINAL))
+    .where(jobs.c.id == sa.bindparam("b_id"), _LIVE)
     .values({name: sa.bindparam(name) for name in ("state", "ended_ms", "error_code", "error_message", "error_blame")})
 )
 _END_ATTEMPT = (

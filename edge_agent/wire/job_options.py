@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from edge_agent.errors import InputError
@@ -37,6 +38,9 @@ NAMES: Final = (
     "accept_newcomers",
 )
 """The parameters that are options of a job; others are for other servers and are passed over."""
+
+MAX_NAME_CHARS: Final = 100
+"""No more of a foreign name is looked at."""
 
 SHORTEST_NAME = min(len(name) for name in NAMES)
 _NAME = re.compile(r"[ -~]{1,64}")
@@ -160,7 +164,7 @@ def options_from(parameters: Mapping[str, Any]) -> JobOptions:
             misspelt deadline would be no deadline.
     """
     for name in parameters:
-        meant = None if name in NAMES else _meant(name)
+        meant = None if name in NAMES else _meant(name[:MAX_NAME_CHARS])
         if meant is not None:
             raise InputError(
                 f"there is no parameter {name[:40]!r}; {meant!r} is probably meant",
@@ -200,6 +204,7 @@ def labels_from(text: str) -> tuple[str, ...]:
     return tuple(sorted({label.strip() for label in text.split(",") if label.strip()}))
 
 
+@lru_cache(maxsize=256)
 def _meant(name: str) -> str | None:
     begun = [option for option in NAMES if len(name) >= SHORTEST_NAME and option.startswith(name.lower())]
     return begun[0] if begun else closest(name, NAMES, alike=0.8)

@@ -42,8 +42,8 @@ class Measured:
         finally:
             route = getattr(scope.get("route"), "path", NO_ROUTE)
             method = scope["method"] if scope["method"] in METHODS else "other"
-            self._observed.http_calls.labels(route, method, str(status)).inc()
-            self._observed.http_seconds.labels(route).observe(time.monotonic() - started)
+            self._observed.http_calls(route, method, str(status)).inc()
+            self._observed.http_seconds(route).observe(time.monotonic() - started)
 
 
 def add_metrics(app: FastAPI, observed: Observation) -> None:
