@@ -104,21 +104,23 @@ class Checking:
         draw, period = self._draw(verified.signed, now)
         proven = [known for known in self._proven.pop(job.id, []) if known.party.owner != vote.party.owner]
         demanded = owners_wanted(job.mode) > 1
-        probability = 1.0 if demanded or proven else self.trust.probability(vote.party, attempt.variant)
+        share = self.trust.probability(vote.party, attempt.variant)
+        probability = 1.0 if demanded or proven else share
         # Nobody else can open what is sealed to an agent: a check of it is impossible.
         sealed = is_sealed(tensor.spec for tensor in job.inputs)
         drawn = draw.check < probability and not sealed
         verification = Verification(job.mode, "signed", (), probability, drawn, period)
-        case = self._open(job, attempt, vote, draw, verification, proven) if drawn else None
+        alone = not (demanded or proven or self._parties.others(job.family, attempt.variant, vote.party.owner))
+        case = self._open(job, attempt, vote, draw, verification, proven) if drawn and not alone else None
         if case is None or not (demanded or proven or self._somebody_for(case)):
-            if case is not None:
+            if case is not None or (drawn and alone):
+                self._orphans.pop(job.id, None)
                 self.known.plan(vote.party, job.family, attempt.variant, draw.seed, now.monotonic)
             self.trust.accepted(vote.party, attempt.variant)
-            entries = self._unchecked(job, vote.party, attempt.variant, now)
+            entries = () if share >= 1.0 else self._unchecked(job, vote.party, attempt.variant, now)
             return self._acceptance.accept(job, attempt, verified, verification, now, entries)
-        newcomer = self.trust.newcomer(vote.party, attempt.variant) and not job.accept_newcomers
         self._cases[job.id] = case
-        if demanded or proven or newcomer:
+        if demanded or proven or (share >= 1.0 and not job.accept_newcomers):
             case.held = (attempt, verified)
             return [*self._leasing.hold(job, attempt, now), *self._go_on(case, now)]
         case.verification = Verification(job.mode, "pending", (), probability, drawn, period)

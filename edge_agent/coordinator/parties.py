@@ -56,6 +56,13 @@ class Parties:
             if agent.offers[family].variant == variant and able(agent.offers[family].klass.id)
         ]
 
+    def others(self, family: str, variant: bytes, owner: str) -> bool:
+        """Whether any machine of another owner offers this very variant now."""
+        return any(
+            agent.offers[family].variant == variant and self.party(agent.id).owner != owner
+            for agent in self._registry.offering(family)
+        )
+
     def owners_of(self, family: str, variant: bytes | None) -> int:
         """Return how many owners' machines offer a family now."""
         return len(

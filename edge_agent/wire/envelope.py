@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import ValidationError
@@ -102,7 +103,7 @@ def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequenc
 def _encoded(statement: Statement, tensors: Sequence[bytes | memoryview]) -> bytes:
     if len(tensors) != len(statement.attached):
         raise ValueError(f"A {statement.kind} with {len(statement.attached)} tensors was given {len(tensors)}.")
-    payload = strict_cbor.encode(statement.model_dump())
+    payload = statement.encoded()
     if len(payload) > statement.max_statement_bytes:
         raise TooLargeError(
             f"A {statement.kind} of {len(payload)} bytes is longer than its limit of "
@@ -343,10 +344,16 @@ def _signer(message: cose.Sign1) -> bytes:
     return key_id
 
 
+@cache
+def _name_of(kind: type[Statement]) -> str:
+    name: str = kind.model_fields["kind"].default
+    return name
+
+
 def _choose(fields: dict[Any, Any], kinds: tuple[type[S], ...]) -> type[S]:
     said = fields.get("kind")
     for kind in kinds:
-        if said == kind.model_fields["kind"].default:
+        if said == _name_of(kind):
             return kind
     raise RefusedError(f"A statement of the kind {_short(said)} is not acceptable here.", code="wrong-kind")
 

@@ -6,9 +6,9 @@ broker; `certificates` makes and checks what it signs, `tokens` the proofs in en
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from edge_agent.wire.keys import SIGNATURE_BYTES, key_id
 from edge_agent.wire.statements import (
@@ -68,9 +68,9 @@ class Certificate(Statement):
             return said
         return {"agent_id": key_id(raw), "login": key_id(raw), **said}
 
-    @model_serializer(mode="wrap")
-    def _say(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        said: dict[str, object] = handler(self)
+    def said(self) -> dict[str, Any]:
+        """Leave out what follows from the key."""
+        said = super().said()
         del said["agent_id"]
         if self.login == self.agent_id:
             del said["login"]

@@ -136,16 +136,14 @@ def make_receipts(
     for at in range(0, len(results), Receipt.together):
         some = results[at : at + Receipt.together]
         payloads = [
-            strict_cbor.encode(
-                Receipt(
-                    network=network,
-                    issued_ms=accepted_ms,
-                    result=one.result,
-                    agent_key=one.agent_key.raw,
-                    certificate=one.certificate,
-                    accepted_ms=accepted_ms,
-                ).model_dump()
-            )
+            Receipt(
+                network=network,
+                issued_ms=accepted_ms,
+                result=one.result,
+                agent_key=one.agent_key.raw,
+                certificate=one.certificate,
+                accepted_ms=accepted_ms,
+            ).encoded()
             for one in some
         ]
         receipts += cose.sign_together(

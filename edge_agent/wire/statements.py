@@ -7,8 +7,8 @@ their unit, digests are SHA-256.
 from __future__ import annotations
 
 import hashlib
-from functools import lru_cache
-from typing import Annotated, ClassVar, Final, Literal, TypeAlias
+from functools import cache, lru_cache
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -42,6 +42,8 @@ MAX_INTEGER = 2**53 - 1  # what a JSON number, a SQLite and a PostgreSQL column 
 
 LABEL_PATTERN: Final = r"^[a-z0-9][a-z0-9._=-]{0,63}$"
 """Of the labels that an owner gives to an agent: `kitchen`, `region=eu`."""
+
+_AS_THEY_ARE: Final = frozenset({str, bytes, int, bool, type(None)})
 
 Party: TypeAlias = Literal["agent", "coordinator", "registrar"]
 
@@ -86,6 +88,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
+    def said(self) -> dict[str, Any]:
+        """Return the fields as they are encoded, in that order."""
+        return _said(self)
+
 
 class Statement(BaseModel):
     """What every statement says: its kind, the protocol's version, the network, and when it was made."""
@@ -107,6 +113,38 @@ class Statement(BaseModel):
     def attached(self) -> tuple[TensorDigest, ...]:
         """The tensors whose bytes travel beside the statement, in order."""
         return ()
+
+    def said(self) -> dict[str, Any]:
+        """Return the fields as they are encoded, in that order."""
+        return _said(self)
+
+    def encoded(self) -> bytes:
+        """Return the one encoding of the statement."""
+        return strict_cbor.encode_ordered(self.said())
+
+
+def _said(part: Part | Statement) -> dict[str, Any]:
+    # Not `model_dump`, and no second look at types: what was validated has them, and a job takes several of these.
+    values = part.__dict__
+    return {
+        name: value if type(value := values[name]) in _AS_THEY_ARE else _say(value) for name in _in_order(type(part))
+    }
+
+
+def _say(value: object) -> strict_cbor.Value:
+    if type(value) is DataType:
+        return value.value
+    if type(value) is tuple:
+        return [each if type(each) in _AS_THEY_ARE else _say(each) for each in value]
+    if isinstance(value, Part):
+        return value.said()
+    raise TypeError(f"{type(value).__name__} has no place in a statement.")
+
+
+@cache
+def _in_order(kind: type[Part | Statement]) -> tuple[str, ...]:
+    """Return the names of the fields in the order of their encoding."""
+    return strict_cbor.text_order(tuple(kind.model_fields))
 
 
 class TensorDigest(Part):
@@ -157,4 +195,4 @@ class VariantClass(Part):
 @lru_cache(maxsize=1024)
 def _class_id(klass: VariantClass) -> str:
     """Name a class; there are few of them, and each offer and result has one."""
-    return hashlib.sha256(strict_cbor.encode(klass.model_dump())).hexdigest()[:32]
+    return hashlib.sha256(strict_cbor.encode_ordered(klass.said())).hexdigest()[:32]

@@ -15,6 +15,7 @@ nine bytes that announces an array of 2**60 elements costs nothing; the walk alo
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeAlias
 
@@ -41,6 +42,11 @@ def encode(value: object) -> bytes:
         ValueError: a number outside its range, or text that is not Unicode (lone surrogates).
     """
     return cbor2.dumps(_plain(value))
+
+
+def encode_ordered(value: Value) -> bytes:
+    """Return the encoding of a value of our types, its maps in `text_order`: that they are is not looked at."""
+    return cbor2.dumps(value)
 
 
 def decode(
@@ -147,11 +153,13 @@ def _in_order(keys: tuple[Any, ...]) -> bool:
     return _text_order(keys) == keys
 
 
-def _text_order(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
-    """Return keys that are all text in the order of their encoded bytes, which is that of their length first."""
-    if not all(type(key) is str for key in keys):
-        return None
+def text_order(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return text keys in the order of their encoded bytes, which is that of their length first."""
     return tuple(sorted(keys, key=_length_first))
+
+
+def _text_order(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
+    return text_order(keys) if all(type(key) is str for key in keys) else None
 
 
 _remembered_order = lru_cache(maxsize=256)(_text_order)

@@ -14,7 +14,7 @@ import re
 import struct
 import sys
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,10 @@ _FROM_ONNX = {onnx_type: member for member, onnx_type in _TO_ONNX.items()}
 class TensorSpec:
     """What a tensor is called and how its bytes are to be read.
 
+    Attributes:
+        element_count: the number of elements: 1 for a scalar, 0 if any dimension is 0.
+        byte_count: the bytes of the whole tensor; None for BYTES.
+
     Raises:
         MalformedError: a name of 0 or more than 256 characters or with control characters, more than 32
             dimensions, a negative dimension, or more than 2**40 elements (dimensions of 0 not counted).
@@ -110,6 +114,8 @@ class TensorSpec:
     name: str
     datatype: DataType
     shape: tuple[int, ...]
+    element_count: int = field(init=False, repr=False, compare=False)
+    byte_count: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -127,17 +133,10 @@ class TensorSpec:
             product *= size or 1
             if product > MAX_ELEMENTS:
                 raise MalformedError(f"The tensor {self.name!r} has more than 2**40 elements.")
-
-    @property
-    def element_count(self) -> int:
-        """The number of elements: 1 for a scalar, 0 if any dimension is 0."""
-        return math.prod(self.shape)
-
-    @property
-    def byte_count(self) -> int | None:
-        """The bytes of the whole tensor; None for BYTES."""
-        item_bytes = self.datatype.item_bytes
-        return None if item_bytes is None else item_bytes * self.element_count
+        # Worked out once: each tensor is compared with it several times.
+        elements, item_bytes = math.prod(self.shape), self.datatype.item_bytes
+        object.__setattr__(self, "element_count", elements)
+        object.__setattr__(self, "byte_count", None if item_bytes is None else item_bytes * elements)
 
 
 @dataclass(frozen=True, slots=True)

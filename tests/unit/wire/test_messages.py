@@ -57,6 +57,14 @@ def test_the_samples_are_all_there_are() -> None:
 
 
 @pytest.mark.parametrize("statement", [sample for _, sample, _ in SAMPLES], ids=lambda sample: sample.kind)
+def test_what_a_statement_says_is_in_the_one_encoding(statement: Statement) -> None:
+    """No type or order is looked at again when it is encoded: it must be right by its model."""
+    encoded = statement.encoded()
+    assert encoded == strict_cbor.encode(statement.said())
+    assert type(statement).model_validate(strict_cbor.decode(encoded, max_bytes=300_000)) == statement
+
+
+@pytest.mark.parametrize("statement", [sample for _, sample, _ in SAMPLES], ids=lambda sample: sample.kind)
 def test_a_statement_survives_cbor(statement: Statement) -> None:
     """The bytes give back an equal statement, whose bytes are the same."""
     again = type(statement).model_validate(fields_of(statement))
