@@ -228,9 +228,13 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 @contextmanager
 def served(
-    service: FakeService, *, max_request_bytes: int = MAX_REQUEST_BYTES, connection: type[Connection] = Connection
+    service: FakeService,
+    *,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    connection: type[Connection] = Connection,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> Iterator[str]:
-    """Serve the application on a free port, in a thread of its own; give its base URL."""
+    """Serve the application on a free port, in a thread and a loop of its own; give its base URL."""
     ready: list[str] = []
     up, stop = threading.Event(), threading.Event()
 
@@ -256,7 +260,11 @@ def served(
             stop.set()
             waiting.join()
 
-    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    def serve_all() -> None:
+        with asyncio.Runner(loop_factory=loop) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=serve_all)
     thread.start()
     try:
         assert up.wait(30)

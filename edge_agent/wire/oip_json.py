@@ -99,13 +99,17 @@ def request_from_body(body: bytes | bytearray, json_length: str | None) -> Reque
     return _request(_document(text), tail)
 
 
-def request_from_json(given: object) -> Request:
+def request_from_json(given: object, tail: Tail | None = None) -> Request:
     """Read an inference request from JSON text (str or bytes) or from what JSON was read into.
+
+    Args:
+        given: the text, or what it was read into.
+        tail: the bytes behind it, if there are any.
 
     Raises:
         InputError: it is not one; the message says where.
     """
-    return _request(_document(given), None)
+    return _request(_document(given), tail)
 
 
 def response_from_json(given: object) -> Response:
@@ -267,9 +271,6 @@ def _datatype(body: dict[str, Any], where: str) -> DataType:
             f"{where} has the unknown datatype {text[:40]!r}.",
             hint=f"Did you mean {close}?" if close else f"There are {', '.join(names)}.",
         ) from None
-
-
-# -- writing -------------------------------------------------------------------------------------------------
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from wire_samples import AGENT, COORDINATOR
 from edge_agent.agent.control import parse_request
 from edge_agent.agent.gates import parse_reading
 from edge_agent.coordinator.gateway.encodings import Unpacker, wanted_coding
+from edge_agent.coordinator.gateway.json_numbers import in_binary_form
 from edge_agent.errors import EdgeAgentError, InputError, PeerError, SettingsError, StateError, UsageError, WorkerError
 from edge_agent.inference import frames, model_file
 from edge_agent.inference.messages import event_of
@@ -228,14 +229,27 @@ def _options(data: bytes) -> None:
         options_from(found)
 
 
+def _numbers(data: bytes) -> None:
+    """What is moved out of a text must mean the same as the text."""
+    moved = in_binary_form(data)
+    if moved is None:
+        return
+    try:
+        read = request_from_body(moved[0], str(moved[1]))
+    except InputError:
+        return  # wrong beside its numbers
+    assert read == request_from_body(data, None)
+
+
 def _packed(data: bytes) -> None:
     """The first byte chooses the coding; what is announced in headers is text."""
     unpacker = Unpacker(("gzip", "deflate", data[1:20].decode("latin-1"))[data[0] % 3] if data else "gzip")
     room = 1 << 16
     for at in range(1, len(data), 512):
-        room -= len(unpacker.feed(data[at : at + 512], room))
-        if room < 0:
-            return
+        for part in unpacker.feed(data[at : at + 512]):
+            room -= len(part)
+            if room < 0:
+                return
     unpacker.end()
 
 
@@ -420,6 +434,7 @@ TARGETS: Final = (
         "HTTP clients",
         20,
     ),
+    Target("oip-numbers", _numbers, INPUT, _oip_samples, "HTTP clients", 20),
     Target("packed", _packed, INPUT, _packed_samples, "HTTP clients", 10),
     Target(
         "accept-encoding",

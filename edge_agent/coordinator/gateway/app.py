@@ -84,6 +84,7 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
 
     if intake is None:
         intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
+    app.state.reader = intake.reader
     add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
     add_repository_routes(app, service, intake)
     add_openai_routes(app, service, intake, wait_seconds=wait_seconds)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import Iterator
 
 from edge_agent.errors import InputError
 
@@ -14,6 +15,7 @@ _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 OFFERED = "gzip, deflate"
 PACKED_FROM_BYTES = 4096
 """Shorter answers are sent as they are: packing them costs more than it saves."""
+PIECE_BYTES = 256 * 1024
 _LEVEL = 1
 _IN_A_THREAD_FROM_BYTES = 64 * 1024
 
@@ -38,19 +40,23 @@ class Unpacker:
             )
         self._stream = zlib.decompressobj(bits)
 
-    def feed(self, data: bytes, room: int) -> bytes:
-        """Return what this piece unpacks to, and at most one byte more than `room`.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what this piece unpacks to, in pieces of at most `PIECE_BYTES`.
 
         Raises:
             InputError: the bytes are not in the coding that was announced.
         """
-        try:
-            unpacked = self._stream.decompress(data, room + 1)
-        except zlib.error as error:
-            raise InputError(f"the body is not in the coding that its Content-Encoding names: {error}") from None
-        if self._stream.unused_data:
-            raise InputError("bytes follow the end of the packed body")
-        return unpacked
+        while True:
+            try:
+                unpacked = self._stream.decompress(data, PIECE_BYTES)
+            except zlib.error as error:
+                raise InputError(f"the body is not in the coding that its Content-Encoding names: {error}") from None
+            if self._stream.unused_data:
+                raise InputError("bytes follow the end of the packed body")
+            yield unpacked
+            data = self._stream.unconsumed_tail
+            if not data and len(unpacked) < PIECE_BYTES:
+                return
 
     def end(self) -> None:
         """Refuse a body that is cut.

@@ -39,6 +39,8 @@ from edge_agent.wire.oip_json import body_of
 EXTENSIONS = ["binary_tensor_data", "model_repository"]
 PLATFORM = "onnx_onnxv1"
 """As the protocol calls models for onnxruntime."""
+MAX_INDEX_BYTES = 64 * 1024
+"""Of a request for the index, which has one member."""
 
 
 class _Direct(APIRoute):
@@ -114,7 +116,7 @@ def add_repository_routes(app: FastAPI, service: Service, intake: Intake) -> Non
 
     @app.post("/v2/repository/index")
     async def index(request: Request) -> Response:
-        async with intake.body(request) as body:
+        async with intake.body(request, MAX_INDEX_BYTES) as body:
             only_ready = _only_ready(body)
         lines = [listed(service, entry, variant) for entry in service.catalogue.families for variant in entry.variants]
         return json_answer([line for line in lines if line["state"] == "READY" or not only_ready])

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 from starlette.requests import ClientDisconnect, Request
 
 from edge_agent.coordinator.gateway.encodings import Unpacker
+from edge_agent.coordinator.gateway.reading import Reader
 from edge_agent.errors import InputError, ResourceError, TooLargeError, TransportError
 
 GRACE_SECONDS = 20.0
@@ -27,6 +28,7 @@ class Intake:
 
     def __init__(self, *, max_request_bytes: int, max_bytes: int, grace_seconds: float = GRACE_SECONDS) -> None:
         self.max_request_bytes = max_request_bytes
+        self.reader = Reader(max_request_bytes=max_request_bytes)
         self.held_bytes = 0
         self._max_bytes = max_bytes
         self._grace_seconds = grace_seconds
@@ -37,8 +39,12 @@ class Intake:
         return self._grace_seconds + self.max_request_bytes / SLOWEST_BYTES_PER_SECOND
 
     @asynccontextmanager
-    async def body(self, request: Request) -> AsyncIterator[bytearray]:
+    async def body(self, request: Request, max_bytes: int | None = None) -> AsyncIterator[bytearray]:
         """Give a request's body, unpacked; its memory counts as taken until the block ends.
+
+        Args:
+            request: whose body it is.
+            max_bytes: where less is taken than of any request.
 
         Raises:
             TooLargeError: the body is too long.
@@ -48,18 +54,19 @@ class Intake:
         """
         announced = request.headers.get("Content-Length", "0")
         expected = int(announced[:20]) if announced.isascii() and announced.isdigit() else 0
-        if expected > self.max_request_bytes:
-            raise self.too_long()
+        limit = min(self.max_request_bytes, max_bytes or self.max_request_bytes)
+        if expected > limit:
+            raise self.too_long(limit)
         self.refuse_unless_room(expected)
         # One buffer, not a list of pieces: a body that comes byte by byte would be a list of forty times its size.
         body = bytearray()
         try:
-            await self._read(request, body)
+            await self._read(request, body, limit)
             yield body
         finally:
             self.held_bytes -= len(body)
 
-    async def _read(self, request: Request, body: bytearray) -> None:
+    async def _read(self, request: Request, body: bytearray, limit: int) -> None:
         coding = request.headers.get("Content-Encoding", "identity")
         unpacker = None if coding == "identity" else Unpacker(coding)
         came = looked_at = 0
@@ -71,13 +78,16 @@ class Intake:
                     if came - looked_at >= SLOWEST_BYTES_PER_SECOND:  # not for each of many small pieces
                         looked_at = came
                         patience.reschedule(started + self._grace_seconds + came / SLOWEST_BYTES_PER_SECOND)
-                    room = self.max_request_bytes - len(body)
-                    part = unpacker.feed(chunk, room) if unpacker else chunk
-                    if len(part) > room or came > self.max_request_bytes:
-                        raise self.too_long()
-                    self.refuse_unless_room(len(part))
-                    self.held_bytes += len(part)
-                    body += part
+                    if came > limit:
+                        raise self.too_long(limit)
+                    for part in unpacker.feed(chunk) if unpacker else (chunk,):
+                        if len(body) + len(part) > limit:
+                            raise self.too_long(limit)
+                        self.refuse_unless_room(len(part))
+                        self.held_bytes += len(part)
+                        body += part
+                        if unpacker:  # a small piece may be a large one when unpacked
+                            await asyncio.sleep(0)
         except TimeoutError:
             raise TransportError(
                 f"the request's body came too slowly: {came} bytes so far",
@@ -117,8 +127,10 @@ class Intake:
                 hint="Send it again in a second; nothing of it is kept.",
             )
 
-    def too_long(self) -> TooLargeError:
+    def too_long(self, limit: int | None = None) -> TooLargeError:
         """Make the error for a request that is too long, as it came or as tensors."""
+        if limit is not None and limit < self.max_request_bytes:
+            return TooLargeError(f"the request is longer than {limit} bytes, the most that this call takes")
         return TooLargeError(
             f"the request is longer than {self.max_request_bytes} bytes",
             hint="Send a smaller input; the operator sets the limit with coordinator.max_request_bytes.",

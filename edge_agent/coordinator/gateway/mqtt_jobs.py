@@ -20,6 +20,7 @@ from edge_agent.coordinator.access import Access, Caller, Scope
 from edge_agent.coordinator.gateway.answers import Problem, outcome_parameters, problem_of
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import no_json_form
+from edge_agent.coordinator.gateway.reading import LONG_BYTES
 from edge_agent.coordinator.gateway.submission import Order, digest_of, ended, in_name_of, place
 from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.service import Service
@@ -35,7 +36,7 @@ log = logging.getLogger("edge_agent.coordinator.mqtt")
 KEY_PROPERTY = "api-key"
 KEY_MEMBER = "api_key"
 """In the request itself, for tools that take properties from their command line alone, where others see them."""
-MAX_KEYLESS_BYTES = 1024 * 1024
+MAX_KEYLESS_BYTES = LONG_BYTES
 """A request that shows its key so is read before it is known whose it is."""
 MAX_UNDER_WAY = 256
 """Requests of all clients together; more are told that the queue is full."""
@@ -146,7 +147,8 @@ class MqttJobs:
         caller = self._access.caller(token or "")
         if caller.key_id is None:
             text = f"the request shows no API key, in the user property {KEY_PROPERTY} or in its member {KEY_MEMBER}"
-            raise DeniedError(text)
+            hint = f"A request of more than {MAX_KEYLESS_BYTES} bytes needs the user property."
+            raise DeniedError(text, hint=hint)
         if Scope.MQTT not in caller.scopes:
             raise DeniedError("jobs over MQTT need a key with the scope mqtt", code="forbidden")
         if caller.name != name:
@@ -164,21 +166,21 @@ class MqttJobs:
         if len(payload) > self._intake.max_request_bytes:
             raise self._intake.too_long()
         with self._intake.holding(len(payload)):
-            given = strict_json.read(payload)
+            given, tail = await self._intake.reader.message(payload)
             if not isinstance(given, dict):
                 raise InputError("the request must be a JSON object with model_name and inputs")
             given.pop(KEY_MEMBER, None)
             family, version = given.pop("model_name", None), given.pop("model_version", None)
             if not isinstance(family, str) or not isinstance(version, str | None):
                 raise InputError("the request must name a family in model_name")
-            request = request_from_json(given)
+            request = request_from_json(given, tail)
             entry = self._service.catalogue.family(family)
             options = in_name_of(caller, options_from(request.parameters), None)
             order = Order(entry.name, tuple(request.outputs), digest_of(entry, version), options)
             accepted = await place(self._service, self._access, caller, order, tuple(request.inputs))
             inline = request.parameters.get("receipt_inline") is True
             request_id = request.id
-            del request, given
+            del request, given, tail
         end = await ended(self._service, accepted.job_id, options, self._wait_seconds)
         if isinstance(end, Problem):
             return end

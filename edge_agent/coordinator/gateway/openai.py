@@ -33,7 +33,6 @@ from edge_agent.coordinator.gateway.submission import Order, digest_of, ended, o
 from edge_agent.coordinator.service import Accepted, Service
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.models.catalogue import Family
-from edge_agent.wire import strict_json
 from edge_agent.wire.tensors import Tensor
 
 USAGE_UNKNOWN = {"prompt_tokens": 0, "total_tokens": 0}
@@ -55,7 +54,7 @@ def add_openai_routes(app: FastAPI, service: Service, intake: Intake, *, wait_se
     @app.post("/v1/embeddings")
     async def embed(request: Request) -> Response:
         async with intake.body(request) as body:
-            wish = embeddings.wish_from(strict_json.read(body))
+            wish = embeddings.wish_from(await intake.reader.embeddings(body))
         name, _, version = wish.model.partition("/")
         family = _usable(service, name, "embeddings")
         how = embeddings.embedder(family)

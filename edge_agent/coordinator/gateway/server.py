@@ -106,7 +106,10 @@ async def serve(  # noqa: PLR0913 each is a part of a server
     stopping.cancel()
     app.state.feed.close()  # whoever watches would otherwise be waited for
     server.should_exit = True
-    await serving
+    try:
+        await serving
+    finally:
+        app.state.reader.close()
 
 
 def connections_of(max_connections: int) -> type[Connection]:

@@ -18,7 +18,7 @@ from edge_agent.errors import DeniedError, EdgeAgentError, InputError, RefusedEr
 from edge_agent.models.catalogue import Family
 from edge_agent.wire.job_options import MAX_IDEMPOTENCY_KEY_CHARS, JobOptions, options_from
 from edge_agent.wire.oip_binary import LENGTH_HEADER
-from edge_agent.wire.oip_json import Request, request_from_body
+from edge_agent.wire.oip_json import Request
 from edge_agent.wire.tensors import Tensor
 
 DEADLINE_SLACK_SECONDS = 1.0
@@ -70,7 +70,7 @@ async def submit(  # noqa: PLR0913 what a request consists of
     """
     variant = digest_of(entry, version)
     async with intake.body(http) as body:
-        request = request_from_body(body, http.headers.get(LENGTH_HEADER))
+        request = await intake.reader.request(body, http.headers.get(LENGTH_HEADER))
         inputs = tuple(request.inputs)
         # "0," takes two bytes in JSON and eight as INT64
         if sum(len(tensor.data) for tensor in inputs) > intake.max_request_bytes:
