@@ -272,7 +272,16 @@ class JobFailedError(EdgeAgentError):
     """A job ended without a result; the message says why and who is to blame."""
 
     code = "job-failed"
-    codes = ("deadline", "cancelled", "no-agent", "loading", "too-few-owners", "attempts-exhausted", "poison")
+    codes = (
+        "deadline",
+        "cancelled",
+        "no-agent",
+        "loading",
+        "too-few-owners",
+        "no-taker",
+        "attempts-exhausted",
+        "poison",
+    )
     exit_status = 1
     default_hint = "Read the reason; jobs that failed for want of an agent can simply be sent again."
 

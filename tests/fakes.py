@@ -36,6 +36,7 @@ from edge_agent.models.fit import MachineFacts
 from edge_agent.wire.envelope import Opened, open_envelope, seal
 from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import (
+    PROTOCOL_VERSIONS,
     Birth,
     Control,
     Failure,
@@ -56,6 +57,7 @@ from edge_agent.wire.messages import (
 )
 from edge_agent.wire.status import Status
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
+from edge_agent.wire.terms import Terms
 from edge_agent.wire.topics import Topics
 
 NETWORK = "home"
@@ -237,8 +239,10 @@ class FakeAgent:
             loaded=loaded,
         )
 
-    def offers(self, *offers: Offer, sequence: int | None = None) -> coordinator_events.MessageReceived:
-        """Say what is offered; by default one variant of `digits`."""
+    def offers(
+        self, *offers: Offer, sequence: int | None = None, terms: Terms | None = None
+    ) -> coordinator_events.MessageReceived:
+        """Say what is offered, by default one variant of `digits`, and for whom."""
         self.sequence = self.sequence + 1 if sequence is None else sequence
         statement = Offers(
             **self._base,
@@ -246,6 +250,7 @@ class FakeAgent:
             session=self.session,
             sequence=self.sequence,
             offers=offers or (self.offer(),),
+            **({} if terms is None else {"v": 2, "terms": terms}),
         )
         found: coordinator_events.MessageReceived = self._said("offers", statement)
         return found
@@ -506,14 +511,16 @@ class FakeCoordinator:
     def _base(self) -> dict[str, Any]:
         return {"network": self.network, "issued_ms": self.clock.now.wall_ms}
 
-    def hello(self, session: int | None = None) -> agent_events.MessageReceived:
+    def hello(
+        self, session: int | None = None, versions: tuple[int, ...] = PROTOCOL_VERSIONS
+    ) -> agent_events.MessageReceived:
         """Announce a session."""
         statement = Hello(
             **self._base,
             coordinator_key=self.key.public.raw,
             session=session or self.session,
             software="edge-agent/test",
-            versions=(1,),
+            versions=versions,
         )
         return agent_events.MessageReceived(TOPICS.coordinator, seal(self.key, statement))
 

@@ -138,10 +138,8 @@ def status() -> Status:
     )
 
 
-def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
-    """Return signer, statement and tensors for every kind of statement."""
-    here = {"network": NETWORK, "issued_ms": NOW_MS}
-    agent = AGENT.public.id
+def offers() -> Offers:
+    """One variant of one family, for anybody."""
     offer = Offer(
         family="digits",
         variant=VARIANT,
@@ -151,11 +149,19 @@ def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
         max_in_flight=2,
         loaded=True,
     )
+    here = {"network": NETWORK, "issued_ms": NOW_MS}
+    return Offers(**here, agent_id=AGENT.public.id, session=3, sequence=0, offers=(offer,))
+
+
+def one_of_each() -> list[tuple[SigningKey, Statement, tuple[bytes, ...]]]:
+    """Return signer, statement and tensors for every kind of statement."""
+    here = {"network": NETWORK, "issued_ms": NOW_MS}
+    agent = AGENT.public.id
     held = (HeldAttempt(job=JOB_ID, epoch=1),)
     return [
         (AGENT, birth(), ()),
         (AGENT, Gone(**here, agent_id=agent, session=3), ()),
-        (AGENT, Offers(**here, agent_id=agent, session=3, sequence=0, offers=(offer,)), ()),
+        (AGENT, offers(), ()),
         (AGENT, Progress(**here, agent_id=agent, session=3, held=held), ()),
         (AGENT, result(), (OUTPUT.data,)),
         (

@@ -15,12 +15,12 @@ from edge_agent.agent.daemon import Agent
 from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.lookout import budget_bytes, conditions
 from edge_agent.agent.options import MachineSummary, Options
-from edge_agent.agent.owner import Wanted, Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.readers import Readers, local_zone
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.tally import Tally
+from edge_agent.agent.wanted import Wanted, Wishes
 from edge_agent.agent.wishes import rules, values
 from edge_agent.clock import Now
 from edge_agent.connection import home_link_options

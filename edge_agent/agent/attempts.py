@@ -32,6 +32,7 @@ class Held:
     Attributes:
         renew_at: monotonic seconds at which the lease is renewed.
         token: names the run in the worker.
+        first: whether it goes before those that are not.
     """
 
     job: Job
@@ -40,6 +41,7 @@ class Held:
     renew_at: float
     token: int
     stage: Stage = Stage.WAITING
+    first: bool = False
 
     @property
     def key(self) -> Key:
@@ -122,12 +124,15 @@ class Attempts:
         for key in [key for key in self.keys() if key[0] == job and key[1] < epoch]:
             self.drop(key)
 
-    def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now) -> Held:
-        """Take an attempt in."""
+    def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now, *, first: bool = False) -> Held:
+        """Take an attempt in; one that goes first waits before all that do not."""
         self._token += 1
-        held = Held(job, inputs, now.wall_ms, now.monotonic + renew_seconds(job), self._token)
+        held = Held(job, inputs, now.wall_ms, now.monotonic + renew_seconds(job), self._token, first=first)
         self._held[held.key] = held
-        self._waiting.append(held.key)
+        if first:
+            self._waiting.insert(sum(self._held[key].first for key in self._waiting), held.key)
+        else:
+            self._waiting.append(held.key)
         return held
 
     def drop(self, key: Key) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge_agent.agent.events import OwnerAsked
+from edge_agent.agent.asked import OwnerAsked
 from edge_agent.agent.policy import LIMITS, Pace
 from edge_agent.errors import EdgeAgentError, TransportError, UsageError
 

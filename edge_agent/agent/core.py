@@ -15,12 +15,12 @@ from edge_agent import __version__
 from edge_agent.agent.answers import Answers
 from edge_agent.agent.attempts import Attempts, renew_seconds
 from edge_agent.agent.delivery import Delivery
+from edge_agent.agent.ending import Ending
 from edge_agent.agent.events import (
     CatalogueChanged,
     Command,
     ConditionsChanged,
     Event,
-    Exit,
     JobTurnedAway,
     LinkDown,
     LinkUp,
@@ -34,6 +34,7 @@ from edge_agent.agent.events import (
     SpoolLoaded,
     StopRequested,
     StopWorker,
+    TermsChanged,
     Tick,
     WorkRequested,
 )
@@ -45,6 +46,7 @@ from edge_agent.agent.repeating import Repeating
 from edge_agent.agent.resting import RESTING, Resting
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.standing import Standing, keep
+from edge_agent.agent.terms import Clientele
 from edge_agent.agent.unsettled import no_jitter
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
@@ -98,22 +100,23 @@ class Core:
         self.attempts = Attempts(rules.unsettled_seconds, draw)
         self.session: int | None = None
         self.coordinator_session: int | None = None
-        self.stopping = False
         self.latest_version, self.refused_control = __version__, ""  # known in this network; shown to the owner
         self._presence = presence
         answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
         self._delivery = Delivery(self.attempts, answers, self._topics.results(presence.agent_id), rules)
         self.tally = self._delivery.tally
-        self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules)
+        self.clientele = Clientele(self.attempts, self._delivery)
+        self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules, self.clientele)
         self.resting = Resting(self.attempts, self._delivery, planner)
+        self._ending = Ending(self.attempts, self._delivery, presence)
         self._pacing = Pacing(self.attempts, planner)
         self._coordinator_key = coordinator_key
         self.standing = Standing(presence.agent_id)
         self._planner = planner
         self._rules = rules
         self._sequence = 0
-        self._stop_at, self._repeating = 0.0, Repeating()
+        self._repeating = Repeating()
         self._idle_since: float | None = None
         self._offered: tuple[object, ...] | None = None
 
@@ -130,21 +133,21 @@ class Core:
             commands += self._apply(event, now)
         commands += self._delivery.sign(now)
         commands += [*self._pacing.finish(now), *self._pump(now)]
-        if not self.stopping:
+        if not self._ending.on:
             commands += self._planner.on_load(self.attempts.active(), now)
         commands += self.resting.finish(now)
         if self._offering() != self._offered:
             commands += self._offer(now)
         commands += self._delivery.forget_on_disk()
-        if self.stopping:
-            commands += self._finish_stop(now)
+        if self._ending.on:
+            commands += self._ending.finish(self.session, self.coordinator_session, now)
         return commands
 
     def next_deadline(self) -> float | None:
         """Return the monotonic second at which a `Tick` is due, if any."""
         connected = self.session is not None
         due = [self.attempts.next_deadline(connected=connected), self._planner.next_deadline(), self._idle_deadline()]
-        due += [self.resting.next_deadline(), self._stop_at if self.stopping else None]
+        due += [self.resting.next_deadline(), self._ending.next_deadline()]
         due.append(self._repeating.at if connected else None)
         return min((moment for moment in due if moment is not None), default=None)
 
@@ -169,7 +172,7 @@ class Core:
             case SpoolFailed():
                 return self._delivery.on_spool_failed(event)
             case StopRequested():
-                return self._on_stop(event, now)
+                return self._ending.begin(event, self._offer, now)
             case RestRequested():
                 return [*self.resting.begin(event, now), *self._present(now)]
             case WorkRequested():
@@ -177,6 +180,8 @@ class Core:
                 return [*ended, *self._present(now)] if ended else []
             case PaceChanged():
                 return self._pacing.begin(event)
+            case TermsChanged():
+                return self.clientele.change(event, now)
             case Tick():
                 return self._on_tick(now)
             case PlanRequested():
@@ -233,6 +238,7 @@ class Core:
             return []  # heard before, or the broker's memory of an older one
         self.coordinator_session = hello.session
         self.latest_version = newer(__version__, hello.software)
+        self.clientele.on_hello(hello)
         return self._announce(now)
 
     def _on_control(self, control: Control, now: Now) -> list[Command]:
@@ -328,19 +334,19 @@ class Core:
         self._sequence += 1
         self._offered = self._offering()
         offers = () if self._why_not() else self._planner.offers()
-        return [self._presence.offers(self.session, self._sequence, offers, now)]
+        return [self._presence.offers(self.session, self._sequence, offers, now, self.clientele.said)]
 
     def _offering(self) -> tuple[object, ...] | None:
         """Return what others must hear of at once when it changes; how fast it is, they hear in time."""
         if not self._planner.decided:
             return None
-        return () if self._why_not() else self._planner.offering
+        return (self.clientele.said, () if self._why_not() else self._planner.offering)
 
     def _why_not(self) -> str | None:
         """Say why nothing is taken on, if that is so."""
-        if self.stopping:
+        if self._ending.on:
             return "the agent is stopping"
-        return RESTING if self.resting.on else None
+        return RESTING if self.resting.on else self.clientele.unheard
 
     # -- time -----------------------------------------------------------------------------------------------------
 
@@ -367,34 +373,3 @@ class Core:
         if not idle_for or self._idle_since is None or not self._planner.ready or self.attempts.active():
             return None
         return self._idle_since + idle_for
-
-    # -- the end --------------------------------------------------------------------------------------------------
-
-    def _on_stop(self, event: StopRequested, now: Now) -> list[Command]:
-        """Take nothing on any more; a second request neither hurries nor delays the first."""
-        if self.stopping:
-            self._stop_at = min(self._stop_at, now.monotonic + event.within_seconds)
-            return []
-        self.stopping = True
-        self._stop_at = now.monotonic + event.within_seconds
-        note = Note(logging.INFO, "Stopping: no new work is taken on", "stopping")
-        commands: list[Command] = [note, *self._offer(now)]
-        for held in self.attempts.waiting():
-            commands += self._delivery.fail(held, "handed-back", "the agent is stopping", "agent", now, retry=True)
-        return commands
-
-    def _finish_stop(self, now: Now) -> list[Command]:
-        """Leave when nothing is held, or the time is over: what is not listed in the last birth is handed back.
-
-        Without a broker, what is on disk need not be waited for; the rest may still get through if the broker
-        comes back in time.
-        """
-        on_disk = self._delivery.on_disk()
-        wait_for = len(self.attempts) - (len(on_disk) if self.session is None else 0)
-        if wait_for and now.monotonic < self._stop_at:
-            return []
-        commands: list[Command] = []
-        if self.session is not None:
-            commands.append(self._presence.birth("stopped", self.session, self.coordinator_session, on_disk, now))
-        self.stopping = False
-        return [*commands, StopWorker(), Exit(0)]

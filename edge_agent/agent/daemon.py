@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent import supervisor
+from edge_agent.agent.asked import HomeSaid, HomeUp, OwnerAsked, ReloadRequested
 from edge_agent.agent.control import ControlSocket
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
@@ -27,17 +28,13 @@ from edge_agent.agent.events import (
     Exit,
     FetchModels,
     ForgetSpooled,
-    HomeSaid,
-    HomeUp,
     KeepCertificates,
     LinkDown,
     LinkUp,
     LoadModel,
     MessageReceived,
-    OwnerAsked,
     PlanRequested,
     Publish,
-    ReloadRequested,
     RestRequested,
     RunCanary,
     RunModel,
@@ -55,7 +52,7 @@ from edge_agent.agent.fetching import Fetching
 from edge_agent.agent.inbox import Inbox
 from edge_agent.agent.lookout import Lookout, look
 from edge_agent.agent.options import MachineSummary, Options
-from edge_agent.agent.owner import Owner, Ways
+from edge_agent.agent.owner import Owner
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.readers import terminal_is_there
@@ -65,6 +62,7 @@ from edge_agent.agent.spooling import SPOOL_FILE, Spooling
 from edge_agent.agent.status import StatusFile, in_a_line, standing
 from edge_agent.agent.tracing import Traces
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
+from edge_agent.agent.wanted import Ways
 from edge_agent.agent.workers import Workers
 from edge_agent.clock import boot_number, system_now, utc_stamp
 from edge_agent.enrolling.keeping import keep_certificates
@@ -390,7 +388,11 @@ class Agent:
             "network": self._options.network,
             "coordinator_id": self._coordinator_id,
             **standing(
-                self._planner, core.session is not None, core.coordinator_session is not None, core.standing.revoked
+                self._planner,
+                core.session is not None,
+                core.coordinator_session is not None,
+                core.standing.revoked,
+                core.clientele.unheard,
             ),
             "attempts": core.attempts.counts(),
             "refused_control": core.refused_control or None,

@@ -5,9 +5,7 @@ What the worker reports are the events of `edge_agent.inference.events`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from edge_agent.agent.own_copy import Entry
 from edge_agent.inference.events import WorkerEvent
@@ -16,6 +14,7 @@ from edge_agent.models.fit import MachineFacts
 from edge_agent.notes import Note
 from edge_agent.wire.identity import Enrolled
 from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.terms import Terms
 
 # -- events -------------------------------------------------------------------------------------------------------
 
@@ -122,6 +121,19 @@ class WorkRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class TermsChanged:
+    """The owner's rules on whose jobs are taken are others now.
+
+    Attributes:
+        terms: None where every job is as good as any other.
+        text: for whom the machine works, to follow "working".
+    """
+
+    terms: Terms | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PaceChanged:
     """The worker is to compute with so many threads, and to keep so many CPUs busy; None for as many as it can."""
 
@@ -161,46 +173,6 @@ class ConditionsChanged:
     conditions: str
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerAsked:
-    """The owner asks something through the control socket; for the daemon, not for the core.
-
-    Attributes:
-        request: as `control.parse_request` gave it.
-        by: whom, for the history.
-        reply: takes the answer; to be called once.
-    """
-
-    request: Mapping[str, Any]
-    by: str
-    reply: Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class HomeSaid:
-    """A message for Home Assistant's sake came over the broker at home; for the daemon, not for the core.
-
-    Attributes:
-        topic: one of those that were asked for.
-        payload: foreign bytes.
-        retained: whether the broker had kept it.
-    """
-
-    topic: str
-    payload: bytes
-    retained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class HomeUp:
-    """The broker at home is reached; for the daemon, not for the core."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReloadRequested:
-    """The owner's rules are to be read anew; for the daemon, not for the core."""
-
-
 Event = (
     LinkUp
     | LinkDown
@@ -216,6 +188,7 @@ Event = (
     | RestRequested
     | WorkRequested
     | PaceChanged
+    | TermsChanged
     | Tick
     | WorkerEvent
 )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edge_agent.agent.events import HomeSaid, HomeUp
+from edge_agent.agent.asked import HomeSaid, HomeUp
 from edge_agent.agent.policy import Reading
 from edge_agent.clock import Now
 from edge_agent.errors import EdgeAgentError

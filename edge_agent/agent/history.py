@@ -144,6 +144,7 @@ def _transition(entry: dict[str, Any]) -> dict[str, Any]:
         "at_ms": int(entry["at_ms"]),
         "mode": str(entry["mode"])[:32],
         "by": str(entry["by"])[:128],
+        "works": str(entry.get("works", "for everybody"))[:500],
         "reasons": [{key: str(reason[key])[:500] for key in ("code", "text")} for reason in entry["reasons"]][:32],
     }
 

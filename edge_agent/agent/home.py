@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edge_agent.agent.asked import HomeSaid, HomeUp
 from edge_agent.agent.assistant.assistant import Assistant
 from edge_agent.agent.assistant.discovery import Device
 from edge_agent.agent.assistant.orders import parse, why_not
-from edge_agent.agent.events import HomeSaid, HomeUp
 from edge_agent.agent.policy import Adjustments, Rules
 from edge_agent.agent.readers import Readers
 from edge_agent.clock import Now

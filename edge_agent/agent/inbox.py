@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import threading
 
-from edge_agent.agent.events import Event, HomeSaid, HomeUp, JobTurnedAway, MessageReceived, OwnerAsked, ReloadRequested
+from edge_agent.agent.asked import HomeSaid, HomeUp, OwnerAsked, ReloadRequested
+from edge_agent.agent.events import Event, JobTurnedAway, MessageReceived
 from edge_agent.errors import PeerError
 from edge_agent.inference.events import RunDone
 from edge_agent.wire.envelope import messages_in, signed_part

@@ -10,6 +10,7 @@ from edge_agent.agent.events import Command
 from edge_agent.agent.planner import Planner
 from edge_agent.agent.presence import Presence
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.terms import Clientele
 from edge_agent.clock import Now
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.notes import Note
@@ -33,6 +34,7 @@ class Intake:
         attempts: the table.
         delivery: answers what is not taken on.
         rules: limits.
+        clientele: for whom the machine works.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 made in one place
@@ -43,6 +45,7 @@ class Intake:
         attempts: Attempts,
         delivery: Delivery,
         rules: Rules,
+        clientele: Clientele,
     ) -> None:
         self._presence = presence
         self._coordinator_key = coordinator_key
@@ -50,6 +53,7 @@ class Intake:
         self._attempts = attempts
         self._delivery = delivery
         self._rules = rules
+        self._clientele = clientele
 
     def take(self, payload: bytes, session: int | None, now: Now, *, why_not: str | None) -> list[Command]:
         """Take a job on, or say why not.
@@ -113,6 +117,8 @@ class Intake:
 
     def _admit(self, job: Job, inputs: tuple[Tensor, ...], now: Now) -> list[Command]:
         key = (job.job, job.epoch)
+        if (why_not := self._clientele.why_not(job)) is not None:
+            return self._refuse(job, self._clientele.code(job), why_not, 0.0, now)
         if self._planner.offered(job.variant) is None:
             return [self._delivery.refuse(key, "wrong-model", "this variant is not offered here", now)]
         self._attempts.drop_older(job.job, job.epoch)
@@ -120,7 +126,7 @@ class Intake:
         if full is not None:
             text, seconds = full
             return self._refuse(job, "queue-full", text, seconds, now)
-        self._attempts.add(job, inputs, now)
+        self._attempts.add(job, inputs, now, first=self._clientele.goes_first(job))
         self._planner.on_job(job.family, now)
         return [attempt_note("Took an attempt on", "attempt-taken", key)]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.agent.calibrator import Calibrator
-from edge_agent.agent.owner import Wishes
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances
 from edge_agent.agent.reporting import Detail
 from edge_agent.agent.rules import Rules
+from edge_agent.agent.wanted import Wishes
 from edge_agent.models.fit import MachineFacts
 from edge_agent.mqtt import LinkOptions
 from edge_agent.telemetry import Tracer

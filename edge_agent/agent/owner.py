@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, tzinfo
+from dataclasses import asdict, replace
+from datetime import UTC
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from edge_agent.agent import adjusting
-from edge_agent.agent.account.account import Account
-from edge_agent.agent.assistant.discovery import Device
-from edge_agent.agent.events import HomeSaid, HomeUp, OwnerAsked, PaceChanged, RestRequested, WorkRequested
+from edge_agent.agent.asked import HomeSaid, HomeUp, OwnerAsked
+from edge_agent.agent.events import PaceChanged, RestRequested, TermsChanged, WorkRequested
 from edge_agent.agent.history import History, OrderFile
 from edge_agent.agent.home import Home
 from edge_agent.agent.policy import (
@@ -32,84 +31,28 @@ from edge_agent.agent.policy import (
     Rules,
     State,
     adjusted_policy,
+    clientele,
     decide,
     highest,
     pace_of,
+    terms_of,
     threads_of,
     tighter,
 )
-from edge_agent.agent.readers import Readers, midnight_ms
+from edge_agent.agent.readers import midnight_ms
 from edge_agent.agent.tally import Tally
+from edge_agent.agent.wanted import NO_WAYS, Ways, Wishes
 from edge_agent.clock import Now
 from edge_agent.errors import SettingsError
-from edge_agent.mqtt import LinkOptions
-from edge_agent.settings import Energy, Policy
+from edge_agent.wire.terms import Terms
 
 log = logging.getLogger("edge_agent.agent.owner")
 
-Told = RestRequested | WorkRequested | PaceChanged
+Told = RestRequested | WorkRequested | PaceChanged | TermsChanged
 SOME = 20
 """Transitions that are shown when nobody says how many."""
 THE_RULES = "your rules"
 START = "the start"
-
-
-class Wanted(NamedTuple):
-    """The settings that may be changed while the agent runs.
-
-    Attributes:
-        policy: when and how much it works.
-        home: the owner's own broker, if there is one.
-        energy: watts and their price.
-        device: what Home Assistant sees of this machine; None where it sees nothing.
-    """
-
-    policy: Policy
-    home: LinkOptions | None
-    energy: Energy
-    device: Device | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """Where the owner's rules come from, and what the machine is read with.
-
-    Attributes:
-        at_start: the settings that hold at the start.
-        reload: reads them anew; raises `SettingsError` if they are wrong.
-        readers: look at the machine.
-        zone: gives the time zone of a name, or the machine's.
-        account: begins the account of what is counted.
-        threads: that a worker may have at most.
-        cpus: that can be used.
-    """
-
-    at_start: Wanted
-    reload: Callable[[], Wanted]
-    readers: Readers
-    zone: Callable[[str | None], tzinfo]
-    account: Callable[[Tally, Now], Account]
-    threads: int = 1
-    cpus: float = 1.0
-
-
-class Ways(NamedTuple):
-    """Ways to the rest of the agent.
-
-    Attributes:
-        put: gives an event to the daemon's loop.
-        status: what the agent says of itself.
-        latest: which version is known in the network; empty where none is.
-        fetched_bytes: how many bytes of models were fetched by this process.
-    """
-
-    put: Callable[[HomeSaid | HomeUp], None]
-    status: Callable[[], dict[str, Any]]
-    latest: Callable[[], str]
-    fetched_bytes: Callable[[], int]
-
-
-NO_WAYS = Ways(lambda _: None, dict, str, int)
 
 
 class Owner:
@@ -138,6 +81,7 @@ class Owner:
             log.error("What was adjusted cannot be read, so it is quiet: %s", problem, extra=_action("adjusted"))
         self._threads = wishes.threads
         self._cpus: float | None = None
+        self._terms: Terms | None = None
         self._rules = self._rules_of()
         self._wanted = wishes.at_start
         self._home = Home(wishes.readers, ways.put, self.status, ways.latest)
@@ -199,12 +143,14 @@ class Owner:
             self._keep_order(None, now)
         found = decide(self._rules, self._order, self._read(now), now, self._state)
         self._decision, self._state = found, found.state
+        terms = self._change_terms()
         if found.mode != before.mode:
             self._since_ms = now.wall_ms
+        if found.mode != before.mode or (terms and by != START):
             self._note(by, now)
             self._home.hurry(now)
         self._home.look(now)
-        return [*self._pace(), *self._turn(before, found)]
+        return [*self._pace(), *terms, *self._turn(before, found)]
 
     def _read(self, now: Now) -> Readings:
         found = self._readers.read(self._rules, now)
@@ -224,6 +170,14 @@ class Owner:
             return []
         self._threads, self._cpus = threads, cpus
         return [PaceChanged(threads, cpus)]
+
+    def _change_terms(self) -> list[TermsChanged]:
+        """Return whose jobs are taken, if that is something else than before."""
+        terms = terms_of(self._policy)
+        if terms == self._terms:
+            return []
+        self._terms = terms
+        return [TermsChanged(terms, clientele(self._policy)["text"])]
 
     @staticmethod
     def _turn(before: Decision, found: Decision) -> list[Told]:
@@ -346,7 +300,8 @@ class Owner:
 
     def _note(self, by: str, now: Now) -> None:
         reasons = [{"code": reason.code, "text": reason.text} for reason in self._decision.reasons]
-        self._history.add({"at_ms": now.wall_ms, "mode": self.mode.value, "by": by, "reasons": reasons})
+        works = clientele(self._policy)["text"]
+        self._history.add({"at_ms": now.wall_ms, "mode": self.mode.value, "by": by, "reasons": reasons, "works": works})
         self._write_history()
 
     def _write_history(self) -> None:
@@ -372,6 +327,7 @@ class Owner:
             "refused_order": self._home.refused or None,
             "cpu_celsius": celsius.value,
             "cpu_celsius_why": celsius.why or None,
+            "clientele": clientele(self._policy),
             "pace": pace_of(self._policy, self._adjusted).value,
             "threads": self._threads,
             "limits": {

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 from edge_agent import __version__
 from edge_agent.agent.events import Publish
 from edge_agent.clock import Now
 from edge_agent.wire.envelope import seal
 from edge_agent.wire.keys import SigningKey
-from edge_agent.wire.messages import MAX_HELD, Birth, Gone, HeldAttempt, Machine, Offer, Offers, Progress
+from edge_agent.wire.messages import (
+    MAX_HELD,
+    PROTOCOL_VERSIONS,
+    WITH_TERMS,
+    Birth,
+    Gone,
+    HeldAttempt,
+    Machine,
+    Offer,
+    Offers,
+    Progress,
+)
+from edge_agent.wire.terms import Terms
 from edge_agent.wire.topics import Topics
 
-PROTOCOL_VERSIONS = (1,)
 SOFTWARE = f"edge-agent/{__version__}"
 
 
@@ -75,8 +86,11 @@ class Presence:
         gone = Gone(network=self.topics.network, issued_ms=now.wall_ms, agent_id=self.agent_id, session=session)
         return Publish(self.topics.gone(self.agent_id), seal(self.key, gone), retain=True)
 
-    def offers(self, session: int, sequence: int, offers: Sequence[Offer], now: Now) -> Publish:
-        """Say what is offered now; replaces what was offered before."""
+    def offers(
+        self, session: int, sequence: int, offers: Sequence[Offer], now: Now, terms: Terms | None = None
+    ) -> Publish:
+        """Say what is offered now, and for whom; replaces what was offered before."""
+        more: dict[str, Any] = {} if terms is None else {"v": WITH_TERMS, "terms": terms}
         statement = Offers(
             network=self.topics.network,
             issued_ms=now.wall_ms,
@@ -84,6 +98,7 @@ class Presence:
             session=session,
             sequence=sequence,
             offers=tuple(offers),
+            **more,
         )
         return Publish(self.topics.offers(self.agent_id), seal(self.key, statement))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
 from pathlib import Path
 
-from edge_agent.agent.events import HomeSaid, HomeUp
+from edge_agent.agent.asked import HomeSaid, HomeUp
 from edge_agent.agent.gates import Gates, Speaker
 from edge_agent.agent.policy import Reading, Readings, Rules
 from edge_agent.clock import Now

@@ -33,7 +33,7 @@ SOON_SECONDS = 2.0
 """And at most so often, however much changes."""
 FITS_EVERY = 5
 """In every such number of statuses the fits are said again, in case they got lost."""
-OBSTACLES = frozenset({"no-broker", "no-coordinator", "measuring", "nothing-fits", "revoked"})
+OBSTACLES = frozenset({"no-broker", "no-coordinator", "measuring", "nothing-fits", "revoked", "old-coordinator"})
 """What keeps a machine from serving that has nothing to do with its owner."""
 
 Detail: TypeAlias = Literal["none", "codes", "full"]
@@ -59,7 +59,9 @@ class Standing:
     def of(cls, core: Core, planner: Planner, owner: Owner) -> Standing:
         """Take it from where it is known."""
         session, other = core.session, core.coordinator_session
-        found = obstacles(planner, session is not None, other is not None, core.standing.revoked)
+        found = obstacles(
+            planner, session is not None, other is not None, core.standing.revoked, core.clientele.unheard
+        )
         return cls(session, other, owner.mode is Mode.REST, reasons_of(owner.reasons, found))
 
     @property

@@ -64,6 +64,7 @@ def obstacles(
     connected: bool,  # noqa: FBT001 two facts of one place
     heard: bool,  # noqa: FBT001 as above
     revoked: str | None,
+    unheard: str | None = None,
 ) -> list[dict[str, str]]:
     """Return what keeps a machine from working that its owner lets work; the arguments are those of `standing`."""
     found = []
@@ -75,6 +76,9 @@ def obstacles(
     elif not heard:
         text = "no hello of the coordinator has come that is signed by the pinned key"
         found.append(("no-coordinator", text, "the coordinator starts, or edge-agent doctor says what is wrong"))
+    if unheard is not None:
+        change = "the operator updates the coordinator, or you take the rules on clients and labels away"
+        found.append(("old-coordinator", unheard, change))
     if not planner.decided:
         found.append(("measuring", "the models are still to be measured", "a minute or two of work"))
     elif not any(plan.chosen is not None for plan in planner.plans):
@@ -88,6 +92,7 @@ def standing(
     connected: bool,  # noqa: FBT001 two facts of one place
     heard: bool,  # noqa: FBT001 as above
     revoked: str | None,
+    unheard: str | None = None,
 ) -> dict[str, Any]:
     """Return what is offered and why, and what keeps a machine from working that its owner lets work.
 
@@ -96,12 +101,13 @@ def standing(
         connected: whether the broker is reached.
         heard: whether the coordinator has said hello.
         revoked: why our key counts no more, if it does not.
+        unheard: why the rules on whose jobs are taken cannot be kept with this coordinator, if that is so.
     """
     return {
         "connected": connected,
         "offers": [offer.family for offer in planner.offers()],
         "families": describe(planner.plans),
-        "obstacles": obstacles(planner, connected, heard, revoked),
+        "obstacles": obstacles(planner, connected, heard, revoked, unheard),
     }
 
 

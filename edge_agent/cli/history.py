@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     answer = ask_agent(args, "history", count=args.count)
     lines = []
     for entry in answer["transitions"]:
-        lines.append(f"{clock(entry['at_ms'])}  {entry['mode']}, by {entry['by']}")
+        works = entry.get("works", "for everybody")  # an agent of before an upgrade does not say it
+        whom = "" if works == "for everybody" else f" ({works})"
+        lines.append(f"{clock(entry['at_ms'])}  {entry['mode']}, by {entry['by']}{whom}")
         lines += [f"  - {reason['text']}" for reason in entry["reasons"]]
     return show(args, answer, lines or ["It has worked all the time."])

@@ -37,6 +37,7 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("agent", f"{answer['agent_id']}, process {answer['pid']}"),
         ("now", headline(answer)),
         ("for", f"network {answer['network']}, coordinator {answer['coordinator_id']}, {_link(answer)}"),
+        ("works", answer["clientele"]["text"]),
         ("models", _models(answer)),
         ("machine", answer["machine"]),
         ("warm", f"{celsius:.0f} °C" if celsius is not None else f"unknown: {answer['cpu_celsius_why']}"),

@@ -65,6 +65,12 @@ def add_options(parser: Parser) -> None:
     group.add_argument("--max-attempts", metavar="N", type=int, help="fail when so many attempts have failed")
     group.add_argument("--idempotency-key", metavar="KEY", help="the same request under the same key is one job")
     group.add_argument("--labels", metavar="NAMES", default="", help="only on agents that have all these labels")
+    group.add_argument(
+        "--job-labels",
+        metavar="NAMES",
+        default="",
+        help="what the job is, such as batch: owners may take some, or none",
+    )
     group.add_argument("--owner", metavar="NAME", help="only on agents of this owner")
     group.add_argument(
         "--mode",
@@ -91,7 +97,7 @@ def options_of(args: argparse.Namespace) -> JobOptions:
         priority=args.priority,
         idempotency_key=args.idempotency_key,
         max_attempts=args.max_attempts,
-        placement=Placement(labels_from(args.labels), args.owner, args.klass),
+        placement=Placement(labels_from(args.labels), args.owner, args.klass, job_labels=labels_from(args.job_labels)),
         client=args.client,
         mode=args.mode,
         accept_newcomers=args.accept_newcomers,

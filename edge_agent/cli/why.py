@@ -27,9 +27,11 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask and print."""
     answer = ask_agent(args, "why")
-    kept = ("mode", "since_ms", "now_ms", "order", "reasons", "notes", "obstacles", "refused_rules")
+    kept = ("mode", "since_ms", "now_ms", "order", "reasons", "notes", "obstacles", "refused_rules", "clientele")
     lines = [f"It {headline(answer)}." if answer["mode"] == "rest" else "Your rules let it work."]
     lines += reason_lines(answer)
+    if answer["clientele"]["text"] != "for everybody":
+        lines.append(f"When it works, it works {answer['clientele']['text']}.")
     lines += obstacle_lines(answer)
     lines += [f"- passed over: {note['text']}" for note in answer["notes"]]
     if answer["refused_rules"]:

@@ -138,7 +138,7 @@ class Answers:
         job.refused_by.add(party.owner)
         if party.trusted or len(job.refused_by) > 1:
             return False
-        able = self._registry.eligible(job.family, job.variant, job.placement)
+        able = self._registry.eligible(job.family, job.variant, job.placement, job.client)
         return any(self._parties.party(other.id).owner not in job.refused_by for other in able)
 
 

@@ -39,7 +39,7 @@ def check_of(  # noqa: PLR0913, PLR0917 what tells one check from another
         variant=variant,
         client=subject.client,
         priority=subject.priority,
-        placement=Placement(agents=tuple(sorted(agents))),
+        placement=Placement(agents=tuple(sorted(agents)), job_labels=subject.placement.job_labels),
         synchronous=True,  # nothing is lost with it that would not be asked for again
         checks=subject.id,
     )

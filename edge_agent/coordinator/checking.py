@@ -110,7 +110,7 @@ class Checking:
         sealed = is_sealed(tensor.spec for tensor in job.inputs)
         drawn = draw.check < probability and not sealed
         verification = Verification(job.mode, "signed", (), probability, drawn, period)
-        alone = not (demanded or proven or self._parties.others(job.family, attempt.variant, vote.party.owner))
+        alone = not (demanded or proven or self._parties.others(job, attempt.variant, vote.party.owner))
         case = self._open(job, attempt, vote, draw, verification, proven) if drawn and not alone else None
         if case is None or not (demanded or proven or self._somebody_for(case)):
             if case is not None or (drawn and alone):
@@ -257,7 +257,7 @@ class Checking:
         return bool(self._order(case, dispute=False))
 
     def _order(self, case: Case, *, dispute: bool) -> list[str]:
-        candidates = self._parties.candidates(case.job.family, case.review.variant, case.review.able)
+        candidates = self._parties.candidates(case.job, case.review.variant, case.review.able)
         asked = (self._parties.party(name) for job in case.asked.values() for name in job.placement.agents)
         return case.review.order(candidates, self.trust, dispute=dispute, asked=asked)
 
@@ -341,8 +341,8 @@ class Checking:
         """Ask an agent what others have agreed on, if it is here; nobody is held to that if it is not."""
         agent_id = plan.party.agent_id
 
-        def may(review: Review) -> bool:
-            there = self._parties.candidates(plan.family, plan.variant, review.able)
+        def may(question: Question) -> bool:
+            there = self._parties.candidates(question.job, plan.variant, question.review.able)
             return any(party.agent_id == agent_id for party in there)
 
         question = self.known.choose(plan, may)

@@ -111,6 +111,9 @@ def _error(refused: SubmitRefused) -> EdgeAgentError:
                 "`edge-agent coordinator token --owner NAME` makes a token for one."
             )
             return JobFailedError(refused.message, code="too-few-owners", hint=hint)
+        case "no-taker":
+            hint = "Ask the owners to name this client in policy.circle, or add a machine that works for everybody."
+            return JobFailedError(refused.message, code="no-taker", hint=hint)
         case "too-large":
             return TooLargeError(refused.message, hint="Send a smaller input, or ask the operator to raise the limit.")
         case _:

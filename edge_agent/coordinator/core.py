@@ -45,19 +45,16 @@ from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.timers import Kind
 from edge_agent.coordinator.trust import Trust, TrustRules
+from edge_agent.coordinator.vetting import Vetting
 from edge_agent.errors import PeerError, RefusedError, TooLargeError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
-from edge_agent.wire.job_options import ANYWHERE, owners_wanted
 
 if TYPE_CHECKING:
     import random
 
 LISTENS_PER_LEASE = 8
 """While something is leased, the core is asked so often in a lease; a longer gap shows that it was not running."""
-
-PACKET_OVERHEAD_BYTES = 256
-"""No job's packet is larger than its inputs by less: nothing is refused for its size that could be sent."""
 
 
 class Core:
@@ -100,6 +97,7 @@ class Core:
             self.parties, self.leasing, statements, self._acceptance, families, trust, check_secret
         )
         self._answers = Answers(registry, self.parties, self.leasing, statements, self.checking, families, rules, draw)
+        self._vetting = Vetting(registry, self.leasing, self.parties, rules)
         self._statements = statements
         self._topics = statements.topics
         self._rules = rules
@@ -225,7 +223,7 @@ class Core:
             mode=submit.mode,
             accept_newcomers=submit.accept_newcomers,
         )
-        refused = self._refuse(job, now)
+        refused = self._vetting.refuse(job, self._max_packet_bytes, now)
         if refused is not None:
             return [refused]
         self.leasing.add(job)
@@ -238,46 +236,6 @@ class Core:
             return [Commit((record,), durable=True, then=(stored,))]
         # The client of a synchronous job is told nothing before its result, which is stored with or after this.
         return [Commit((record,), urgent=False), stored]
-
-    def _refuse(self, job: Job, now: Now) -> SubmitRefused | None:  # noqa: PLR0911 one reason a branch
-        """Say why a new job cannot be taken on, if it cannot."""
-        limit = self._max_packet_bytes
-        size = job.input_bytes + PACKET_OVERHEAD_BYTES
-        if limit is not None and size > limit:
-            text = f"the inputs have {job.input_bytes} bytes, and the broker takes packets of {limit} bytes at most"
-            return SubmitRefused(job.id, "too-large", text, None)
-        if len(self.leasing.jobs) >= self._rules.max_queued_jobs:
-            text = f"{len(self.leasing.jobs)} jobs wait at the coordinator, as many as may"
-            return SubmitRefused(job.id, "queue-full", text, 1.0)
-        waiting = self.leasing.input_bytes
-        if waiting and waiting + job.input_bytes > self._rules.max_queued_bytes:
-            text = f"the inputs of the jobs that wait at the coordinator have {waiting} bytes, as many as may"
-            return SubmitRefused(job.id, "queue-full", text, 1.0)
-        if not self.leasing.takes(job):
-            text = "jobs with as many different placements wait at the coordinator as may"
-            return SubmitRefused(job.id, "queue-full", text, 1.0)
-        since = now.monotonic - self._rules.offer_grace_seconds
-        if not self.registry.may_serve(job.family, job.variant, job.placement, since):
-            such = "" if job.variant is None and job.placement == ANYWHERE else " as it is asked for"
-            return self._nobody(job, f"no machine offers {job.family}{such}", now)
-        wanted = owners_wanted(job.mode)
-        if wanted > 1 and (there := self.parties.owners_of(job.family, job.variant)) < wanted:
-            return self._too_few_owners(job, wanted, there)
-        return None
-
-    def _too_few_owners(self, job: Job, wanted: int, there: int) -> SubmitRefused:
-        """Say so at once: it makes sense to wait for machines of enough owners only where there are such."""
-        text = f"{job.mode} takes machines of {wanted} owners"
-        if (known := self.parties.owners_known()) < wanted:
-            return SubmitRefused(job.id, "too-few-owners", f"{text}, and there are only {known} in this network", None)
-        return SubmitRefused(job.id, "no-agent", f"{text}, and machines of {there} offer {job.family} now", 2.0)
-
-    def _nobody(self, job: Job, text: str, now: Now) -> SubmitRefused:
-        seconds = self.registry.expected_seconds(job.placement, now.monotonic)
-        if seconds is None:
-            return SubmitRefused(job.id, "no-agent", f"{text} at the moment", 2.0)
-        soon = f"; machines that have just come load and measure models, which takes about {seconds:.0f} s more"
-        return SubmitRefused(job.id, "loading", f"{text} yet{soon}", seconds)
 
     def _on_cancel(self, event: CancelJob, now: Now) -> list[Command]:
         job = self.leasing.jobs.get(event.job_id)

@@ -323,7 +323,7 @@ class Coordinator:
 
     def offered(self, family: str, variant: bytes | None = None) -> bool:
         """Whether a machine offers this family now, in this variant if one is named."""
-        return bool(self._core.registry.eligible(family, variant, ANYWHERE))
+        return bool(self._core.registry.eligible(family, variant, ANYWHERE, None))
 
     async def submit(  # noqa: PLR0913 each is a part of what a client asks for
         self,

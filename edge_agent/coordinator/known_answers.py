@@ -139,14 +139,14 @@ class KnownAnswers:
         due = [who for who, plan in self._plans.items() if plan.at <= monotonic]
         return [self._plans.pop(who) for who in due]
 
-    def choose(self, plan: Plan, may: Callable[[Review], bool]) -> Question | None:
+    def choose(self, plan: Plan, may: Callable[[Question], bool]) -> Question | None:
         """Return a question for an agent, one that no machine of its owner was ever asked.
 
         Args:
             plan: who is asked.
-            may: whether anything would follow from its answer.
+            may: whether it takes such a job, and anything would follow from its answer.
         """
-        found = [question for question in self._for(plan.party, plan.variant) if may(question.review)]
+        found = [question for question in self._for(plan.party, plan.variant) if may(question)]
         return min(found, key=lambda each: hashlib.sha256(plan.seed + each.job.id).digest(), default=None)
 
     def _for(self, party: Party, variant: bytes) -> list[Question]:

@@ -12,7 +12,7 @@ from edge_agent.coordinator.hedging import HedgeBudget
 from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
 from edge_agent.coordinator.matching import Matching
-from edge_agent.coordinator.queues import MAX_LANES, FairQueue, Shape, shape_of
+from edge_agent.coordinator.queues import MAX_LANES, FairQueue, Shape
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import (
     DEADLY,
@@ -52,8 +52,8 @@ class Leasing:
         self._statements = statements
         self._rules = rules
         self._draw = draw
-        self._matching = Matching(registry)
         self._queue = FairQueue()
+        self._matching = Matching(registry, self._queue, self.jobs)
         self._timers = Timers(self._counts)
         self._poisoned: Counter[bytes] = Counter()
         self._number = 0
@@ -176,7 +176,7 @@ class Leasing:
 
     def takes(self, job: Job) -> bool:
         """Whether there is a lane for another job of its shape."""
-        return self._queue.lanes() < MAX_LANES or self._queue.waiting(shape_of(job)) > 0
+        return self._queue.lanes() < MAX_LANES or self._queue.waiting(self._queue.shape_of(job)) > 0
 
     def hedge(self, job: Job, now: Now, coordinator_session: int) -> list[Command]:
         """Give a late job a second attempt on another agent, if there is budget and room; else look again later."""
@@ -213,13 +213,7 @@ class Leasing:
         self._watch(job.id, attempt)
         if job.synchronous and job.checks is None and job.state is JobState.LEASED and late_at < job.deadline:
             self._timers.set(late_at, Kind.HEDGE, job.id, job.epoch)
-        lease = self._statements.lease(
-            job,
-            attempt,
-            now,
-            lease_seconds=self._rules.lease_seconds,
-            max_output_bytes=self._rules.max_output_bytes,
-        )
+        lease = self._statements.lease(job, attempt, now, self._rules, agent.terms)
         record = InsertAttempt(
             job.id,
             job.epoch,

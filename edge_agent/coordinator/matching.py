@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.jobs import Job
+from edge_agent.coordinator.queues import FairQueue
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.scheduling import Candidate, Choice, pick
 
@@ -30,14 +32,22 @@ class Matching:
 
     Args:
         registry: the agents.
+        queue: those that wait.
+        jobs: all of them.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, queue: FairQueue, jobs: Mapping[bytes, Job]) -> None:
         self._registry = registry
+        self._queue = queue
+        self._jobs = jobs
+        self._named: frozenset[str] = frozenset()
 
     def look_around(self, now: Now) -> View:
-        """Look at every agent."""
+        """Look at every agent; whom their terms name waits by himself from now on."""
         registry = self._registry
+        if registry.named is not self._named:
+            self._named = registry.named
+            self._queue.tell_apart(self._named, self._jobs)
         seen: list[object] = [registry.approved, registry.owners, registry.orders, registry.resting]
         room = 0
         paused: list[float] = []
@@ -48,21 +58,37 @@ class Matching:
             waits = credit.paused_until > now.monotonic
             if waits:
                 paused.append(credit.paused_until)
-            seen.append((held, credit.limit, waits, agent.presence, agent.skewed, agent.offers, agent.labels))
+            labels = (agent.labels, agent.terms)
+            seen.append((held, credit.limit, waits, agent.presence, agent.skewed, agent.offers, *labels))
         return View(tuple(seen), room, min(paused, default=None))
 
     def choose(self, job: Job, now: Now, *, behind: int = 0) -> tuple[Choice, float]:
         """Pick an agent for a queued job; the second value is how long the run will take there, microseconds."""
-        agents = self._registry.eligible(job.family, job.variant, job.placement)
+        agents = self._agents_for(job)
         candidates = {agent.id: self._candidate(agent, job, now) for agent in agents}
         choice = pick(candidates.values(), behind=behind)
         return choice, candidates[choice.agent_id].run_us if choice.agent_id else 0.0
 
     def choose_second(self, job: Job, now: Now) -> str | None:
         """Pick an agent for a second attempt: neither the one that has the first, nor one that failed the job."""
-        agents = self._registry.eligible(job.family, job.variant, job.placement)
+        agents = self._agents_for(job)
         shunned = job.failed_on | {attempt.agent_id for attempt in job.attempts}
         return pick(self._candidate(agent, job, now) for agent in agents if agent.id not in shunned).agent_id
+
+    def _agents_for(self, job: Job) -> list[Agent]:
+        """Return the agents that may have a job now: those whose owners' own jobs wait for them do those first."""
+        eligible = self._registry.eligible(job.family, job.variant, job.placement, job.client)
+        return [agent for agent in eligible if not self._has_better_to_do(agent, job)]
+
+    def _has_better_to_do(self, agent: Agent, job: Job) -> bool:
+        if agent.terms is None or not agent.terms.first or job.client in agent.terms.first:
+            return False
+        return any(
+            shape.family in agent.offers
+            and agent.id not in shape.shunned
+            and self._registry.may_have(agent, shape.family, shape.variant, shape.placement, shape.client)
+            for shape in self._queue.apart(agent.terms.first)
+        )
 
     @staticmethod
     def _candidate(agent: Agent, job: Job, now: Now) -> Candidate:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.jobs import Job
+from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.trust import Party, Trust
+from edge_agent.wire.job_options import Placement
 
 OPERATOR = "operator"
 STRANGERS = "?"
@@ -48,30 +50,25 @@ class Parties:
         """Whether an agent may still work here."""
         return self._registry.admitted(agent_id)
 
-    def candidates(self, family: str, variant: bytes, able: Callable[[str], bool]) -> list[Party]:
-        """Return those that offer this very variant now, in a class of which something follows."""
+    def candidates(self, job: Job, variant: bytes, able: Callable[[str], bool]) -> list[Party]:
+        """Return those that offer this very variant now, in a class of which something follows, for jobs like this."""
         return [
             self.party(agent.id)
-            for agent in self._registry.offering(family)
-            if agent.offers[family].variant == variant and able(agent.offers[family].klass.id)
+            for agent in self._takers(job.family, variant, job)
+            if able(agent.offers[job.family].klass.id)
         ]
 
-    def others(self, family: str, variant: bytes, owner: str) -> bool:
-        """Whether any machine of another owner offers this very variant now."""
-        return any(
-            agent.offers[family].variant == variant and self.party(agent.id).owner != owner
-            for agent in self._registry.offering(family)
-        )
+    def others(self, job: Job, variant: bytes, owner: str) -> bool:
+        """Whether any machine of another owner offers this very variant now, for jobs like this."""
+        return any(self.party(agent.id).owner != owner for agent in self._takers(job.family, variant, job))
 
-    def owners_of(self, family: str, variant: bytes | None) -> int:
-        """Return how many owners' machines offer a family now."""
-        return len(
-            {
-                self.party(a.id).owner
-                for a in self._registry.offering(family)
-                if variant in {None, a.offers[family].variant}
-            }
-        )
+    def owners_of(self, job: Job) -> int:
+        """Return how many owners' machines offer a job's family now, and take jobs of its client."""
+        return len({self.party(agent.id).owner for agent in self._takers(job.family, job.variant, job)})
+
+    def _takers(self, family: str, variant: bytes | None, job: Job) -> list[Agent]:
+        like = Placement(job_labels=job.placement.job_labels)  # others than who may have the job itself may check it
+        return self._registry.eligible(family, variant, like, job.client)
 
     def owners_known(self) -> int:
         """Return how many owners have machines that were let in, whether these are here now or not."""

@@ -11,7 +11,7 @@ who waited for a machine that was not there has saved up no more than `MAX_SAVED
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,12 +29,17 @@ MAX_RESTING = 1024
 
 
 class Shape(NamedTuple):
-    """What decides which agents may have a job."""
+    """What decides which agents may have a job.
+
+    Attributes:
+        client: whose it is, where some owner's terms name that client; all others are alike.
+    """
 
     family: str
     variant: bytes | None
     placement: Placement
     shunned: frozenset[str]
+    client: str | None = None
 
 
 class Place(NamedTuple):
@@ -54,9 +59,10 @@ class Head(NamedTuple):
     job_id: bytes
 
 
-def shape_of(job: Job) -> Shape:
-    """Return the shape of a job."""
-    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on))
+def shape_of(job: Job, named: Container[str] = ()) -> Shape:
+    """Return the shape of a job, where these clients are named in owners' terms."""
+    client = job.client if job.client in named else None
+    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on), client)
 
 
 @dataclass(slots=True)
@@ -86,6 +92,7 @@ class FairQueue:
         self._where: dict[bytes, tuple[Shape, Place, str]] = {}
         self._clients: dict[str, _Client] = {}
         self._resting: dict[str, None] = {}
+        self._named: frozenset[str] = frozenset()
         self._turn = 0.0  # of the client that was served last
         self._joined = 0
 
@@ -102,8 +109,36 @@ class FairQueue:
 
     def put(self, job: Job) -> None:
         """Let a job wait; a job that comes back takes the place that it had."""
-        shape, place = shape_of(job), Place(-job.priority, job.deadline, job.number)
-        client = self._enter(job.client)
+        shape, place = self.shape_of(job), Place(-job.priority, job.deadline, job.number)
+        self._enter(job.client)
+        self._line_up(job, shape, place)
+
+    def shape_of(self, job: Job) -> Shape:
+        """Return the shape of a job."""
+        return shape_of(job, self._named)
+
+    def tell_apart(self, named: frozenset[str], jobs: Mapping[bytes, Job]) -> None:
+        """Let the jobs of these clients wait by themselves: not every agent may have them that may have others'.
+
+        Args:
+            named: clients that some owner's terms name.
+            jobs: those that wait, by id.
+        """
+        new, self._named = named - self._named, named
+        if not any(name in self._clients for name in new):
+            return
+        for job_id, (shape, place, client) in list(self._where.items()):
+            if client in new and (now := self.shape_of(jobs[job_id])) != shape:
+                self._line_up(jobs[job_id], now, place)
+                self._step_out(shape)
+
+    def apart(self, names: Iterable[str]) -> list[Shape]:
+        """Return the shapes of the jobs that wait of some clients that are told apart."""
+        wanted = frozenset(name for name in names if name in self._clients)
+        return [shape for shape in self._lanes if shape.client in wanted] if wanted else []
+
+    def _line_up(self, job: Job, shape: Shape, place: Place) -> None:
+        client = self._clients[job.client]
         lane = self._lanes.setdefault(shape, _Lane())
         heap = lane.jobs.get(job.client)
         if heap is None:
@@ -144,7 +179,11 @@ class FairQueue:
         found = self._where.pop(job_id, None)
         if found is None:
             return
-        shape, _, name = found
+        self._step_out(found[0])
+        self._leave(found[2])
+
+    def _step_out(self, shape: Shape) -> None:
+        """Take note that a job of a lane waits there no more."""
         lane = self._lanes[shape]
         lane.living -= 1
         lane.dead += 1
@@ -152,7 +191,6 @@ class FairQueue:
             del self._lanes[shape]
         elif lane.dead > lane.living + 64:
             self._rebuild(shape, lane)
-        self._leave(name)
 
     # -- clients --------------------------------------------------------------------------------------------------
 

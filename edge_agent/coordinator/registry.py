@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ from edge_agent.wire.job_options import Placement
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Birth, Gone, Machine, Offer, Offers
 from edge_agent.wire.status import Status
+from edge_agent.wire.terms import Terms
 
 MAX_AGENTS = 10_000
 """So many agents are kept in mind unless the settings say otherwise."""
@@ -55,6 +57,7 @@ class Agent:
         born_ms: Unix milliseconds of its present session's birth, by its clock.
         born_at: monotonic seconds at which that was heard.
         heard: whether it has said what it offers since then.
+        terms: whose jobs it takes, as it says; None for any.
     """
 
     id: str
@@ -81,6 +84,7 @@ class Agent:
     born_ms: int | None = None
     born_at: float = float("-inf")
     heard: bool = False
+    terms: Terms | None = None
 
     def withdraw(self, monotonic: float) -> None:
         """Offer nothing from this moment on."""
@@ -116,6 +120,7 @@ class Registry:
         revoked: keys that count no more, whoever else may work here.
         first_ids: the first id of each agent whose key was replaced, by its present one.
         resting: (lasting id, variant) to whom nothing of the variant is given; an empty variant is all of them.
+        named: the clients that the terms of some agent name.
     """
 
     def __init__(self, *, admit_anyone: bool, max_agents: int = MAX_AGENTS) -> None:
@@ -128,6 +133,8 @@ class Registry:
         self.revoked: Mapping[str, Revoked] = {}
         self.first_ids: Mapping[str, str] = {}
         self.resting: frozenset[tuple[str, bytes]] = frozenset()
+        self.named: frozenset[str] = frozenset()
+        self._namings: Counter[str] = Counter()
         self._admit_anyone = admit_anyone
         self._max_agents = max_agents
 
@@ -219,7 +226,7 @@ class Registry:
                 code="no-room",
                 hint="The operator sets the limit with coordinator.max_agents.",
             )
-        del self.agents[forgotten]
+        self._change_terms(self.agents.pop(forgotten), None)
 
     def gone(self, gone: Gone, monotonic: float) -> Agent:
         """Take note of a will. One of an older session says nothing about the present one.
@@ -268,7 +275,16 @@ class Registry:
         agent.sequence = offers.sequence
         agent.withdraw(monotonic)
         agent.offers = {offer.family: offer for offer in offers.offers}
+        if offers.terms != agent.terms:
+            self._change_terms(agent, offers.terms)
         return agent
+
+    def _change_terms(self, agent: Agent, terms: Terms | None) -> None:
+        before, agent.terms = agent.terms, terms
+        self._namings.subtract(before.named if before is not None else ())
+        self._namings.update(terms.named if terms is not None else ())
+        self._namings = +self._namings
+        self.named = frozenset(self._namings)
 
     def status(self, status: Status, monotonic: float) -> bool:
         """Take note of how an agent fares; return whether it was, which is not so when it says that too often.
@@ -287,7 +303,7 @@ class Registry:
         agent.status, agent.status_at = status, monotonic
         return True
 
-    def expected_seconds(self, placement: Placement, monotonic: float) -> float | None:
+    def expected_seconds(self, placement: Placement, client: str | None, monotonic: float) -> float | None:
         """Return when the first of the machines that came online and still prepare may offer something; None if none.
 
         An agent says nothing of what it loads and measures before it offers; until then it may be any family.
@@ -299,6 +315,7 @@ class Registry:
             and not agent.heard
             and self.admitted(agent.id)
             and self._placed(agent, placement, None)
+            and self._takes(agent, placement, client)
         ]
         return self.warming.left(preparing)
 
@@ -315,11 +332,23 @@ class Registry:
             and agent.id not in self.orders.drained
         ]
 
-    def eligible(self, family: str, variant: bytes | None, placement: Placement) -> list[Agent]:
-        """Return those that may have a job of this family, for this variant if one is asked for, placed so."""
-        return [agent for agent in self.offering(family) if self._may_have(agent, family, variant, placement)]
+    def eligible(self, family: str, variant: bytes | None, placement: Placement, client: str | None) -> list[Agent]:
+        """Return those that may have a job of this family, for this variant if one is asked for, placed so.
 
-    def _may_have(self, agent: Agent, family: str, variant: bytes | None, placement: Placement) -> bool:
+        Args:
+            family: what is asked for.
+            variant: if only one of its variants will do.
+            placement: which agents will do.
+            client: whose it is; None where it does not matter.
+        """
+        return [agent for agent in self.offering(family) if self.may_have(agent, family, variant, placement, client)]
+
+    def may_have(
+        self, agent: Agent, family: str, variant: bytes | None, placement: Placement, client: str | None
+    ) -> bool:
+        """Whether an agent that offers a family may have such a job; the arguments are those of `eligible`."""
+        if not self._takes(agent, placement, client):
+            return False
         offer = agent.offers[family]
         if self._rests(agent.id, offer.variant):
             return False
@@ -341,19 +370,29 @@ class Registry:
             return False
         return placement.klass is None or offer is None or offer.klass.id == placement.klass
 
-    def may_serve(self, family: str, variant: bytes | None, placement: Placement, since: float) -> bool:
+    @staticmethod
+    def _takes(agent: Agent, placement: Placement, client: str | None) -> bool:
+        """Whether the owner of an agent lets it take jobs of a client, labelled so."""
+        return client is None or agent.terms is None or agent.terms.why_not(client, placement.job_labels) is None
+
+    def may_serve(
+        self, family: str, variant: bytes | None, placement: Placement, client: str | None, since: float
+    ) -> bool:
         """Whether any agent may have such a job now, or may when it is back that offered the family since then.
 
         Args:
             family: what is asked for.
             variant: if only one of its variants will do.
             placement: which agents will do.
+            client: whose it is; None where it does not matter.
             since: monotonic seconds.
         """
         return any(
-            self._may_have(agent, family, variant, placement)
+            self.may_have(agent, family, variant, placement, client)
             if family in agent.offers
-            else agent.last_offered.get(family, float("-inf")) >= since and self._placed(agent, placement, None)
+            else agent.last_offered.get(family, float("-inf")) >= since
+            and self._placed(agent, placement, None)
+            and self._takes(agent, placement, client)
             for agent in self.agents.values()
             if agent.id not in self.orders.drained
         )

@@ -81,15 +81,17 @@ def placement_to_text(placement: Placement) -> str | None:
     """Write a placement for a column; None for anywhere."""
     if placement == ANYWHERE:
         return None
-    return json.dumps([list(placement.labels), placement.owner, placement.klass, list(placement.agents)])
+    labels, agents, job_labels = list(placement.labels), list(placement.agents), list(placement.job_labels)
+    return json.dumps([labels, placement.owner, placement.klass, agents, job_labels])
 
 
 def placement_from_text(text: str | None) -> Placement:
     """Read what `placement_to_text` wrote."""
     if text is None:
         return ANYWHERE
-    labels, owner, klass, *agents = json.loads(text)
-    return Placement(tuple(labels), owner, klass, tuple(agents[0]) if agents else ())
+    labels, owner, klass, *later = json.loads(text)  # what came in later versions is not in what was written before
+    agents, job_labels = (tuple(each) for each in [*later, [], []][:2])
+    return Placement(tuple(labels), owner, klass, agents, job_labels)
 
 
 def standing_rows(connection: Connection) -> dict[Subject, Standing]:

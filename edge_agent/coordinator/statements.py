@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from edge_agent import __version__
 from edge_agent.clock import Now
 from edge_agent.coordinator.events import AgentCertificates, Publish
 from edge_agent.coordinator.jobs import Attempt, Job
+from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.verification import input_digests
 from edge_agent.wire.envelope import seal, seal_together
 from edge_agent.wire.identity import MAX_REVOKED, Enrolled, Revocations, Revoked
 from edge_agent.wire.keys import SigningKey
-from edge_agent.wire.messages import MAX_SETTLED, Control, Failure, Hello, Result, Settled, SettledAttempt
+from edge_agent.wire.messages import (
+    MAX_SETTLED,
+    PROTOCOL_VERSIONS,
+    WITH_TERMS,
+    Control,
+    Failure,
+    Hello,
+    Result,
+    Settled,
+    SettledAttempt,
+)
 from edge_agent.wire.messages import Job as JobStatement
 from edge_agent.wire.tensors import Tensor
+from edge_agent.wire.terms import Terms
 from edge_agent.wire.topics import Topics
-
-PROTOCOL_VERSIONS = (1,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +65,12 @@ class Statements:
         )
         return Publish(self.topics.coordinator, seal(self.key, hello), retain=True)
 
-    def lease(self, job: Job, attempt: Attempt, now: Now, *, lease_seconds: float, max_output_bytes: int) -> Lease:
-        """Lease an attempt: the statement, with the inputs that go beside it."""
+    def lease(self, job: Job, attempt: Attempt, now: Now, rules: Rules, terms: Terms | None = None) -> Lease:
+        """Lease an attempt: the statement, with the inputs that go beside it; to terms, whose it is as they name it."""
+        more: dict[str, Any] = {}
+        if terms is not None:
+            labels = terms.labels_for(job.placement.job_labels)
+            more = {"v": WITH_TERMS, "client": terms.name_for(job.client), "labels": labels}
         statement = JobStatement(
             network=self.topics.network,
             issued_ms=now.wall_ms,
@@ -69,8 +83,9 @@ class Statements:
             inputs=input_digests(job),
             salt=job.salt,
             outputs=job.outputs,
-            lease_ms=int(lease_seconds * 1000),
-            max_output_bytes=max_output_bytes,
+            lease_ms=int(rules.lease_seconds * 1000),
+            max_output_bytes=rules.max_output_bytes,
+            **more,
         )
         return Lease(self.topics.jobs(attempt.agent_id), statement, job.inputs)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from edge_agent.settings.fields import FamilyPattern, SecondsOrNever, Section
+from edge_agent.settings.fields import FamilyPattern, Label, OwnerName, SecondsOrNever, Section
 from edge_agent.settings.gates import MAX_GATES, gate
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -71,6 +71,8 @@ def _time_zone(name: str | None) -> str | None:
 Hours = Annotated[str, Field(max_length=64), AfterValidator(_window)]
 GateText = Annotated[str, Field(max_length=600), AfterValidator(gate)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+ClientNames = Annotated[tuple[OwnerName, ...], Field(max_length=64)]
+JobLabels = Annotated[tuple[Label, ...], Field(max_length=16)]
 Budget = Annotated[int, Field(ge=1_000_000, le=2**50)]
 Celsius = Annotated[float, Field(ge=20, le=120, allow_inf_nan=False)]
 RESUME_BELOW_CELSIUS = 10.0
@@ -126,6 +128,23 @@ class Policy(Section):
         default=(),
         description="Families never to serve, whatever `agent.families` names; takes effect at the next start.",
     )
+    clients: Literal["everybody", "circle", "mine"] = Field(
+        default="everybody",
+        description="Whose jobs it takes: `everybody`'s, those of a `circle` (`policy.my_clients` and "
+        "`policy.circle`), or `mine` alone (`policy.my_clients`).",
+    )
+    my_clients: ClientNames = Field(
+        default=(),
+        description="Your own clients, by the names that the operator gave to their API keys; their jobs go first.",
+    )
+    circle: ClientNames = Field(
+        default=(), description='Clients of others whose jobs it takes, too, with `policy.clients = "circle"`.'
+    )
+    allow_labels: JobLabels = Field(
+        default=(),
+        description="Take only jobs whose client labelled them with one of these (`job_labels`); not set for all.",
+    )
+    deny_labels: JobLabels = Field(default=(), description="Take no jobs that are labelled with one of these.")
     battery: Literal["any", "charging", "never"] = Field(
         default="any",
         description="Whether it may work on battery; with `charging` only while the battery charges or is full, "
@@ -162,4 +181,12 @@ class Policy(Section):
         limit, resume = self.max_cpu_celsius, self.resume_cpu_celsius
         if resume is not None and (limit is None or resume >= limit):
             raise ValueError("policy.resume_cpu_celsius must be below policy.max_cpu_celsius, which must be set")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_to_work_for(self) -> Self:
+        if self.clients == "mine" and not self.my_clients:
+            raise ValueError('policy.clients = "mine" needs the names of your clients in policy.my_clients')
+        if self.clients == "circle" and not (self.my_clients or self.circle):
+            raise ValueError('policy.clients = "circle" needs names of clients in policy.circle or policy.my_clients')
         return self

@@ -26,7 +26,7 @@ from edge_agent.errors import (
 from edge_agent.wire import cose, strict_cbor
 from edge_agent.wire.cbor_items import byte_string_at, byte_string_head
 from edge_agent.wire.keys import KEY_ID_BYTES, PublicKey, SigningKey, key_id_text
-from edge_agent.wire.messages import MAX_TENSORS, PROTOCOL_VERSION, Statement, TensorDigest
+from edge_agent.wire.messages import MAX_TENSORS, PROTOCOL_VERSION, WITH_TERMS, Statement, TensorDigest
 from edge_agent.wire.tensors import Tensor, digest
 
 if TYPE_CHECKING:
@@ -236,9 +236,10 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
     if not isinstance(fields, dict):
         raise MalformedError("The signed payload is not a map.")
     kind = _choose(fields, kinds)
-    if type(fields.get("v")) is not int or fields["v"] != PROTOCOL_VERSION:
+    latest = WITH_TERMS if kind.since_terms else PROTOCOL_VERSION
+    if type(fields.get("v")) is not int or not PROTOCOL_VERSION <= fields["v"] <= latest:
         raise RefusedError(
-            f"The statement is of protocol version {_short(fields.get('v'))}, not {PROTOCOL_VERSION}.",
+            f"The statement is of protocol version {_short(fields.get('v'))}, not {latest}.",
             code="wrong-version",
             hint="Update the older side.",
         )

@@ -36,6 +36,7 @@ NAMES: Final = (
     "agent",
     "mode",
     "accept_newcomers",
+    "job_labels",
 )
 """The parameters that are options of a job; others are for other servers and are passed over."""
 
@@ -59,12 +60,14 @@ class Placement:
         owner: whom the operator named as the agent's owner.
         klass: id of the class in which the agent must compute: `VariantClass.id`.
         agents: ids of agents, one of which must do it.
+        job_labels: what the client calls the job, sorted: owners say which of those they take.
     """
 
     labels: tuple[str, ...] = ()
     owner: str | None = None
     klass: str | None = None
     agents: tuple[str, ...] = ()
+    job_labels: tuple[str, ...] = ()
 
 
 ANYWHERE: Final = Placement()
@@ -112,9 +115,8 @@ class JobOptions:
         key = self.idempotency_key
         if key is not None and not (_is_text(key) and 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS):
             raise _wrong("idempotency_key", f"a text of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
-        labels = self.placement.labels
-        if len(labels) > MAX_LABELS or not all(_is_text(label) and _LABEL.fullmatch(label) for label in labels):
-            raise _wrong("labels", f"at most {MAX_LABELS} labels with commas between them, such as kitchen,region=eu")
+        _check_labels("labels", self.placement.labels, "kitchen,region=eu")
+        _check_labels("job_labels", self.placement.job_labels, "batch,video")
         for name, text in (("owner", self.placement.owner), ("client", self.client)):
             if text is not None and not (_is_text(text) and _NAME.fullmatch(text)):
                 raise _wrong(name, "a text of 1 to 64 printable ASCII characters")
@@ -152,6 +154,7 @@ class JobOptions:
             "agent": self.placement.agents[0] if self.placement.agents else None,
             "mode": self.mode if self.mode != "signed" else None,
             "accept_newcomers": self.accept_newcomers or None,
+            "job_labels": ",".join(self.placement.job_labels) or None,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -170,9 +173,10 @@ def options_from(parameters: Mapping[str, Any]) -> JobOptions:
                 f"there is no parameter {name[:40]!r}; {meant!r} is probably meant",
                 hint="Parameters that are meant for other servers are passed over, but not what is nearly one of ours.",
             )
-    labels = parameters.get("labels", "")
-    if not _is_text(labels):
-        raise _wrong("labels", "a text: labels with commas between them")
+    labels, job_labels = (parameters.get(name, "") for name in ("labels", "job_labels"))
+    for name, text in (("labels", labels), ("job_labels", job_labels)):
+        if not _is_text(text):
+            raise _wrong(name, "a text: labels with commas between them")
     agent = parameters.get("agent")
     return JobOptions(
         deadline_seconds=parameters.get("deadline_seconds"),
@@ -180,7 +184,11 @@ def options_from(parameters: Mapping[str, Any]) -> JobOptions:
         idempotency_key=parameters.get("idempotency_key"),
         max_attempts=parameters.get("max_attempts"),
         placement=Placement(
-            labels_from(labels), parameters.get("owner"), parameters.get("class"), () if agent is None else (agent,)
+            labels_from(labels),
+            parameters.get("owner"),
+            parameters.get("class"),
+            () if agent is None else (agent,),
+            labels_from(job_labels),
         ),
         client=parameters.get("client"),
         mode=parameters.get("mode", "signed"),
@@ -208,6 +216,11 @@ def labels_from(text: str) -> tuple[str, ...]:
 def _meant(name: str) -> str | None:
     begun = [option for option in NAMES if len(name) >= SHORTEST_NAME and option.startswith(name.lower())]
     return begun[0] if begun else closest(name, NAMES, alike=0.8)
+
+
+def _check_labels(name: str, labels: tuple[str, ...], such: str) -> None:
+    if len(labels) > MAX_LABELS or not all(_is_text(label) and _LABEL.fullmatch(label) for label in labels):
+        raise _wrong(name, f"at most {MAX_LABELS} labels with commas between them, such as {such}")
 
 
 def _is_number(value: object) -> TypeGuard[float]:

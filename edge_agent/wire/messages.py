@@ -27,6 +27,8 @@ from edge_agent.wire.statements import (
     MAX_TENSORS,
     MAX_VERSIONS,
     PROTOCOL_VERSION,
+    PROTOCOL_VERSIONS,
+    WITH_TERMS,
     AgentId,
     Bytes16,
     Bytes32,
@@ -49,6 +51,7 @@ from edge_agent.wire.statements import (
     Versions,
 )
 from edge_agent.wire.tensors import PLAIN_TEXT_CLASS
+from edge_agent.wire.terms import ClientName, JobLabels, Terms
 
 __all__ = [
     "KEPT_TOGETHER",
@@ -65,6 +68,8 @@ __all__ = [
     "MAX_TENSORS",
     "MAX_VERSIONS",
     "PROTOCOL_VERSION",
+    "PROTOCOL_VERSIONS",
+    "WITH_TERMS",
     "AgentId",
     "Bytes16",
     "Bytes32",
@@ -115,6 +120,7 @@ class SettledAttempt(Part):
 
 
 Held: TypeAlias = Annotated[tuple[HeldAttempt, ...], Field(max_length=MAX_HELD, strict=False)]
+_Version: TypeAlias = Annotated[int, Field(ge=PROTOCOL_VERSION, le=WITH_TERMS)]
 Tensors: TypeAlias = Annotated[tuple[TensorDigest, ...], Field(max_length=MAX_TENSORS, strict=False)]
 
 
@@ -173,15 +179,22 @@ class Gone(Statement):
 
 
 class Offers(Statement):
-    """All that the agent serves now. Replaces earlier offers of the session."""
+    """All that the agent serves now, and for whom. Replaces earlier offers of the session."""
 
     max_statement_bytes: ClassVar[int] = MAX_LONG_STATEMENT_BYTES
+    since_terms: ClassVar[tuple[str, ...]] = ("terms",)
 
     kind: Literal["offers"] = "offers"
+    v: _Version = PROTOCOL_VERSION
     agent_id: AgentId
     session: Positive
     sequence: Count
     offers: Annotated[tuple[Offer, ...], Field(max_length=MAX_OFFERS, strict=False)]
+    terms: Terms | None = None
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Offers:
+        return _versioned(self)
 
 
 class Progress(Statement):
@@ -256,12 +269,19 @@ class Hello(Statement):
 
 
 class Job(Statement):
-    """Run this variant on these inputs, and answer within the lease. The inputs' bytes travel beside it."""
+    """Run this variant on these inputs, and answer within the lease. The inputs' bytes travel beside it.
+
+    Attributes:
+        client: whose job it is, if the agent's terms name that client.
+        labels: those of its labels that the agent's terms name.
+    """
 
     signed_by: ClassVar[Party] = "coordinator"
     max_statement_bytes: ClassVar[int] = MAX_LONG_STATEMENT_BYTES
+    since_terms: ClassVar[tuple[str, ...]] = ("client", "labels")
 
     kind: Literal["job"] = "job"
+    v: _Version = PROTOCOL_VERSION
     job: Bytes16
     epoch: Positive
     agent_id: AgentId
@@ -273,6 +293,12 @@ class Job(Statement):
     outputs: Annotated[tuple[TensorName, ...], Field(max_length=MAX_TENSORS, strict=False)]
     lease_ms: Positive
     max_output_bytes: Count
+    client: ClientName | None = None
+    labels: JobLabels = ()
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Job:
+        return _versioned(self)
 
     @property
     def attached(self) -> tuple[TensorDigest, ...]:
@@ -335,6 +361,15 @@ class TreeHead(Statement):
 
 
 _Named = TypeVar("_Named", Offer, Result)
+_Versioned = TypeVar("_Versioned", Offers, Job)
+
+
+def _versioned(statement: _Versioned) -> _Versioned:
+    """Refuse the fields of one version in the other: a value has one encoding."""
+    given = [name in statement.model_fields_set for name in statement.since_terms]
+    if not (all(given) if statement.v == WITH_TERMS else not any(given)):
+        raise ValueError(f"{' and '.join(statement.since_terms)} go with version {WITH_TERMS}, and only with it")
+    return statement
 
 
 def _same_variant(statement: _Named) -> _Named:

@@ -26,6 +26,10 @@ from edge_agent.wire.tensors import (
 from edge_agent.wire.topics import AGENT_ID_PATTERN, NETWORK_PATTERN
 
 PROTOCOL_VERSION: Final = 1
+WITH_TERMS: Final = 2
+"""The version of statements that say whose jobs are taken, or whose one is; everything else stays of the first."""
+PROTOCOL_VERSIONS: Final = (PROTOCOL_VERSION, WITH_TERMS)
+"""That this end speaks."""
 MAX_STATEMENT_BYTES = 65_536
 MAX_LONG_STATEMENT_BYTES = 262_144
 MAX_RECEIPT_BYTES = 270_336
@@ -90,7 +94,7 @@ class Part(BaseModel):
 
     def said(self) -> dict[str, Any]:
         """Return the fields as they are encoded, in that order."""
-        return _said(self)
+        return _said(self, _in_order(type(self)))
 
 
 class Statement(BaseModel):
@@ -100,6 +104,8 @@ class Statement(BaseModel):
 
     signed_by: ClassVar[Party] = "agent"
     max_statement_bytes: ClassVar[int] = MAX_STATEMENT_BYTES
+    since_terms: ClassVar[tuple[str, ...]] = ()
+    """Fields that there are in the version with terms, and only there."""
     together: ClassVar[int] = cose.MAX_TOGETHER
     """So many of these at most share a signature: the more, the longer the proof that each carries."""
 
@@ -116,19 +122,17 @@ class Statement(BaseModel):
 
     def said(self) -> dict[str, Any]:
         """Return the fields as they are encoded, in that order."""
-        return _said(self)
+        return _said(self, _in_order(type(self), self.v))
 
     def encoded(self) -> bytes:
         """Return the one encoding of the statement."""
         return strict_cbor.encode_ordered(self.said())
 
 
-def _said(part: Part | Statement) -> dict[str, Any]:
+def _said(part: Part | Statement, names: tuple[str, ...]) -> dict[str, Any]:
     # Not `model_dump`, and no second look at types: what was validated has them, and a job takes several of these.
     values = part.__dict__
-    return {
-        name: value if type(value := values[name]) in _AS_THEY_ARE else _say(value) for name in _in_order(type(part))
-    }
+    return {name: value if type(value := values[name]) in _AS_THEY_ARE else _say(value) for name in names}
 
 
 def _say(value: object) -> strict_cbor.Value:
@@ -142,9 +146,10 @@ def _say(value: object) -> strict_cbor.Value:
 
 
 @cache
-def _in_order(kind: type[Part | Statement]) -> tuple[str, ...]:
-    """Return the names of the fields in the order of their encoding."""
-    return strict_cbor.text_order(tuple(kind.model_fields))
+def _in_order(kind: type[Part | Statement], version: int = WITH_TERMS) -> tuple[str, ...]:
+    """Return the names of the fields that a version has, in the order of their encoding."""
+    later = kind.since_terms if issubclass(kind, Statement) and version < WITH_TERMS else ()
+    return strict_cbor.text_order(tuple(name for name in kind.model_fields if name not in later))
 
 
 class TensorDigest(Part):

@@ -75,7 +75,9 @@ _ANSWERS = "edge_agent.coordinator.answers"
 _PRESENCE = "edge_agent.coordinator.presence"
 _CASES = "edge_agent.coordinator.cases"
 _CHECK_JOBS = "edge_agent.coordinator.check_jobs"
+_VETTING = "edge_agent.coordinator.vetting"
 _AGENT = "edge_agent.agent.core"
+_ENDING = "edge_agent.agent.ending"
 
 MUTATIONS = (
     Mutation(
@@ -266,9 +268,9 @@ MUTATIONS = (
         "queue-unbounded",
         5,
         "More jobs are taken on than the queue may hold",
-        _CORE,
-        "if len(self.leasing.jobs) >= self._rules.max_queued_jobs:",
-        "if len(self.leasing.jobs) >= 100 * self._rules.max_queued_jobs:",
+        _VETTING,
+        "if len(self._leasing.jobs) >= self._rules.max_queued_jobs:",
+        "if len(self._leasing.jobs) >= 100 * self._rules.max_queued_jobs:",
         "everything",
         200,
         first=36,
@@ -277,7 +279,7 @@ MUTATIONS = (
         "refused-without-a-time",
         5,
         "A client whose job finds the queue full is not told when to come back",
-        _CORE,
+        _VETTING,
         'as many as may"\n            return SubmitRefused(job.id, "queue-full", text, 1.0)\n        waiting',
         'as many as may"\n            return SubmitRefused(job.id, "queue-full", text, None)\n        waiting',
         "everything",
@@ -299,17 +301,17 @@ MUTATIONS = (
         "stopped-not-said",
         6,
         "An agent stops without saying so",
-        _AGENT,
-        'commands.append(self._presence.birth("stopped", self.session',
-        '_ = (self._presence.birth("stopped", self.session',
+        _ENDING,
+        'commands.append(self._presence.birth("stopped", session',
+        '_ = (self._presence.birth("stopped", session',
         "stops",
     ),
     Mutation(
         "stop-without-end",
         6,
         "An agent that is asked to stop waits without end for the settlement of what it holds",
-        _AGENT,
-        "if wait_for and now.monotonic < self._stop_at:",
+        _ENDING,
+        "if wait_for and now.monotonic < self._until:",
         "if wait_for:",
         "stops",
         20,

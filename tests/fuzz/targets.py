@@ -95,7 +95,7 @@ def _messages() -> list[bytes]:
 
 
 def _payloads() -> list[bytes]:
-    return [strict_cbor.encode(statement.model_dump()) for _, statement, _ in wire_samples.one_of_each()]
+    return [strict_cbor.encode(statement.said()) for _, statement, _ in wire_samples.one_of_each()]
 
 
 def _envelope(data: bytes) -> None:

@@ -42,6 +42,7 @@ STATUS_OF_CODE = {
     "no-agent": 503,
     "loading": 503,
     "too-few-owners": 503,
+    "no-taker": 503,
     "stopping": 503,
     "deadline": 504,
 }

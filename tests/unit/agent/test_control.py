@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from edge_agent.agent import control
 from edge_agent.agent.ask import ask
+from edge_agent.agent.asked import OwnerAsked
 from edge_agent.agent.control import MAX_REQUEST_BYTES, SOCKET_FILE, ControlSocket, failure, parse_request, short_path
-from edge_agent.agent.events import OwnerAsked
 from edge_agent.errors import AccessError, EdgeAgentError, MalformedError, StateError, TransportError, UsageError
 
 WAIT_SECONDS = 30

@@ -11,12 +11,14 @@ import pytest
 
 from edge_agent.agent.account.account import Account, Means
 from edge_agent.agent.account.tariff import Tariff
+from edge_agent.agent.asked import HomeSaid, OwnerAsked
 from edge_agent.agent.assistant.discovery import Device
-from edge_agent.agent.events import HomeSaid, OwnerAsked, PaceChanged, RestRequested, WorkRequested
-from edge_agent.agent.owner import Owner, Told, Wanted, Ways, Wishes
+from edge_agent.agent.events import PaceChanged, RestRequested, WorkRequested
+from edge_agent.agent.owner import Owner, Told
 from edge_agent.agent.policy import Mode, Reading, Readings, Rules
 from edge_agent.agent.readers import Readers
 from edge_agent.agent.tally import Tally
+from edge_agent.agent.wanted import Wanted, Ways, Wishes
 from edge_agent.clock import Now
 from edge_agent.errors import SettingsError
 from edge_agent.settings import Energy, Gate, Policy, parse_gate

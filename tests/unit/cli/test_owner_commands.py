@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from edge_agent.agent.asked import OwnerAsked
 from edge_agent.agent.control import ControlSocket
-from edge_agent.agent.events import OwnerAsked
+from edge_agent.agent.policy import clientele
 from edge_agent.cli import main
 from edge_agent.cli.owner import span_seconds
 from edge_agent.errors import UsageError
+from edge_agent.settings import Policy
 
 HOT = {
     "code": "hot",
@@ -51,6 +53,7 @@ def answer(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 any member
         "refused_rules": None,
         "refused_order": None,
         "refused_control": None,
+        "clientele": clientele(Policy()),
         "pace": "normal",
         "threads": 4,
         "account": {

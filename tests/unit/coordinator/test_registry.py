@@ -182,11 +182,11 @@ def test_who_is_no_longer_admitted_offers_nothing() -> None:
 
 def test_a_short_absence_is_remembered(registry: Registry) -> None:
     """A family counts as offered for a while after it was withdrawn."""
-    assert registry.may_serve("a", None, ANYWHERE, 1e9)
+    assert registry.may_serve("a", None, ANYWHERE, None, 1e9)
     registry.gone(_gone(5), 20.0)
-    assert registry.may_serve("a", None, ANYWHERE, 20.0)
-    assert not registry.may_serve("a", None, ANYWHERE, 20.1)
-    assert not registry.may_serve("never", None, ANYWHERE, 0.0)
+    assert registry.may_serve("a", None, ANYWHERE, None, 20.0)
+    assert not registry.may_serve("a", None, ANYWHERE, None, 20.1)
+    assert not registry.may_serve("never", None, ANYWHERE, None, 0.0)
 
 
 def test_a_restored_agent_is_gone_until_it_speaks_and_keeps_its_session(registry: Registry) -> None:
@@ -195,4 +195,4 @@ def test_a_restored_agent_is_gone_until_it_speaks_and_keeps_its_session(registry
     agent = registry.get(OTHER.id)
     assert agent == Agent(OTHER.id, OTHER, session=9, last_offered={"a": 50.0})
     assert agent.presence is Presence.GONE
-    assert registry.may_serve("a", None, ANYWHERE, 50.0)
+    assert registry.may_serve("a", None, ANYWHERE, None, 50.0)
