@@ -3,9 +3,10 @@
 A real coordinator and Mosquitto; the machines are simulated in this process: each signs births, offers, statuses and
 results with a key of its own. Chromium opens the dashboard: the first paint and the moment when all machines are in the
 table are the browser's own times; how far behind an update is, is the time from a machine's message to the change on
-the page, both on this machine's clock. CPU is the coordinator's, with the same jobs and nobody watching, with one
-browser on the fleet, and with one on the jobs.
-`python benchmarks/dashboard.py [--agents N] [--rate N] [--seconds N]`
+the page, both on this machine's clock. CPU is the coordinator's, with the same jobs, in many short phases that take
+turns: nobody watches, one browser on the fleet, nobody, one on the jobs, and so on. Each with somebody is compared with
+the one before and the one after; and the coordinator counts what its looks take.
+`python benchmarks/dashboard.py [--agents N] [--rate N] [--seconds N] [--phases N]`
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -182,12 +183,54 @@ class Load:
         return answer.getheader("Edge-Agent-Job", "")
 
 
-def share(process: psutil.Process, load: Load, seconds: float) -> tuple[float, float]:
-    """Return the share of a core that a process takes, and the jobs a second meanwhile."""
-    before, jobs, began = process.cpu_times(), load.done, time.monotonic()
+class Phase(NamedTuple):
+    """What a coordinator took in one stretch of time.
+
+    Attributes:
+        processor: seconds of processor time a second.
+        looking: of that, what it counts itself as spent for dashboards.
+        rate: jobs a second.
+    """
+
+    processor: float
+    looking: float
+    rate: float
+
+    @property
+    def per_job(self) -> float:
+        """Processor seconds a job."""
+        return self.processor / self.rate
+
+
+def phase(process: psutil.Process, url: str, load: Load, seconds: float) -> Phase:
+    """Measure one."""
+    looking, before, jobs, began = counted(url), process.cpu_times(), load.done, time.monotonic()
     time.sleep(seconds)
     after, took = process.cpu_times(), time.monotonic() - began
-    return (after.user + after.system - before.user - before.system) / took, (load.done - jobs) / took
+    spent = after.user + after.system - before.user - before.system
+    return Phase(spent / took, (counted(url) - looking) / took, (load.done - jobs) / took)
+
+
+def counted(url: str) -> float:
+    """Return the seconds that the coordinator counts for dashboards."""
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("edge_agent_dashboard_cpu_seconds_total"))
+
+
+def told(name: str, phases: list[Phase], befores: list[Phase], afters: list[Phase], rate: float) -> None:
+    """Print what watching costs: of each phase what it takes more than the two around it, a job, times the rate."""
+    more = sorted(
+        rate * (one.per_job - (before.per_job + after.per_job) / 2)
+        for one, before, after in zip(phases, befores, afters, strict=True)
+    )
+    looking = statistics.median(one.looking for one in phases)
+    print(
+        f"{name:17} {statistics.median(more):+6.1%} of a core, median of {len(more)} differences from {more[0]:+.1%} "
+        f"to {more[-1]:+.1%}; its looks alone, as counted inside: {looking:.1%}; "
+        f"at least {min(one.rate for one in phases):.0f} jobs/s"
+    )
 
 
 WATCH = """
@@ -264,7 +307,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--agents", type=int, default=200)
     parser.add_argument("--rate", type=float, default=100.0)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=8.0, help="of each phase")
+    parser.add_argument("--phases", type=int, default=5, help="of each kind")
     args = parser.parse_args()
     each = look_ms(args.agents)
     print(f"one look          {each:.1f} ms, if all machines changed: {each / 10 / LOOK_SECONDS:.1f} % of a core")
@@ -279,25 +323,29 @@ def main() -> None:
     ):
         threading.Thread(target=machines.statuses, args=(stop,), daemon=True).start()
         time.sleep(5)
-        alone, rate = share(process, load, args.seconds)
-        print(
-            f"nobody watches    {alone:6.1%} of a core at {rate:.0f} jobs/s, {process.memory_info().rss / 1e6:.0f} MB"
-        )
-        with browsers.page(chromium) as page:
-            first, whole = paints(page, url, args.agents)
-            fleet, rate = share(process, load, args.seconds)
-            print(f"one on the fleet  {fleet:6.1%} at {rate:.0f} jobs/s, {process.memory_info().rss / 1e6:.0f} MB")
-            late = sorted(behind_ms(page, machines))
-            page.get_by_role("link", name="Jobs").click()
-            jobs, rate = share(process, load, args.seconds)
-            print(f"one on the jobs   {jobs:6.1%} at {rate:.0f} jobs/s")
-        again, rate = share(process, load, args.seconds)
-        print(f"nobody again      {again:6.1%} at {rate:.0f} jobs/s")
+        alone, watched = [phase(process, url, load, args.seconds)], {"#fleet": [], "#jobs": []}
+        late: list[float] = []
+        for _ in range(args.phases):
+            for place, found in watched.items():
+                with browsers.page(chromium) as page:
+                    if not late:
+                        first, whole = paints(page, url, args.agents)
+                        late = sorted(behind_ms(page, machines))
+                    page.goto(f"{url}/dashboard/{place}")
+                    page.wait_for_selector(f"{place} tbody tr")
+                    found.append(phase(process, url, load, args.seconds))
+                alone.append(phase(process, url, load, args.seconds))
+        megabytes = process.memory_info().rss / 1e6
         stop.set()
-    base = statistics.mean((alone, again))
+    nobody = sorted(one.processor for one in alone)
+    print(
+        f"nobody watches    {statistics.median(nobody):6.1%} of a core, from {nobody[0]:.1%} to {nobody[-1]:.1%}, "
+        f"at {statistics.median(one.rate for one in alone):.0f} jobs/s; {megabytes:.0f} MB"
+    )
+    told("one on the fleet", watched["#fleet"], alone[:-1:2], alone[1::2], args.rate)
+    told("one on the jobs", watched["#jobs"], alone[1::2], alone[2::2], args.rate)
     print(f"first paint       {first:.0f} ms, all {args.agents} machines in the table after {whole:.0f} ms")
     print(f"behind            p50 {late[len(late) // 2]:.0f} ms, most {late[-1]:.0f} ms, of {len(late)} updates")
-    print(f"the dashboard     {fleet - base:+.1%} of a core on the fleet, {jobs - base:+.1%} on the jobs")
     with suppress(OSError):
         print(f"load average      {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
 

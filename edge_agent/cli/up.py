@@ -125,5 +125,6 @@ def _say_ready(network: LocalNetwork, *, kept: bool) -> None:
     print(f"  coordinator key  {network.coordinator_key}")
     print(f"  API key          {network.api_key_file} (asked for only where others reach the address)")
     print(f"  state            {network.state_dir}{'' if kept else ' (removed at the end)'}")
-    print(f"  try              curl {network.http}/v2/models/digits")
+    trust = f"--cacert {network.certificate} " if network.http.startswith("https:") else ""
+    print(f"  try              curl {trust}{network.http}/v2/models/digits")
     print("Ctrl-C stops everything.", flush=True)

@@ -129,8 +129,10 @@ class Observation:
         listeners: are told of each record that is committed.
         newcomers: grows with each agent that is saved.
         checks: so many results were given to a second machine.
+        accepted: so many jobs of clients ended with a result.
         http_calls: by route, method and status; the gateway counts.
         http_seconds: by route.
+        dashboard_seconds: processor time for dashboards; the gateway counts.
     """
 
     def __init__(
@@ -145,7 +147,7 @@ class Observation:
         self.window = Window()
         self.latest: dict[bytes, Glance] = {}
         self.failed: deque[Glance] = deque(maxlen=MAX_GLANCES)
-        self.newcomers = self.checks = 0
+        self.newcomers = self.checks = self.accepted = 0
         self.incidents: deque[Incident] = deque(maxlen=MAX_INCIDENTS)
         self.listeners: list[Callable[[Record], None]] = []
         self.clock = clock
@@ -168,7 +170,9 @@ class Observation:
         self.http_calls = self._counter("http_requests", "HTTP calls answered.", "route", "method", "status")
         text = "From an HTTP call's head to its answer's end."
         self.http_seconds = self._histogram("http_request_duration_seconds", text, HTTP_BUCKETS, "route")
+        self.dashboard_seconds = 0.0
         self.metrics.register(_State(registry, leasing, counters, connected))
+        self.metrics.register(_Looks(self))
         ProcessCollector(registry=self.metrics)
 
     def _counter(self, name: str, about: str, *labels: str) -> Callable[..., Counter]:
@@ -239,6 +243,7 @@ class Observation:
         seconds = None if at is None else now - at
         if seconds is not None:
             self._duration(family).observe(seconds)
+        self.accepted += outcome.receipt is not None
         if outcome.run_us is not None:
             self._run(family).observe(outcome.run_us / 1e6)
         self.window.add(now, outcome.state.value, seconds if outcome.receipt is not None else None)
@@ -252,6 +257,20 @@ class Observation:
             if outcome.error is not None:
                 glance.error = outcome.error.code
                 self.failed.append(glance)
+
+
+class _Looks(Collector):
+    """What dashboards cost."""
+
+    def __init__(self, observed: Observation) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterator[Metric]:
+        """Give the one metric."""
+        text = "Processor time for dashboards: looking at everything, and saying what changed."
+        found = CounterMetricFamily(f"{NAMESPACE}_dashboard_cpu_seconds", text)
+        found.add_metric([], self._observed.dashboard_seconds)
+        yield found
 
 
 class _State(Collector):

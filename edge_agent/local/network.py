@@ -9,6 +9,7 @@ import os
 import queue
 import random
 import secrets
+import ssl
 import urllib.parse
 from collections.abc import Callable
 from contextlib import suppress
@@ -193,8 +194,10 @@ class LocalNetwork:
 
     def _offered(self) -> bool:
         """Whether the coordinator knows of an offer of our agent."""
-        address = urllib.parse.urlsplit(self.http)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        try:
+            connection = self._connection()
+        except OSError:  # the certificate is being renewed
+            return False
         try:
             connection.request("GET", "/api/v1/agents", headers={"Authorization": f"Bearer {self._api_key}"})
             answer = connection.getresponse()
@@ -204,6 +207,28 @@ class LocalNetwork:
         finally:
             connection.close()
         return any(agent["agent_id"] == self.agent_id and agent["offers"] for agent in agents)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        """Connect to our coordinator.
+
+        Raises:
+            OSError: its certificate cannot be read.
+        """
+        address = urllib.parse.urlsplit(self.http)
+        if address.scheme != "https":
+            return http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
+        # It is for the name that clients use, maybe not for this address: whoever has its key is ours all the same.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cafile=self.certificate)
+        return http.client.HTTPSConnection(address.hostname or "", address.port, timeout=5, context=context)
+
+    @property
+    def certificate(self) -> str | None:
+        """The file of the coordinator's certificate, where it has one."""
+        file = load(None, os.environ, {}).settings.gateway.tls_cert_file
+        return None if file is None else str(file)
 
     # -- while it runs ----------------------------------------------------------------------------------------------
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import ssl
 import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import psutil
 import pytest
 from brokers import mosquitto
+from certificates import issuer
 from needs import module
 from networks import Network, clean_environment, running_network
 
@@ -157,6 +161,24 @@ def test_grpc_is_offered_where_it_is_asked_for(tmp_path: Path) -> None:
         assert done.stdout.startswith(f"It is a {load_scans()[0].label}, says digits, ")
         (job,) = httpx.get(f"{network.about['http']}/api/v1/jobs", trust_env=False).json()
         assert job["job_id"] in done.stdout
+
+
+def test_a_certificate_in_the_environment_is_served_and_asked_by_up_itself(tmp_path: Path) -> None:
+    """`gateway.tls_cert_file` for a name that is not the address: it gets ready, and speaks TLS only."""
+    issue = issuer(tmp_path)
+    authority = issue("authority")
+    served = issue("coordinator", authority, "club.example")
+    tls = {"EDGE_AGENT_GATEWAY_TLS_CERT_FILE": str(served.cert), "EDGE_AGENT_GATEWAY_TLS_KEY_FILE": str(served.key)}
+    with running_network(tmp_path, **tls) as network:
+        address = urlsplit(network.about["http"])
+        assert address.scheme == "https"
+        context = ssl.create_default_context(cafile=authority.cert)
+        with (
+            socket.create_connection((address.hostname, address.port)) as plain,
+            context.wrap_socket(plain, server_hostname="club.example") as secret,
+        ):
+            secret.sendall(b"GET /v2/models/digits/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert secret.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 def test_same_idempotency_key_is_one_job(network: Network) -> None:

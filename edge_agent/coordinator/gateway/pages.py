@@ -192,7 +192,7 @@ def checks_page(
         "refused": {name.removeprefix(prefix): n for name, n in counters.items() if name.startswith(prefix)},
         "checks": observed.checks,
         "wrong": counters.get("wrong-result", 0),
-        "accepted": counters.get("jobs-succeeded", 0),
+        "accepted": observed.accepted,
         "standings": [
             {
                 "name": row["name"],

@@ -321,6 +321,7 @@ def test_the_stream_begins_with_everything_and_goes_on_with_what_changed(service
         yield lambda found: len(found) > 1
 
     events = streamed(service, script)
+    assert service.observed.metrics.get_sample_value("edge_agent_dashboard_cpu_seconds_total") > 0
     assert [kind for kind, _ in events] == ["whole", "change"]
     assert set(events[0][1]["agents"]) == {"someone", "other"}
     assert set(events[1][1]) == {"jobs"}

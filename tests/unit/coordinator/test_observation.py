@@ -97,6 +97,7 @@ def test_a_check_is_no_job_that_somebody_asked_for() -> None:
     assert scene.value("jobs_ended_total", family="digits", state="succeeded") == 1
     assert scene.value("job_duration_seconds_count", family="digits") == 1
     assert list(scene.observed.latest) == [(1).to_bytes(16, "big")]
+    assert (scene.observed.accepted, scene.observed.checks) == (1, 1)
 
 
 def test_codes_of_agents_cannot_make_series_without_end() -> None:

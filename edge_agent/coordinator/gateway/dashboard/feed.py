@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncGenerator
 from typing import Any, Final
 
@@ -123,6 +124,11 @@ class Feed:
         if observed.newcomers != self._newcomers or now >= self._stored_at + STORED_SECONDS:
             self._newcomers, self._stored_at = observed.newcomers, now
             self._stored = list(await self._service.operations.stored_agents())
+        began = time.thread_time()
+        self._tell(now)
+        observed.dashboard_seconds += time.thread_time() - began
+
+    def _tell(self, now: float) -> None:
         before, self._state = self._state, self._look_now()
         delta = {
             "overview": difference(before["overview"], self._state["overview"]),
