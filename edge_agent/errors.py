@@ -173,6 +173,7 @@ class RefusedError(PeerError):
         "revoked",
         "certificate-expired",
         "no-certificate",
+        "wrong-owner",
         "wrong-code",
         "token-unknown",
         "token-expired",

@@ -31,6 +31,7 @@ def signed_receipt(
     family: str = "digits",
     coordinator: SigningKey = COORDINATOR_KEY,
     agent: SigningKey = AGENT,
+    certificate: bytes | None = None,
 ) -> bytes:
     """Return the receipt of a job."""
     statement = Result(
@@ -50,7 +51,13 @@ def signed_receipt(
     )
     result = cose.sign1(agent, strict_cbor.encode(statement.model_dump()), content_type=CONTENT_TYPE)
     return make_receipt(
-        coordinator, result=result, agent_key=agent.public, network=NETWORK, salt=SALT, accepted_ms=START_MS
+        coordinator,
+        result=result,
+        agent_key=agent.public,
+        network=NETWORK,
+        salt=SALT,
+        accepted_ms=START_MS,
+        certificate=certificate,
     )
 
 

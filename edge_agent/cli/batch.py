@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.cli.reaching import Patience, add_coordinator, client_of
+from edge_agent.cli.reaching import Patience, add_coordinator, add_registrar, client_of
 from edge_agent.cli.submit import add_options, options_of
 from edge_agent.errors import InputError, UsageError
 
@@ -50,6 +50,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--at-once", metavar="N", type=int, default=16, help="jobs under way; default: %(default)s")
     parser.add_argument("--retry-failed", action="store_true", help="send rows again that ended with an error")
     parser.add_argument("--coordinator-key", metavar="FILE", help="the coordinator's public key, to pin it")
+    add_registrar(parser)
     parser.add_argument("--json", action="store_true", help="print how it stands as one JSON object")
     add_coordinator(parser)
     add_options(parser)

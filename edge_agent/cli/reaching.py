@@ -35,6 +35,17 @@ def add_coordinator_key(parser: Parser, only_for: str | None = None) -> None:
     )
 
 
+def add_registrar(parser: Parser) -> None:
+    """Add `--registrar`."""
+    parser.add_argument(
+        "--registrar",
+        metavar="FILE",
+        type=Path,
+        help="the registrar's public key (PEM): take results only of agents that it let in; default: "
+        "client.registrar_file",
+    )
+
+
 def client_of(
     args: argparse.Namespace,
     on_retry: Callable[[EdgeAgentError], None] = lambda _: None,
@@ -52,7 +63,12 @@ def client_of(
     own = load(getattr(args, "config", None), os.environ, {}).settings.client
     where = args.coordinator or own.coordinator
     return Client(
-        where, on_retry=on_retry, api_key=own.read_api_key(), ca_file=own.ca_file, coordinator_key=coordinator_key
+        where,
+        on_retry=on_retry,
+        api_key=own.read_api_key(),
+        ca_file=own.ca_file,
+        coordinator_key=coordinator_key,
+        registrar_key=getattr(args, "registrar", None) or own.registrar_file,
     )
 
 

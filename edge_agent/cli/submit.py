@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.parsing import new_command
-from edge_agent.cli.reaching import Patience, add_coordinator, client_of
+from edge_agent.cli.reaching import Patience, add_coordinator, add_registrar, client_of
 from edge_agent.errors import InputError, RefusedError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
         const="",
         help="only this agent can read the inputs, and only you the outputs; without an id, any that serves the family",
     )
+    add_registrar(parser)
     add_options(parser)
 
 

@@ -101,8 +101,26 @@ def run(args: argparse.Namespace) -> int:
             f"Its agent stands not among the {len(revocations.revoked)} keys that were revoked by "
             f"{_time(revocations.issued_ms)}."
         )
-    print(json.dumps(_document(receipt, found, args, logged)) if args.json else _text(found))
+    if args.json:
+        print(
+            json.dumps(_document(receipt, found, args, logged) | {"certificate": _certified(certificate, certified_by)})
+        )
+    else:
+        print(_text(found))
     return 0
+
+
+def _certified(certificate: Certificate | None, registrar: str | None) -> dict[str, Any] | None:
+    """Return what was checked of the agent's certificate."""
+    if certificate is None:
+        return None
+    return {
+        "registrar_id": registrar,
+        "agent_id": certificate.agent_id,
+        "owner": certificate.owner,
+        "not_before_ms": certificate.issued_ms,
+        "not_after_ms": certificate.not_after_ms,
+    }
 
 
 def _standing(

@@ -19,6 +19,7 @@ from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
 from edge_agent.errors import EdgeAgentError
 from edge_agent.models.entries import Port
+from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 
@@ -38,10 +39,13 @@ class AsyncClient:
         api_key: str | None = None,
         ca_file: Path | None = None,
         coordinator_key: PublicKey | Path | str | None = None,
+        registrar_key: PublicKey | Path | str | None = None,
     ) -> None:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
-        self._steps = Procedures(self._way, deadline_seconds, credentials.public_key(coordinator_key))
+        self._steps = Procedures(
+            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key), time.time
+        )
         self._http = httpx.AsyncClient(**http_options(base, deadline_seconds, api_key, ca_file))
 
     async def __aenter__(self) -> Self:
@@ -97,6 +101,10 @@ class AsyncClient:
     async def coordinator_key(self) -> PublicKey:
         """Return the key that receipts must be signed with: the one that was given, else what is said there, once."""
         return await self._run(self._steps.coordinator_key())
+
+    async def certificate(self, agent_id: str) -> Certificate:
+        """Fetch what the registrar signed of an agent, and check that it counts now: see `Client.certificate`."""
+        return await self._run(self._steps.certificate(agent_id))
 
     async def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""

@@ -1,6 +1,7 @@
 """The client's API key, and whose certificates it trusts: from the call, or from the environment; never from arguments.
 
-The variables are those of the settings `client.api_key`, `client.api_key_file` and `client.ca_file`.
+The variables are those of the settings `client.api_key`, `client.api_key_file`, `client.ca_file` and
+`client.registrar_file`.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.errors import SettingsError
@@ -16,6 +18,7 @@ from edge_agent.wire.keys import PublicKey
 KEY_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY"
 KEY_FILE_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY_FILE"
 CA_FILE_VARIABLE = "EDGE_AGENT_CLIENT_CA_FILE"
+REGISTRAR_FILE_VARIABLE = "EDGE_AGENT_CLIENT_REGISTRAR_FILE"
 MAX_KEY_BYTES = 512
 
 
@@ -65,10 +68,27 @@ def trust(base_url: str, ca_file: Path | None = None) -> ssl.SSLContext | bool:
         raise SettingsError(f"client.ca_file {file} cannot be used: {error}.") from error
 
 
-def public_key(given: PublicKey | Path | str | None) -> PublicKey | None:
-    """Return the coordinator's key, read from its file if one is named; None if none was given.
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """The keys that a client was given beforehand, from a source that it trusts.
+
+    Attributes:
+        coordinator: must have signed the receipts.
+        registrar: must have signed the certificates of the agents.
+    """
+
+    coordinator: PublicKey | None = None
+    registrar: PublicKey | None = None
+
+
+def pins(coordinator: PublicKey | Path | str | None, registrar: PublicKey | Path | str | None) -> Pins:
+    """Return both keys, each as it is given or from its file; the registrar's else from where the environment says.
 
     Raises:
-        KeyFileError: the file holds none.
+        KeyFileError: a file holds none.
     """
+    return Pins(_public_key(coordinator), _public_key(registrar or os.environ.get(REGISTRAR_FILE_VARIABLE) or None))
+
+
+def _public_key(given: PublicKey | Path | str | None) -> PublicKey | None:
     return PublicKey.from_file(Path(given).expanduser()) if isinstance(given, str | Path) else given

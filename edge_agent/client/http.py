@@ -18,6 +18,7 @@ from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.models.entries import Port
+from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 
@@ -41,11 +42,13 @@ class Client:
         ca_file: PEM file of the only authorities to trust; else the system's.
         coordinator_key: the coordinator's public key or a file with it, from a source that you trust: receipts must be
             signed with it. Without it, the coordinator is asked for its key, once.
+        registrar_key: likewise the registrar's: agents must have its certificates for their results to be given out, so
+            that a stolen coordinator can invent none. Else the file that `EDGE_AGENT_CLIENT_REGISTRAR_FILE` names.
 
     Raises:
         UsageError: the address is none of HTTP.
         SettingsError: the API key's or the authorities' file cannot be read.
-        KeyFileError: the coordinator's key cannot be read.
+        KeyFileError: the coordinator's or the registrar's key cannot be read.
     """
 
     def __init__(  # noqa: PLR0913 all but the first by name
@@ -58,10 +61,13 @@ class Client:
         api_key: str | None = None,
         ca_file: Path | None = None,
         coordinator_key: PublicKey | Path | str | None = None,
+        registrar_key: PublicKey | Path | str | None = None,
     ) -> None:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
-        self._steps = Procedures(self._way, deadline_seconds, credentials.public_key(coordinator_key))
+        self._steps = Procedures(
+            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key), time.time
+        )
         self._http = httpx.Client(**http_options(base, deadline_seconds, api_key, ca_file))
 
     def __enter__(self) -> Self:
@@ -120,7 +126,9 @@ class Client:
     def infer_json(
         self, family: str, request: bytes, *, version: str | None = None, options: JobOptions = NO_OPTIONS
     ) -> Answer:
-        """Run a job whose request is JSON of the Open Inference Protocol already; its receipt is not checked.
+        """Run a job whose request is JSON of the Open Inference Protocol already.
+
+        Its receipt is checked only if the registrar's key was given, and then as by `infer`.
 
         Raises:
             EdgeAgentError: as `infer`.
@@ -177,6 +185,20 @@ class Client:
     def coordinator_key(self) -> PublicKey:
         """Return the key that receipts must be signed with: the one that was given, else what is said there, once."""
         return self._run(self._steps.coordinator_key())
+
+    @property
+    def registrar_key(self) -> PublicKey | None:
+        """The registrar's key that was given, if any."""
+        return self._steps.pins.registrar
+
+    def certificate(self, agent_id: str) -> Certificate:
+        """Fetch what the registrar signed of an agent, and check that it counts now.
+
+        Raises:
+            UsageError: no registrar's key was given.
+            PeerError: `no-certificate`, `certificate-expired`, `wrong-agent`, or it is none of this registrar's.
+        """
+        return self._run(self._steps.certificate(agent_id))
 
     def agents(self) -> list[dict[str, Any]]:
         """Return the agents that the coordinator knows."""

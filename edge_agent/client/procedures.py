@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from edge_agent.client import proof
+from edge_agent.client.credentials import Pins
 from edge_agent.client.proof import Verified
 from edge_agent.client.steps import Reply, Send, Steps, Way, keyed
 from edge_agent.client.values import Inputs, Value, tensors_of, value_of
-from edge_agent.errors import InputError, MalformedError
+from edge_agent.errors import InputError, MalformedError, UsageError
 from edge_agent.models.entries import Port
+from edge_agent.wire.certificates import check_certificate
+from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.oip_binary import LENGTH_HEADER
-from edge_agent.wire.oip_json import OutputForm, body_of, response_from_body, tensor_from_json
+from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json, response_from_body, tensor_from_json
 from edge_agent.wire.tensors import Tensor
 
 NO_OPTIONS = JobOptions()
@@ -95,13 +98,15 @@ class Procedures:
     Args:
         way: to it.
         deadline_seconds: for one call, retries included.
-        pinned: its key, if that was given.
+        pins: the keys that were given.
+        wall: tells the time, Unix seconds.
     """
 
-    def __init__(self, way: Way, deadline_seconds: float, pinned: PublicKey | None) -> None:
+    def __init__(self, way: Way, deadline_seconds: float, pins: Pins, wall: Callable[[], float]) -> None:
         self._way = way
         self._deadline = deadline_seconds
-        self._pinned = pinned
+        self._wall = wall
+        self.pins = pins
         self._asked: PublicKey | None = None
         self._ports: dict[str, tuple[Port, ...]] = {}
 
@@ -116,7 +121,8 @@ class Procedures:
         if not _are_tensors(wish.inputs):
             ports = yield from self.inputs(wish.model)
         tensors = tensors_of(wish.inputs, ports)
-        key = (yield from self.coordinator_key()) if wish.verify else None
+        if wish.verify:
+            yield from self.coordinator_key()  # what cannot be checked is not asked for
         parameters, headers = keyed(wish.options)
         parameters["binary_data_output"] = True
         if wish.mode != "signed":
@@ -132,32 +138,25 @@ class Procedures:
         reply = yield from self._way.call(send, started + self._seconds(wish.options))
         result, receipt = self._result(reply, self._way.clock() - started)
         proof.check_mode(wish.mode, result.verification)
-        if key is None:
+        if not wish.verify:
             return result
         if receipt is None:  # an older coordinator
             receipt = yield from self.receipt(result.job_id)
-        verified = proof.check(
-            receipt,
-            key,
-            pinned=self._pinned is not None,
-            job_id=result.job_id,
-            family=wish.model,
-            inputs=tensors,
-            outputs=result.tensors,
-            state=result.verification,
+        verified = yield from self._verified(
+            receipt, wish.model, tensors, result.tensors, result.job_id, result.verification, wish.options
         )
         return replace(result, verified=verified)
 
     def infer_json(self, family: str, request: bytes, version: str | None, options: JobOptions) -> Steps[Answer]:
-        """Run a job whose request is JSON already."""
-        content, headers = _with_options(request, options)
+        """Run a job whose request is JSON already; with the registrar's key, check its receipt and its agent."""
+        content, headers = _with_options(request, options, receipt_inline=self.pins.registrar is not None)
         started = self._way.clock()
         send = Send("POST", f"{_model(family, version)}/infer", content, headers)
         reply = yield from self._way.call(send, started + self._seconds(options))
         try:
             answer = json.loads(reply.body)
             about = answer.get("parameters", {})
-            return Answer(
+            found = Answer(
                 job_id=str(about.get("job_id", "")),
                 outputs=tuple(tensor_from_json(output) for output in answer["outputs"]),
                 variant=str(answer.get("model_version", "")),
@@ -168,8 +167,15 @@ class Procedures:
                 seconds=self._way.clock() - started,
                 tries=reply.tries,
             )
+            state, receipt = str(about.get("verification", "")), _inline(about)
         except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
             raise self._way.no_coordinator(error) from error
+        if self.pins.registrar is not None:
+            if receipt is None:  # an older coordinator
+                receipt = yield from self.receipt(found.job_id)
+            inputs = request_from_json(request).inputs
+            yield from self._verified(receipt, family, inputs, found.outputs, found.job_id, state, options)
+        return found
 
     def submit_json(self, family: str, request: bytes, version: str | None, options: JobOptions) -> Steps[str]:
         """Submit a job without waiting for its end."""
@@ -199,8 +205,8 @@ class Procedures:
 
     def coordinator_key(self) -> Steps[PublicKey]:
         """Return the key that receipts must be signed with: the one that was given, else what is said there, once."""
-        if self._pinned is not None:
-            return self._pinned
+        if self.pins.coordinator is not None:
+            return self.pins.coordinator
         if self._asked is None:
             found = yield from self.object("GET", "/api/v1/coordinator")
             try:
@@ -208,6 +214,18 @@ class Procedures:
             except (KeyError, TypeError, ValueError, MalformedError) as error:
                 raise self._way.no_coordinator(error) from error
         return self._asked
+
+    def certificate(self, agent_id: str) -> Steps[Certificate]:
+        """Fetch an agent's certificate, and check it."""
+        registrar = self.pins.registrar
+        if registrar is None:
+            raise UsageError("Certificates are checked with registrar_key, and none was given.")
+        about = yield from self.object("GET", "/api/v1/coordinator")
+        signed = yield from self.get(f"/api/v1/agents/{quote(agent_id, safe='')}/certificate")
+        checked = check_certificate(
+            signed, registrar, network=str(about.get("network")), at_ms=self._now_ms(), agent_id=agent_id
+        )
+        return checked.statement
 
     def object(self, method: str, path: str, content: bytes | None = None) -> Steps[dict[str, Any]]:
         """Ask for an object of JSON."""
@@ -222,6 +240,37 @@ class Procedures:
         return (yield from self._call("GET", path)).body
 
     # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _verified(  # noqa: PLR0913, PLR0917 all that a receipt is about
+        self,
+        receipt: bytes,
+        family: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        job_id: str,
+        state: str,
+        options: JobOptions,
+    ) -> Steps[Verified]:
+        """Check a receipt, and who its agent is as far as that was asked for or can be known."""
+        verified = proof.check(
+            receipt,
+            (yield from self.coordinator_key()),
+            pinned=self.pins.coordinator is not None,
+            job_id=job_id,
+            family=family,
+            inputs=inputs,
+            outputs=outputs,
+            state=state,
+        )
+        proof.check_agent(verified.receipt, options.placement.agents)
+        if self.pins.registrar is None:
+            return verified
+        # With a key of the caller's own the job may be one of long ago; else it was done just now.
+        now_ms = self._now_ms() if options.idempotency_key is None else None
+        return proof.certified(verified, self.pins.registrar, now_ms=now_ms, owner=options.placement.owner)
+
+    def _now_ms(self) -> int:
+        return int(self._wall() * 1000)
 
     def _call(
         self, method: str, path: str, content: bytes | None = None, headers: dict[str, str] | None = None
@@ -248,8 +297,7 @@ class Procedures:
         try:
             found = response_from_body(reply.body, reply.headers.get(LENGTH_HEADER.lower()))
             about = found.parameters
-            inline = about.get("receipt_cose")
-            receipt = base64.b64decode(inline, validate=True) if isinstance(inline, str) else None
+            receipt = _inline(about)
             result = Result(
                 job_id=str(about.get("job_id", "")),
                 outputs={tensor.name: value_of(tensor) for tensor in found.outputs},
@@ -281,9 +329,17 @@ def _model(family: str, version: str | None) -> str:
     return f"/v2/models/{quote(family, safe='')}" + (f"/versions/{quote(version, safe='')}" if version else "")
 
 
-def _with_options(request: bytes, options: JobOptions) -> tuple[bytes, dict[str, str]]:
+def _inline(about: dict[str, Any]) -> bytes | None:
+    """Return the receipt that stands in an answer's parameters, if it was asked for there."""
+    inline = about.get("receipt_cose")
+    return base64.b64decode(inline, validate=True) if isinstance(inline, str) else None
+
+
+def _with_options(request: bytes, options: JobOptions, *, receipt_inline: bool = False) -> tuple[bytes, dict[str, str]]:
     """Put options into a request; return it with its headers, which always have an idempotency key."""
     parameters, headers = keyed(options)
+    if receipt_inline:
+        parameters["receipt_inline"] = True
     headers |= {"Content-Type": "application/json"}
     if not parameters:
         return request, headers

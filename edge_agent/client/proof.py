@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from edge_agent.errors import InputError, RefusedError
+from edge_agent.wire.identity import Certificate
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.receipts import VerifiedReceipt, verify_receipt
+from edge_agent.wire.standing import check_belonged
 from edge_agent.wire.tensors import Tensor
 
 _QUORUM = re.compile(r"quorum\(([2-5])\)")
@@ -35,17 +37,26 @@ class Verified:
         pinned: whether the coordinator's key was given beforehand, rather than asked of the coordinator itself.
         state: `signed`, or what the coordinator says of machines that agreed: `rechecked`, `quorum`.
         receipt_bytes: to be kept: `edge-agent verify` checks it again, offline.
+        certificate: of the agent, if the registrar's key was given: by that key, and it counted then.
+        registrar: that key.
     """
 
     receipt: VerifiedReceipt
     pinned: bool
     state: str
     receipt_bytes: bytes
+    certificate: Certificate | None = None
+    registrar: PublicKey | None = None
 
     @property
     def agent_id(self) -> str:
         """Of the agent that signed the result."""
         return self.receipt.agent.id
+
+    @property
+    def owner(self) -> str | None:
+        """Whose the agent is, as the registrar signed; None where it named nobody, or nothing was checked."""
+        return self.certificate.owner if self.certificate is not None else None
 
     def means(self) -> list[str]:
         """Say what is proven and what is not, one sentence each."""
@@ -62,6 +73,17 @@ class Verified:
                 f"at {when}."
             ),
         ]
+        if self.certificate is not None and self.registrar is not None:
+            whose = f", a machine of {self.owner}" if self.owner else ""
+            found.append(
+                f"Proven: the registrar {self.registrar.id} let that agent into the network{whose}; no coordinator "
+                "can invent one."
+            )
+        else:
+            found.append(
+                "Not proven: that there is such a machine, and whose it is. A stolen coordinator can invent agents; "
+                "give registrar_key to have their certificates checked."
+            )
         if not self.pinned:
             found.append(
                 "Not proven: that this coordinator is the one you mean. Its key came over the same connection; give "
@@ -104,6 +126,44 @@ def check(  # noqa: PLR0913 all that a receipt is about, by name
     found.check_inputs(inputs)
     found.check_outputs(outputs)
     return Verified(found, pinned, state, receipt)
+
+
+def check_agent(receipt: VerifiedReceipt, agents: Sequence[str]) -> None:
+    """Return if the result is by one of these agents, where any are named.
+
+    Raises:
+        RefusedError: `wrong-agent`.
+    """
+    if agents and receipt.agent.id not in agents:
+        raise RefusedError(
+            f"the result is by the agent {receipt.agent.id}, and another one was asked for", code="wrong-agent"
+        )
+
+
+def certified(verified: Verified, registrar: PublicKey, *, now_ms: int | None, owner: str | None) -> Verified:
+    """Check that the registrar let the agent in, and return what is known of it now.
+
+    Args:
+        verified: a result.
+        registrar: the key that must have signed the agent's certificate.
+        now_ms: when the certificate must count besides when the coordinator says that it accepted the result: who
+            stole the key of an agent that is gone could date its results back. None for a result of long ago.
+        owner: whose machine it must be, if that was asked for.
+
+    Raises:
+        RefusedError: `no-certificate`, `certificate-expired`, `wrong-agent`, `wrong-owner`.
+        PeerError: the certificate is none of this registrar's.
+    """
+    certificate = check_belonged(verified.receipt, registrar)
+    if now_ms is not None:
+        check_belonged(verified.receipt, registrar, at_ms=now_ms)
+    if owner is not None and certificate.owner != owner:
+        whose = f"{certificate.owner}'s" if certificate.owner else "nobody's"
+        raise RefusedError(
+            f"the result is by {whose} machine, as the registrar signed, and one of {owner} was asked for",
+            code="wrong-owner",
+        )
+    return replace(verified, certificate=certificate, registrar=registrar)
 
 
 def check_mode(mode: str, state: str) -> None:

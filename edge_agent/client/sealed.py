@@ -23,6 +23,7 @@ from edge_agent.wire.messages import MAX_STATEMENT_BYTES, Birth
 from edge_agent.wire.oip_json import tensor_to_json
 from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.sealing import Question, new_salt, open_answer, seal_question
+from edge_agent.wire.standing import check_belonged
 from edge_agent.wire.tensors import Tensor
 
 
@@ -77,12 +78,15 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
 
     Raises:
         JobFailedError: `no-agent`, or as `Client.infer`.
-        PeerError: the agent's birth, its result or the receipt is not what it must be: nothing is believed.
+        PeerError: the agent's birth, its result or the receipt is not what it must be: nothing is believed. With the
+            registrar's key given, also its certificate, and then nothing is sent.
         UsageError: `not-supported`: the package cryptography is too old.
     """
     agent_id = agent or _some_agent(client, family)
     about = _object(client.get("/api/v1/coordinator"))
     network = str(about.get("network"))
+    if client.registrar_key is not None:  # before anything is sealed to a machine that a coordinator made up
+        client.certificate(agent_id)
     birth = _birth(client.get(f"/api/v1/agents/{agent_id}/birth"), agent_id, network)
     keys, salt = new_halves(), salt or new_salt()
     question = Question(family, tuple(inputs), tuple(outputs), salt, tuple(key.public for key in keys))
@@ -95,6 +99,8 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
     verified = verify_receipt(receipt, trusted, network=network)
     if verified.agent.id != agent_id or verified.result.family != family:
         raise RefusedError("The receipt is by another agent or for another model than was asked.", code="wrong-agent")
+    if client.registrar_key is not None:
+        check_belonged(verified, client.registrar_key)
     verified.check_inputs((asked,))
     verified.check_outputs(answer.outputs)
     opened = open_answer(answer.outputs, keys, asked=asked, salt=salt, network=network, agent_id=agent_id)

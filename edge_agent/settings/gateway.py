@@ -89,6 +89,11 @@ class Client(Section):
     ca_file: Path | None = Field(
         default=None, description="PEM file of the only authorities to trust for TLS; otherwise the system's."
     )
+    registrar_file: Path | None = Field(
+        default=None,
+        description="The registrar's public key (PEM): results count only if the agents that signed them have its "
+        "certificates.",
+    )
 
     def read_api_key(self) -> str | None:
         """Return the key, or None if none is set.

@@ -13,8 +13,13 @@ from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.receipts import VerifiedReceipt
 
 
-def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey) -> Certificate:
+def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey, *, at_ms: int | None = None) -> Certificate:
     """Check the certificate in a receipt: by this registrar, for this agent, when the result was accepted.
+
+    Args:
+        receipt: with the certificate.
+        registrar: the key that must have signed it.
+        at_ms: another time at which it must count, Unix milliseconds.
 
     Raises:
         RefusedError: `no-certificate`, `certificate-expired`, `wrong-agent`.
@@ -30,7 +35,7 @@ def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey) -> Certificat
         receipt.certificate,
         registrar,
         network=receipt.result.network,
-        at_ms=receipt.accepted_ms,
+        at_ms=receipt.accepted_ms if at_ms is None else at_ms,
         agent_id=receipt.agent.id,
     )
     return checked.statement

@@ -31,6 +31,7 @@ STATUS_OF_CODE = {
     "unknown-version": 404,
     "not-logged": 404,
     "not-enrolled": 404,
+    "no-certificate": 404,
     "timeout": 408,
     "idempotency-conflict": 409,
     "too-large": 413,

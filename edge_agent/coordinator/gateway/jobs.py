@@ -111,6 +111,17 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
             )
         return Response(found.birth, media_type="application/cose")
 
+    @app.get("/api/v1/agents/{agent_id}/certificate")
+    async def certificate(agent_id: str) -> Response:
+        found = service.operations.registry.certificates.get(agent_id)
+        if found is None:
+            raise RefusedError(
+                f"there is no certificate of the agent {agent_id[:64]!r}",
+                code="no-certificate",
+                hint="GET /api/v1/identity says whether this coordinator has a registrar at all.",
+            )
+        return Response(found.signed, media_type="application/cose")
+
 
 def no_json_form(error: InputError) -> JobFailedError:
     """Make the error for a result that JSON cannot hold."""

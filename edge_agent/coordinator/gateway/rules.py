@@ -63,7 +63,7 @@ RULES: tuple[Rule, ...] = (
     # The ledger says who has earned what: that is for those who take part, and each of them can add it up again.
     _rule("GET", r"/api/v1/ledger/(balances|entries)", Need.ANY),
     _rule("GET", r"/api/v1/coordinator", Need.ANY),
-    _rule("GET", rf"/api/v1/agents/{_ID}/birth", Need.ANY),  # whoever seals to an agent needs its key
+    _rule("GET", rf"/api/v1/agents/{_ID}/(birth|certificate)", Need.ANY),  # whoever seals to an agent needs them
     _rule("GET", r"/api/v1/(agents|overview|models)", Scope.READ),
     _rule("GET", rf"/api/v1/jobs/{_ID}/way", Scope.READ),
     _rule("POST", rf"/api/v1/agents/{_ID}/{_ID}", Scope.OPERATOR),
