@@ -346,12 +346,12 @@ class Coordinator:
             known = await asyncio.to_thread(self._store.request, key)
             if known is not None:
                 self._core.requests.remember(key, *known)
-        job_id = secrets.token_bytes(16)
-        accepted = self._clients.expect(job_id)
+        drawn = secrets.token_bytes(48)  # at once: each draw lets go of the interpreter
+        accepted = self._clients.expect(job_id := drawn[:16])
         self._submit(
             Submit(
                 job_id=job_id,
-                salt=secrets.token_bytes(32),
+                salt=drawn[16:],
                 family=family,
                 inputs=taken,
                 outputs=outputs,

@@ -7,9 +7,9 @@ synchronised to the disk when any part of it must survive a power cut; then each
 from __future__ import annotations
 
 import json
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 
@@ -269,14 +269,17 @@ class Writer:
         self._store = store
         self._committed = committed
         self._failed = failed
-        self._queue: queue.SimpleQueue[Commit | None] = queue.SimpleQueue()
+        # To wake a thread costs more than to write down a row: it is woken for what is urgent, or when it is idle.
+        self._queue: deque[Commit | None] = deque()
+        self._awake = threading.Event()
+        self._idle = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
-        self._urgent = threading.Event()
         self._max_commits = max_commits
         self._max_bytes = max_bytes
         # Each of these is written by one thread alone, and only grows.
         self._put_commits = self._put_bytes = 0
         self._done_commits = self._done_bytes = 0
+        self._put_urgent = self._taken_urgent = 0
         self.owes_since: float | None = None
 
     def start(self) -> None:
@@ -287,9 +290,11 @@ class Writer:
         """Put a commit in the queue; its turn comes in order."""
         self._put_commits += 1
         self._put_bytes += commit_bytes(commit)
+        self._queue.append(commit)
         if commit.urgent:
-            self._urgent.set()
-        self._queue.put(commit)
+            self._put_urgent += 1
+        if commit.urgent or self._idle:
+            self._awake.set()
 
     @property
     def full(self) -> bool:
@@ -299,8 +304,9 @@ class Writer:
 
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued, then end."""
-        self._urgent.set()
-        self._queue.put(None)
+        self._queue.append(None)
+        self._put_urgent += 1
+        self._awake.set()
         self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
@@ -335,21 +341,20 @@ class Writer:
                 self._committed(group)
 
     def _next_group(self) -> list[Commit] | None:
-        first = self._queue.get()
-        if first is None:
-            return None
-        if not first.urgent:
-            self._urgent.wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
-        self._urgent.clear()
-        group = [first]
-        while len(group) < GROUP_COMMITS:
-            try:
-                commit = self._queue.get_nowait()
-            except queue.Empty:
-                return group
+        self._idle = True
+        while not self._queue:
+            self._awake.wait()
+            self._awake.clear()
+        self._idle = False
+        self._awake.clear()
+        if self._put_urgent == self._taken_urgent:
+            self._awake.wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
+        group: list[Commit] = []
+        while self._queue and len(group) < GROUP_COMMITS:
+            commit = self._queue[0]
             if commit is None:
-                self._queue.put(None)
-                return group
+                return group or None
             group.append(commit)
-        self._urgent.set()  # it may be among those that are left
+            self._taken_urgent += commit.urgent
+            self._queue.popleft()
         return group
