@@ -84,11 +84,11 @@ class Answers:
         )
         return seal(self._key, failure)
 
-    def family_of(self, spooled: Spooled) -> str:
+    def model_of(self, spooled: Spooled) -> tuple[str, bytes]:
         """Check what the disk gave back as if a stranger had sent it: our signature, this attempt, whole tensors.
 
         Returns:
-            The family of a result; empty for a failure.
+            The family and the variant of a result; both empty for a failure.
 
         Raises:
             PeerError: it is not as we made it, and not to be sent.
@@ -101,9 +101,9 @@ class Answers:
         if (statement.job, statement.epoch) != (spooled.job, spooled.epoch):
             raise RefusedError("it is the answer to another attempt", code="wrong-job")
         if not isinstance(statement, Result):
-            return ""
+            return "", b""
         attach(statement.outputs, opened.attachments)
-        return statement.family
+        return statement.family, statement.variant
 
 
 def _plain(message: str) -> str:

@@ -60,6 +60,7 @@ from edge_agent.inference.events import (
     WorkerDied,
     WorkerStarted,
 )
+from edge_agent.models.worth import amount_in
 from edge_agent.notes import Note
 from edge_agent.spelling import newer
 from edge_agent.wire.envelope import open_envelope
@@ -104,7 +105,13 @@ class Core:
         self._presence = presence
         answers = Answers(presence.key, presence.topics)
         self._topics = presence.topics
-        self._delivery = Delivery(self.attempts, answers, self._topics.results(presence.agent_id), rules)
+        self._delivery = Delivery(
+            self.attempts,
+            answers,
+            self._topics.results(presence.agent_id),
+            rules,
+            worth=lambda family, variant: amount_in(planner.catalogue, family, variant),
+        )
         self.tally = self._delivery.tally
         self.clientele = Clientele(self.attempts, self._delivery)
         self._intake = Intake(presence, coordinator_key, planner, self.attempts, self._delivery, rules, self.clientele)

@@ -335,7 +335,7 @@ class Agent:
                 case SaveExperience():
                     self._keep("experience", partial(experience_file.write, document=command.document))
                 case CountAccepted():
-                    self._owner.account.settled(command.family, command.entry, system_now())
+                    self._owner.account.settled(command.family, command.entry, command.amount, system_now())
                 case SpoolResult() | ForgetSpooled():
                     self._spooling.do(command)
                 case Exit():

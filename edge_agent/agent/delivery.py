@@ -44,18 +44,22 @@ class Delivery:
         answers: signs.
         topic: where answers go.
         rules: limits and times.
+        worth: gives what a result of a family and variant is worth.
 
     Attributes:
         tally: of what became of attempts.
     """
 
-    def __init__(self, attempts: Attempts, answers: Answers, topic: str, rules: Rules) -> None:
+    def __init__(
+        self, attempts: Attempts, answers: Answers, topic: str, rules: Rules, worth: Callable[[str, bytes], int]
+    ) -> None:
         self.tally = Tally()
         self._attempts = attempts
         self._unsettled = attempts.unsettled
         self._answers = answers
         self._topic = topic
         self._rules = rules
+        self._worth = worth
         self._max_answer_bytes = rules.max_message_bytes
         self._unsigned: list[_Unsigned] = []
 
@@ -82,7 +86,7 @@ class Delivery:
             return self.fail(held, "too-large", self._too_large(len(payload)), "agent", now, retry=True)
         self.tally.finished(held.job.family, round(run_seconds * 1e6), now.wall_ms)
         answer = self._attempts.finish(held, payload, now)
-        answer.family = held.job.family
+        answer.family, answer.variant = held.job.family, held.job.variant
         note = attempt_note("Finished an attempt", "attempt-finished", answer.key)
         return [note, *self._spool(answer, run_seconds), self.say(answer)]
 
@@ -154,7 +158,8 @@ class Delivery:
                 continue
             if answer is not None and answer.family and attempt.outcome == "accepted":
                 signed = signed_part(answer.payload, Result.max_statement_bytes)
-                commands.append(CountAccepted(answer.family, Entry.of(*key, signed)))
+                amount = self._worth(answer.family, answer.variant)
+                commands.append(CountAccepted(answer.family, amount, Entry.of(*key, signed)))
             if attempt.outcome == "refused":
                 text = f"The coordinator refused our answer: {attempt.code}"
                 commands.append(Note(logging.WARNING, text, "answer-refused", _fields(key)))
@@ -181,10 +186,10 @@ class Delivery:
         """Take in what an earlier process left; what is not as we made it, or too much, is forgotten."""
         commands: list[Command] = []
         refused: dict[Key, str | None] = {}
-        families: dict[Key, str] = {}
+        models: dict[Key, tuple[str, bytes]] = {}
         for spooled in event.answers:
             try:
-                families[_key(spooled)], refused[_key(spooled)] = self._answers.family_of(spooled), None
+                models[_key(spooled)], refused[_key(spooled)] = self._answers.model_of(spooled), None
             except PeerError as error:
                 refused[_key(spooled)] = error.message
         newest = {job: epoch for job, epoch in sorted(refused, key=lambda key: key[1]) if refused[job, epoch] is None}
@@ -206,7 +211,7 @@ class Delivery:
         for spooled in reversed(wanted):
             self._attempts.drop_older(spooled.job, spooled.epoch)
             answer = self._unsettled.add(_key(spooled), spooled.payload, now, age_seconds=spooled.age_seconds)
-            answer.spooled, answer.family = True, families[_key(spooled)]
+            answer.spooled, (answer.family, answer.variant) = True, models[_key(spooled)]
         if wanted:
             text = f"Took {len(wanted)} unsettled results over from the spool"
             commands.append(Note(logging.INFO, text, "spool-loaded", (("results", len(wanted)),)))

@@ -337,10 +337,12 @@ class CountAccepted:
 
     Attributes:
         family: whose.
+        amount: what it is worth by the catalogue, millions of multiply-accumulates.
         entry: for the agent's own copy.
     """
 
     family: str
+    amount: int
     entry: Entry
 
 

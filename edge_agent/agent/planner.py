@@ -69,7 +69,7 @@ class Planner:
     ) -> None:
         self.decided = False
         self.plans: list[Plan] = []
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._policy = policy
         self._prospects = Prospects(policy, machine, circumstances or Circumstances(), budget_bytes, threads)
         self._keeper = Keeper(threads)
@@ -122,7 +122,7 @@ class Planner:
 
     def begin(self, now: Now) -> list[Command]:
         """Predict, leave out what cannot be served, take what is remembered, and start measuring the rest."""
-        return self._consider(self._catalogue, now)
+        return self._consider(self.catalogue, now)
 
     def on_catalogue(self, catalogue: Catalogue, now: Now) -> list[Command]:
         """Consider another catalogue, or other files; what is served stays until the search says otherwise."""
@@ -135,13 +135,13 @@ class Planner:
     def on_conditions(self, budget_bytes: int, conditions: str, now: Now) -> list[Command]:
         """Plan anew if the machine has another amount of memory, or works under other conditions."""
         if self._prospects.has_conditions(budget_bytes, conditions):
-            return self._consider(self._catalogue, now)
+            return self._consider(self.catalogue, now)
         return [*self._replan(now), *self._next(now)] if self.decided else []
 
     def _consider(self, catalogue: Catalogue, now: Now) -> list[Command]:
         """Make the plans anew, from what is remembered, and go on from there."""
         commands = self._measuring.cancel()
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         old = {plan.family.name: plan for plan in self.plans}
         loaded = {plan.chosen.variant.digest_bytes for plan in self.plans if plan.loaded and plan.chosen}
         # What is worth more to the owner is measured first.
@@ -180,7 +180,7 @@ class Planner:
                 self._keeper.started(event)
                 if self._prospects.has_runtime(event.runtime):
                     text = f"onnxruntime is another one now, {event.runtime}: measuring anew"
-                    commands = [Note(logging.INFO, text, "runtime-changed"), *self._consider(self._catalogue, now)]
+                    commands = [Note(logging.INFO, text, "runtime-changed"), *self._consider(self.catalogue, now)]
             case CanaryDone() | CanaryFailed():
                 commands = self._on_canary(event, now)
             case ModelLoaded():

@@ -34,6 +34,7 @@ class Answer:
         pause_seconds: the last one before it was sent again.
         spooled: whether it is on disk, too.
         family: of a result; empty for a failure.
+        variant: of a result, by its digest.
     """
 
     key: Key
@@ -43,6 +44,7 @@ class Answer:
     pause_seconds: float = REDELIVER_FIRST_SECONDS
     spooled: bool = False
     family: str = ""
+    variant: bytes = b""
 
 
 class Unsettled:

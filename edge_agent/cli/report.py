@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from pathlib import Path
 
+    from edge_agent.agent.account.book import Row
     from edge_agent.agent.account.summary import Summary
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.settings import Settings
@@ -29,10 +30,11 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "report",
-        summary="show jobs, energy and its cost, by day and model",
+        summary="show jobs, credit, energy and its cost, by day and model",
         description="What this machine did for others, and the energy that it took beyond what the idle machine\n"
         "draws, by day and model, with its cost where a price is known. Says how much of it was measured and\n"
-        "how much was estimated. Works without a running agent, too. Settings: [energy] in docs/settings.md.",
+        "how much was estimated. Credit is this machine's own count; --compare shows the coordinator's. Works\n"
+        "without a running agent, too. Settings: [energy] in docs/settings.md.",
         examples=(
             "edge-agent report",
             "edge-agent report --month",
@@ -134,7 +136,8 @@ def _document(shown: Summary, currency: str) -> dict[str, object]:
         for period, used in shown.usage.items()
     ]
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in shown.table()]
-    return {"currency": currency, "rows": rows, "usage": usage}
+    credit = "Mmac by the catalogue, this machine's own count of what the coordinator signed that it accepted"
+    return {"currency": currency, "credit": credit, "rows": rows, "usage": usage}
 
 
 def _print_csv(shown: Summary) -> None:
@@ -154,19 +157,27 @@ def _lines(shown: Summary, currency: str) -> list[str]:
     if not shown.usage and not shown.rows:
         return ["Nothing is in the account for these days."]
     wide = max(18, *(len(named(family)) for _, family in shown.rows)) if shown.rows else 18
-    lines = [f"{'':10}  {'model':{wide}}  {'jobs':>8}  {'computed':>9}  {'kWh':>9}  {currency:>9}"]
+    lines = [f"{'':10}  {'model':{wide}}  {'jobs':>8}  {'computed':>9}  {'kWh':>9}  {currency:>9}  {'Mmac':>10}"]
     for (period, family), row in shown.rows.items():
         cost = f"{row.cost:9.4f}" if row.unpriced_joules < row.joules else f"{'–':>9}"
         seconds, kwh = row.busy_us / 1e6, row.joules / 3.6e6
-        lines.append(f"{period:10}  {named(family):{wide}}  {row.finished:8}  {seconds:7.1f} s  {kwh:9.5f}  {cost}")
+        lines.append(
+            f"{period:10}  {named(family):{wide}}  {row.finished:8}  {seconds:7.1f} s  {kwh:9.5f}  {cost}"
+            f"  {_credit(row)}"
+        )
     whole = shown.total()
     priced = f"{whole.cost:9.4f}" if whole.unpriced_joules < whole.joules else f"{'–':>9}"
     lines.append(
         f"{'together':10}  {'':{wide}}  {whole.finished:8}  {whole.busy_us / 1e6:7.1f} s  "
-        f"{whole.joules / 3.6e6:9.5f}  {priced}"
+        f"{whole.joules / 3.6e6:9.5f}  {priced}  {_credit(whole)}"
     )
     lines += ["", *_bars(shown), "", *_notes(shown)]
     return lines
+
+
+def _credit(row: Row) -> str:
+    """Return what a row's results are worth; nothing is known of results of before that was counted."""
+    return f"{row.credit:10}" if row.credit or not row.accepted else f"{'–':>10}"
 
 
 def _bars(shown: Summary) -> list[str]:
@@ -202,6 +213,11 @@ def _notes(shown: Summary) -> list[str]:
         lines.append(f"Energy is what the work took beyond the idle machine, {how}.")
         lines.append(
             f"The whole machine took {joules / 3.6e6:.4f} kWh in the {known / 3600:.1f} h in which that was known."
+        )
+    if whole.accepted:
+        lines.append(
+            "Mmac is credit: what the catalogue says that results are worth, by this machine's own count of those\n"
+            "whose acceptance the coordinator has signed. What its ledger pays for them: edge-agent report --compare."
         )
     if whole.unpriced_joules:
         lines.append(f"For {whole.unpriced_joules / 3.6e6:.5f} kWh no price was known (energy.price_per_kwh).")

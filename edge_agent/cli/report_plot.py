@@ -1,4 +1,4 @@
-"""Draws the report as a picture: jobs and energy, by day or month."""
+"""Draws the report as a picture: jobs, energy and credit, by day or month."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(shown: Summary, path: str) -> None:
 
     periods = shown.by_period()
     names = list(periods)
-    figure, (above, below) = plt.subplots(2, 1, sharex=True, figsize=(9, 5), layout="constrained")
+    figure, (above, below, last) = plt.subplots(3, 1, sharex=True, figsize=(9, 7), layout="constrained")
     families = sorted({family for _, family in shown.rows if family})
     bottom = [0.0] * len(names)
     for family in families:
@@ -46,7 +46,9 @@ def draw(shown: Summary, path: str) -> None:
     below.bar(names, [row.estimated_joules / 3.6e6 for row in periods.values()], bottom=measured, label="estimated")
     below.set_ylabel("kWh beyond the idle machine")
     below.legend(fontsize="small")
-    below.tick_params(axis="x", rotation=60)
+    last.bar(names, [float(row.credit) for row in periods.values()])
+    last.set_ylabel("credit, Mmac")
+    last.tick_params(axis="x", rotation=60)
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:

@@ -44,6 +44,7 @@ def _rows(answer: dict[str, Any]) -> list[tuple[str, str]]:
         ("today", _today(answer["today"])),
         ("mode", f"{answer['pace']}, {answer['threads']} threads"),
         ("took", _took(answer["account"])),
+        ("earned", _earned(answer["account"])),
     ]
     if answer["refused_rules"]:
         rows.append(("settings", f"new rules were refused, the old ones hold: {answer['refused_rules']}"))
@@ -74,6 +75,14 @@ def _took(account: dict[str, Any]) -> str:
         "" if account["watts"] is None else f"; the machine draws {account['watts']:.1f} W ({account['watts_source']})"
     )
     return f"{1000 * account['kwh_today']:.2f} Wh{cost} beyond the idle machine{now}"
+
+
+def _earned(account: dict[str, Any]) -> str:
+    """Return what today's results are worth, by the machine's own count."""
+    accepted = account["accepted_today"]
+    if not accepted:
+        return "nothing yet"
+    return f"{account['credit_today']} Mmac of credit for {accepted} accepted results, by this machine's count"
 
 
 def _today(counts: dict[str, dict[str, int]]) -> str:

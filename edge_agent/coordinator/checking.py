@@ -26,13 +26,14 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.jobs import Attempt, Blame, Job
 from edge_agent.coordinator.known_answers import KnownAnswers, Plan, Question
 from edge_agent.coordinator.leasing import Leasing
-from edge_agent.coordinator.ledger import Ledger, amount_of
+from edge_agent.coordinator.ledger import Ledger
 from edge_agent.coordinator.parties import Parties
 from edge_agent.coordinator.reviews import Review
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.trust import Party, Trust
 from edge_agent.coordinator.verification import VerifiedResult
 from edge_agent.models.catalogue import Family, Reproducibility, Variant
+from edge_agent.models.worth import amount_of
 from edge_agent.wire.draws import Draw, period_key, period_of
 from edge_agent.wire.job_options import owners_wanted
 from edge_agent.wire.sealing import is_sealed
@@ -48,8 +49,7 @@ CHOICE = 3
 
 LOOK_AGAIN_SECONDS = 1.0
 
-UNKNOWN = Reproducibility(kind="none")
-"""Of a variant that the catalogue has no longer."""
+UNKNOWN = Reproducibility(kind="none")  # of a variant that the catalogue has no longer
 
 
 class Checking:

@@ -7,20 +7,12 @@ if it proves a result wrong, all of it is lost. What newcomers deliver waits unt
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 
 from edge_agent.coordinator.events import AddEntry
 from edge_agent.coordinator.trust import Party
-from edge_agent.models.catalogue import Variant
 from edge_agent.wire.ledger import FORFEIT, WORK, escrow_account, owner_account
-
-
-def amount_of(variant: Variant | None) -> int:
-    """Return what one run of a variant is worth: millions of multiply-accumulates, at least 1."""
-    costs = variant.costs if variant else None
-    return max(1, math.ceil(costs.macs / 1e6)) if costs else 1
 
 
 @dataclass(slots=True)

@@ -25,9 +25,10 @@ from networks import clean_environment
 from edge_agent.agent.ask import ask
 from edge_agent.cli import main
 from edge_agent.client import Client, JobOptions, Placement
-from edge_agent.errors import EdgeAgentError, JobFailedError
+from edge_agent.errors import DeniedError, EdgeAgentError, JobFailedError
 from edge_agent.local.demo import input_of, predicted_digit
 from edge_agent.models.scans import load_scans
+from edge_agent.wire.ledger import owner_of
 from edge_agent.wire.oip_json import tensor_to_json
 
 PATIENCE_SECONDS = 120.0
@@ -67,10 +68,25 @@ class Town:
             ).fetchall()
         return {(owners[agent], client): count for agent, client, count in rows}
 
+    def earned(self, owner: str) -> int:
+        """Return what the coordinator's ledger has for an owner, what still waits in escrow included."""
+        with Client(self.http, api_key=self.keys["operator"]) as client:
+            accounts = json.loads(client.get("/api/v1/ledger/balances"))["accounts"]
+        return sum(amount for name, amount in accounts.items() if owner_of(name) == owner)
+
     def offers(self, owner: str) -> bool:
         """Whether an owner's machine offers something."""
         with Client(self.http, api_key=self.keys["operator"]) as client:
             return any(agent["agent_id"] == self.agents.get(owner) and agent["offers"] for agent in client.agents())
+
+    def knows(self, client: str) -> bool:
+        """Whether the coordinator has read of a client's key, which another process wrote."""
+        with Client(self.http, api_key=self.keys[client]) as found:
+            try:
+                found.get("/api/v1/jobs?limit=1")
+            except DeniedError:
+                return False
+        return True
 
     def write(self, owner: str, rules: str) -> None:
         """Write an owner's settings."""
@@ -124,6 +140,8 @@ def town(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Town]:
 
         for name, scope in (("ada", "infer"), ("stranger", "infer"), ("operator", "operator")):
             found.keys[name] = run("coordinator", "keys", "add", name, "--scope", scope, *flags).strip()
+        for name in found.keys:
+            _wait(lambda name=name: found.knows(name), log)  # type: ignore[misc] # bound now
         found.write("ada", 'clients = "mine"\nmy_clients = ["ada"]')
         found.write("bob", 'deny_labels = ["video"]')
         for owner in ("ada", "bob"):
@@ -163,6 +181,16 @@ def test_a_strangers_job_is_done_by_who_works_for_everybody_and_by_nobody_else(
     status = ask(town.folder / "ada", {"do": "status"})
     assert status["today"]["digits"]["finished"] == town.done_by()["ada", "ada"]
     assert status["obstacles"] == []
+
+    # It knows what it earned, by its own count, and that is what the coordinator's ledger has for it.
+    def counted() -> bool:
+        account = ask(town.folder / "ada", {"do": "account"})["account"]
+        return bool(account["accepted_today"] == town.done_by()["ada", "ada"])
+
+    _wait(counted, town.folder / "ada.log")  # the last word that it was accepted may still be on its way
+    assert main(["report", "--json", "--state", str(town.folder / "ada")]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert town.earned("ada") == sum(row["credit_mmac"] for row in rows) > 0
 
     # What no owner wants is said at once, and why: nothing of it is queued or leased.
     before = town.done_by()

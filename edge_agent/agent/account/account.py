@@ -120,9 +120,11 @@ class Account:
 
     # -- what others tell ---------------------------------------------------------------------------------------------
 
-    def settled(self, family: str, entry: Entry, now: Now) -> None:
-        """Take note that a result was accepted."""
-        self._fresh.row(day_of(now), family).accepted += 1
+    def settled(self, family: str, entry: Entry, amount: int, now: Now) -> None:
+        """Take note that a result was accepted, and of what it is worth."""
+        row = self._fresh.row(day_of(now), family)
+        row.accepted += 1
+        row.credit += amount
         self._copy.add(entry, now.wall_ms)
 
     def sent(self, count: int, now: Now) -> None:
@@ -279,6 +281,7 @@ class Account:
             "cost_today": round(total.cost, 4) if total.unpriced_joules < total.joules else None,
             "currency": self.tariff.settings.currency,
             "accepted_today": total.accepted,
+            "credit_today": total.credit,
             "kwh_ever": round(ever.joules / JOULES_PER_KWH, 6),
             "finished_ever": ever.finished,
             "network_bytes_month": self.network_bytes(now),

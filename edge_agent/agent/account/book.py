@@ -22,7 +22,8 @@ log = logging.getLogger("edge_agent.agent.account")
 ACCOUNT_FILE = "account.db"
 APPLICATION_ID = 0x65614143
 """Tells our file from any other SQLite database: the letters `eaAC`."""
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Version 1 had no credit."""
 KEEP_DAYS = 800
 MAX_COPY_BYTES = 32 * 1024 * 1024
 """Of all blocks together; the oldest go."""
@@ -44,6 +45,7 @@ class Row:
         estimated_joules: energy, by an estimate.
         cost: of that energy, in the owner's currency, as far as the price was known.
         unpriced_joules: energy for which no price was known.
+        credit: what the accepted results are worth by the catalogue, millions of multiply-accumulates; our own count.
     """
 
     finished: int = 0
@@ -55,6 +57,7 @@ class Row:
     estimated_joules: float = 0.0
     cost: float = 0.0
     unpriced_joules: float = 0.0
+    credit: int = 0
 
     @property
     def joules(self) -> float:
@@ -176,6 +179,8 @@ class Book:
             run("BEGIN IMMEDIATE")
             for statement in _TABLES.split(";"):
                 run(statement)
+            if version == 1:
+                run("ALTER TABLE days ADD COLUMN credit NUMERIC NOT NULL DEFAULT 0")
             run(f"PRAGMA application_id={APPLICATION_ID}")
             run(f"PRAGMA user_version={SCHEMA_VERSION}")
             run("COMMIT")
@@ -245,8 +250,10 @@ class Book:
 
 def rows_of(database: sqlite3.Connection, first: str, last: str) -> dict[tuple[str, str], Row]:
     """Return the figures of an account's days, both included, by (day, family)."""
+    there = {name for _, name, *_ in database.execute("PRAGMA table_info(days)")}
+    names = [name if name in there else f"0 AS {name}" for name in ROW]  # an older agent's file is only read here
     found = database.execute(
-        f"SELECT day, family, {', '.join(ROW)} FROM days WHERE day BETWEEN ? AND ? ORDER BY day, family",  # noqa: S608
+        f"SELECT day, family, {', '.join(names)} FROM days WHERE day BETWEEN ? AND ? ORDER BY day, family",  # noqa: S608
         (first, last),
     )
     return {(day, family): Row(*values) for day, family, *values in found}

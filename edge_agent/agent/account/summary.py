@@ -14,7 +14,7 @@ from edge_agent.errors import StateError
 NAMELESS = "(the agent itself)"
 COLUMNS = (
     *("day", "family", "finished", "accepted", "failed", "handed_back", "busy_seconds"),
-    *("kwh", "kwh_measured", "cost", "kwh_unpriced"),
+    *("kwh", "kwh_measured", "cost", "kwh_unpriced", "credit_mmac"),
 )
 
 
@@ -71,6 +71,7 @@ class Summary:
                 round(row.measured_joules / JOULES_PER_KWH, 6),
                 round(row.cost, 6),
                 round(row.unpriced_joules / JOULES_PER_KWH, 6),
+                row.credit,
             )
 
 

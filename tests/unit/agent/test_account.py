@@ -17,7 +17,7 @@ from edge_agent.agent.account.account import MAX_WAITING_ENTRIES, Account, Means
 from edge_agent.agent.account.book import MAX_COPY_BYTES, MAX_FAMILIES_A_DAY, OTHERS, Book, Row, Usage
 from edge_agent.agent.account.comparing import Credit, Shown, compare, credit_by_day
 from edge_agent.agent.account.shares import ITSELF, Interval, own_joules, split
-from edge_agent.agent.account.summary import read
+from edge_agent.agent.account.summary import COLUMNS, read
 from edge_agent.agent.account.tariff import Tariff
 from edge_agent.agent.own_copy import Entry, check_chain
 from edge_agent.agent.policy import Reading
@@ -255,7 +255,7 @@ def accept(scene: Scene, *numbers: int) -> None:
     """Have results accepted."""
     for number in numbers:
         scene.tally.finished("digits", 5, scene.now.wall_ms)
-        scene.account.settled("digits", Entry(number.to_bytes(16, "big"), 1, bytes(16)), scene.now)
+        scene.account.settled("digits", Entry(number.to_bytes(16, "big"), 1, bytes(16)), 7, scene.now)
 
 
 def test_a_full_disk_costs_neither_figures_nor_a_block_of_the_own_copy(
@@ -327,6 +327,46 @@ def test_without_an_account_the_report_says_what_to_do(tmp_path: Path) -> None:
         read(tmp_path, "0000", "9999")
 
 
+def test_credit_is_kept_by_day_and_family_and_over_restarts(tmp_path: Path) -> None:
+    """Of accepted results, by what each is worth; it stands beside the jobs, and is said with what today took."""
+    scene = Scene(tmp_path)
+    entry = Entry(bytes(16), 1, bytes(16))
+    scene.account.settled("digits", entry, 3, scene.now)
+    scene.account.settled("minilm", entry, 1_000, scene.now)
+    scene.account.leave(scene.now)
+    scene.account = scene.start()
+    scene.account.settled("digits", entry, 3, scene.now)
+    assert (scene.account.report(scene.now)["accepted_today"], scene.account.report(scene.now)["credit_today"]) == (
+        3,
+        1_006,
+    )
+    scene.account.write(scene.now)
+    found = read(tmp_path, "0000", "9999")
+    assert {family: row.credit for (_, family), row in found.rows.items() if row.accepted} == {
+        "digits": 6,
+        "minilm": 1_000,
+    }
+    assert [dict(zip(COLUMNS, row, strict=True))["credit_mmac"] for row in found.table()][:2] == [6, 1_000]
+
+
+def test_an_account_of_before_there_was_credit_is_read_and_goes_on(tmp_path: Path) -> None:
+    """Read as it is by a newer report; an agent adds the column, and loses nothing."""
+    scene = Scene(tmp_path)
+    scene.account.settled("digits", Entry(bytes(16), 1, bytes(16)), 7, scene.now)
+    scene.account.leave(scene.now)
+    with contextlib.closing(sqlite3.connect(tmp_path / "account.db", isolation_level=None)) as older:
+        older.execute("ALTER TABLE days DROP COLUMN credit")
+        older.execute("PRAGMA user_version=1")
+    before = read(tmp_path, "0000", "9999").total()
+    assert (before.accepted, before.credit) == (1, 0)
+    scene.account = scene.start()
+    scene.account.settled("digits", Entry(bytes(16), 2, bytes(16)), 7, scene.now)
+    scene.account.leave(scene.now)
+    after = read(tmp_path, "0000", "9999")
+    assert (after.total().accepted, after.total().credit) == (2, 7)
+    assert len(after.blocks) == 2
+
+
 # -- the own copy -----------------------------------------------------------------------------------------------------
 
 
@@ -334,7 +374,7 @@ def test_the_own_copy_is_signed_and_goes_on_over_restarts(tmp_path: Path) -> Non
     """Each block names the one before; another key's, or one that was taken out, is seen."""
     scene = Scene(tmp_path)
     for number in range(3):
-        scene.account.settled("digits", Entry.of(bytes([number]) * 16, 1, b"signed"), scene.now)
+        scene.account.settled("digits", Entry.of(bytes([number]) * 16, 1, b"signed"), 7, scene.now)
         scene.account.leave(scene.now)
         scene.account = scene.start()
     found = read(tmp_path, "0000", "9999")
@@ -353,7 +393,7 @@ def test_a_flood_of_results_does_not_wear_the_card_out(tmp_path: Path) -> None:
     """What is above the bound is counted and not listed: half an hour is below 100 KB."""
     scene = Scene(tmp_path)
     for number in range(MAX_WAITING_ENTRIES + 7):
-        scene.account.settled("digits", Entry(number.to_bytes(16, "big"), 1, bytes(16)), scene.now)
+        scene.account.settled("digits", Entry(number.to_bytes(16, "big"), 1, bytes(16)), 7, scene.now)
     scene.account.write(scene.now)
     (block,), problem = check_chain(read(tmp_path, "0000", "9999").blocks, KEY.public, "home")
     assert (problem, len(block.entries), block.left_out) == ("", MAX_WAITING_ENTRIES, 7)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from fakes import AgentScript, FakeCoordinator, actions, answer_to, codes, job_id, key, of_type, scan
+from fakes import AgentScript, FakeCoordinator, actions, answer_to, chosen_variant, codes, job_id, key, of_type, scan
 
 from edge_agent.agent.core import Rules
 from edge_agent.agent.events import (
     Command,
+    CountAccepted,
     Exit,
     ForgetSpooled,
     JobTurnedAway,
@@ -23,6 +24,8 @@ from edge_agent.agent.events import (
     StopRequested,
 )
 from edge_agent.inference.events import RunDone
+from edge_agent.models.catalogue import builtin
+from edge_agent.models.worth import amount_of
 from edge_agent.wire.envelope import signed_part
 from edge_agent.wire.messages import Birth, Failure, Job, Result
 
@@ -88,6 +91,23 @@ def test_a_restarted_agent_says_in_its_first_birth_what_the_disk_gave_back_and_d
     assert of_type(commands, Publish)[-1].payload == answers[0].payload
     assert of_type(agent.tell(agent.coordinator.settled(1)), ForgetSpooled) == [ForgetSpooled(((job_id(1), 1),))]
     assert len(agent.core.attempts) == 0
+
+
+def test_what_is_accepted_counts_what_the_coordinators_ledger_pays_for_it_also_after_a_restart() -> None:
+    """Both go by the catalogue; a failure, or a result that is refused, counts nothing."""
+    variant = next(each for each in builtin().families[0].variants if each.digest_bytes == chosen_variant())
+    first = ready()
+    answers = kept(compute(first, 1))
+    restarted = AgentScript()
+    restarted.tell(SpoolLoaded(answers), LinkUp(2))
+    for agent in (first, restarted):
+        (counted,) = of_type(agent.tell(agent.coordinator.settled(1)), CountAccepted)
+        assert (counted.family, counted.amount) == ("digits", amount_of(variant))
+        assert of_type(agent.tell(agent.coordinator.settled(1)), CountAccepted) == []
+    compute(first, 2)
+    assert (
+        of_type(first.tell(first.coordinator.settled(2, outcome="refused", code="wrong-output")), CountAccepted) == []
+    )
 
 
 def test_a_spool_that_is_read_late_is_announced_at_once() -> None:

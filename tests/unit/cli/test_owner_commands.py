@@ -63,6 +63,8 @@ def answer(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 any member
             "watts": 6.5,
             "watts_source": "plug",
             "watts_why": None,
+            "accepted_today": 3,
+            "credit_today": 12,
         },
         "cpu_celsius": 48.4,
         "cpu_celsius_why": None,
@@ -104,6 +106,7 @@ def test_what_today_took_is_said_with_its_source_or_why_it_is_unknown(
     """And what was refused from outside stands beside it."""
     assert agent.run("status") == 0
     shown = capsys.readouterr().out
+    assert "earned    12 Mmac of credit for 3 accepted results, by this machine's count" in shown
     assert "12.50 Wh for 0.0039 EUR beyond the idle machine; the machine draws 6.5 W (plug)" in shown
     unknown = {**agent.answer["account"], "kwh_today": None, "watts": None, "watts_why": "nothing measures it"}
     agent.answer = answer(account=unknown, refused_order="an order (work) was refused: no")
@@ -111,6 +114,24 @@ def test_what_today_took_is_said_with_its_source_or_why_it_is_unknown(
     shown = capsys.readouterr().out
     assert "unknown watts: nothing measures it" in shown
     assert "refused   an order (work) was refused: no" in shown
+
+
+def test_for_whom_it_works_is_said_by_status_why_and_history(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the history says nothing of it where it was for everybody, or nobody wrote it down yet."""
+    agent.answer = answer(clientele=clientele(Policy(clients="mine", my_clients=("ada", "phone"))))
+    assert agent.run("status") == 0
+    assert "works     only for ada, phone" in capsys.readouterr().out
+    assert agent.run("why") == 0
+    assert "When it works, it works only for ada, phone." in capsys.readouterr().out
+    entry = {"at_ms": 1, "mode": "work", "by": "your new rules", "reasons": []}
+    works = [{"works": "only for ada"}, {"works": "for everybody"}, {}]
+    agent.answer = {**answer(), "transitions": [{**entry, **each} for each in works]}
+    assert agent.run("history") == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith("work, by your new rules (only for ada)")
+    assert all(line.endswith("work, by your new rules") for line in others)
 
 
 def test_status_is_one_screen(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
