@@ -4,8 +4,9 @@
 
 One process plays everything around the coordinator: an agent signs its results beforehand, and the core, the writer's
 own functions and a real database do with them what they do in production. The figures are CPU time of this process
-(all threads), the mean over all jobs; `log` is the share of the append and its leaf in `store`. The log has so many
-leaves before the first job. Sizes are of a receipt of `digits`, plain and with its proof.
+(all threads), the mean over all jobs, with Python's garbage collector set as in the coordinator; `log` is the share of
+the append and its leaf in `store`. The log has so many leaves before the first job. Sizes are of a receipt of `digits`,
+plain and with its proof, and of the longest that a model with two outputs can have.
 With `--together`, so many results, each with a signature of its own, are there at one moment, as under load: what the
 coordinator signs because of them shares a signature.
 """
@@ -24,15 +25,31 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from fakes import COORDINATOR_KEY, NETWORK, CoordinatorScript, FakeAgent, ManualClock, jobs_for, of_type
+from fakes import (
+    COORDINATOR_KEY,
+    NETWORK,
+    CoordinatorScript,
+    FakeAgent,
+    ManualClock,
+    answer_to,
+    jobs_for,
+    of_type,
+    scan,
+)
 
 from edge_agent.coordinator.events import Commit, EndJob
 from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.receipt_log import ReceiptLog
 from edge_agent.coordinator.store import Store
 from edge_agent.coordinator.writer import apply
+from edge_agent.garbage import settle
 from edge_agent.wire.bundles import Bundle, verify_bundle
-from edge_agent.wire.receipts import receipt_leaf
+from edge_agent.wire.certificates import issue
+from edge_agent.wire.envelope import seal_together, signed_part
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.messages import Result, TensorDigest, VariantClass
+from edge_agent.wire.receipts import Countersigned, make_receipts, receipt_leaf
+from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 GROUP = 16
 """Results that share a transaction, as under load."""
@@ -58,6 +75,32 @@ def signatures_ms() -> float:
     return (time.process_time() - begun) / turns * 1000
 
 
+def longest_receipt() -> int:
+    """Return the bytes of the longest receipt of a model with two outputs, its agent certified for a long name."""
+    key, registrar = SigningKey.generate(), SigningKey.generate()
+    now_ms, salt = 1_800_000_000_000, bytes(32)
+    klass = VariantClass(
+        variant=salt, runtime="onnxruntime 1.32.0", provider="CPUExecutionProvider", isa="x86_64+avx512f+vnni"
+    )
+    outputs = [Tensor(TensorSpec("logits", DataType.FP32, (1, 10)), bytes(40)), answer_to(scan(3))[1]]
+    said = Result(
+        network=NETWORK, issued_ms=now_ms, job=bytes(16), epoch=1, agent_id=key.public.id, family="digits",
+        variant=salt, klass=klass, inputs=(TensorDigest.of(scan(3), salt),),
+        outputs=tuple(TensorDigest.of(tensor) for tensor in outputs),
+        received_ms=now_ms, finished_ms=now_ms, run_us=300_000,
+    )  # fmt: skip
+    data = [tensor.data for tensor in outputs]
+    results = [signed_part(each, Result.max_statement_bytes) for each in seal_together(key, [(said, data)] * 100)]
+    longest = 0
+    for letters in range(1, 65):
+        owner = "a" * letters
+        signed = issue(registrar, network=NETWORK, agent=key.public, sealing_key=bytes(32), owner=owner, now_ms=now_ms)
+        some = [Countersigned(result, key.public, salt, signed) for result in results]
+        made = make_receipts(COORDINATOR_KEY, some, network=NETWORK, accepted_ms=now_ms)
+        longest = max(longest, *map(len, made))
+    return longest
+
+
 def measure(jobs: int, leaves: int, folder: Path, together: int = 1) -> dict[str, Any]:
     """Return the figures."""
     clock = ManualClock()
@@ -68,6 +111,7 @@ def measure(jobs: int, leaves: int, folder: Path, together: int = 1) -> dict[str
     script.connect()
     script.join(agent, agent.offer(room=together))
     verify = stored = logged = 0.0
+    settle()  # as the coordinator does when it has started
     waiting: list[Commit] = []
     receipts: list[bytes] = []
     connection = store.engine.connect()
@@ -117,6 +161,7 @@ def measure(jobs: int, leaves: int, folder: Path, together: int = 1) -> dict[str
         "log_ms": logged / jobs * 1000,
         "verify_and_log_ms": (verify + logged) / jobs * 1000,
         "receipt_bytes": len(receipts[-1]),
+        "longest_receipt_bytes": longest_receipt(),
         "bundle_bytes": len(bundle),
         "bundle_leaves": found.size,
         "database_bytes": size,
@@ -144,6 +189,7 @@ def main() -> None:
     print(f"both                     {found['verify_and_log_ms']:.3f} ms CPU a result")
     print(f"everything that is stored of a job, the log included   {found['store_ms']:.3f} ms CPU")
     print(f"receipt                  {found['receipt_bytes']} bytes; with its proof {found['bundle_bytes']}")
+    print(f"with a certificate, an owner's name of 1 to 64 letters  {found['longest_receipt_bytes']} bytes at most")
 
 
 if __name__ == "__main__":

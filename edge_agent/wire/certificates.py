@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.errors import RefusedError
+from edge_agent.errors import RefusedError, SignatureRefusedError
 from edge_agent.wire import cose
 from edge_agent.wire.envelope import open_envelope, seal
 from edge_agent.wire.identity import MAX_IDENTITY_BYTES, Certificate
@@ -98,9 +98,16 @@ def open_certificate(data: bytes, registrar: PublicKey, *, network: str) -> Open
         PeerError: as `open_envelope`.
         RefusedError: `certificate-expired` when it is made for too long.
     """
-    opened = open_envelope(
-        data, registrar, Certificate, network=network, max_bytes=MAX_IDENTITY_BYTES + cose.MAX_OVERHEAD_BYTES
-    )
+    try:
+        opened = open_envelope(
+            data, registrar, Certificate, network=network, max_bytes=MAX_IDENTITY_BYTES + cose.MAX_OVERHEAD_BYTES
+        )
+    except SignatureRefusedError as error:
+        raise SignatureRefusedError(
+            f"The agent's certificate is not by the registrar {registrar.id}: {error.message}",
+            code=error.error_code,
+            hint="Is that the registrar of this network? Ask its operator; nothing of the agent was believed.",
+        ) from error
     if opened.statement.not_after_ms - opened.statement.issued_ms > MAX_LIFETIME_MS:
         raise RefusedError("The certificate is made for more than 30 days.", code="certificate-expired")
     return OpenedCertificate(opened.statement, opened.signed)

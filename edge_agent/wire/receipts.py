@@ -10,7 +10,7 @@ or it does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_agent.errors import InputError, MalformedError, RefusedError, SignatureRefusedError
 from edge_agent.wire import cose, merkle, strict_cbor
@@ -20,10 +20,12 @@ from edge_agent.wire.messages import MAX_RECEIPT_BYTES, Receipt, Result, TensorD
 from edge_agent.wire.tensors import Tensor, digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 SALT_LABEL = "salt"
 SALT_BYTES = 32
+SHORT_RECEIPT_BYTES = 1_536
+"""A receipt that can be so short is: it is what clients keep of each result of a model with one or two outputs."""
 MAX_RECEIPT_FILE_BYTES = MAX_RECEIPT_BYTES + 2 * cose.MAX_OVERHEAD_BYTES
 
 
@@ -124,7 +126,8 @@ def make_receipts(
 ) -> list[bytes]:
     """Countersign verified results of one moment, up to `Receipt.together` of them with one signature.
 
-    Each receipt carries what it takes to verify it alone.
+    Each receipt carries what it takes to verify it alone. One that is longer than `SHORT_RECEIPT_BYTES` only for that,
+    as with an owner's long name in its certificate, is signed alone.
 
     Args:
         coordinator: signs.
@@ -146,14 +149,19 @@ def make_receipts(
             ).encoded()
             for one in some
         ]
-        receipts += cose.sign_together(
-            coordinator,
-            payloads,
-            content_type=CONTENT_TYPE,
-            together_type=TOGETHER_TYPE,
-            unprotected=[{SALT_LABEL: one.salt} if one.salt is not None else {} for one in some],
+        salts: list[dict[int | str, Any]] = [{SALT_LABEL: one.salt} if one.salt is not None else {} for one in some]
+        together = cose.sign_together(
+            coordinator, payloads, content_type=CONTENT_TYPE, together_type=TOGETHER_TYPE, unprotected=salts
         )
+        for made, payload, salt in zip(together, payloads, salts, strict=True):
+            receipts.append(made if len(made) <= SHORT_RECEIPT_BYTES else _shorter(coordinator, payload, salt, made))
     return receipts
+
+
+def _shorter(coordinator: SigningKey, payload: bytes, salt: Mapping[int | str, Any], together: bytes) -> bytes:
+    """Return a receipt without a proof, with a signature of its own, if that is what makes it short."""
+    alone = cose.sign1(coordinator, payload, content_type=CONTENT_TYPE, unprotected=salt)
+    return alone if len(alone) <= SHORT_RECEIPT_BYTES else together
 
 
 def without_salt(receipt: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ LIMIT = 300_000
 SCORES = Tensor(TensorSpec("logits", DataType.FP32, (1, 10)), bytes(40))
 
 
-def certificate(agent: PublicKey = AGENT.public, issued_ms: int = NOW_MS, signer: SigningKey = REGISTRAR) -> bytes:
+def certificate(
+    agent: PublicKey = AGENT.public, issued_ms: int = NOW_MS, signer: SigningKey = REGISTRAR, owner: str = "ada"
+) -> bytes:
     """Return a certificate."""
-    return issue(signer, network=NETWORK, agent=agent, sealing_key=bytes(32), owner="ada", now_ms=issued_ms)
+    return issue(signer, network=NETWORK, agent=agent, sealing_key=bytes(32), owner=owner, now_ms=issued_ms)
 
 
 def receipt(certified: bytes | None) -> VerifiedReceipt:
@@ -79,17 +82,30 @@ def test_a_receipt_of_before_certificates_left_out_what_follows_from_the_key_sti
     assert (said.agent_id, said.login, said.owner) == (AGENT.public.id, AGENT.public.id, "ada")
 
 
-def test_a_receipt_is_never_longer_than_a_kilobyte_and_a_half() -> None:
+@pytest.mark.parametrize("owner", ["ada", "a" * 26, "a" * 27, "a" * 64])
+def test_a_receipt_is_never_longer_than_a_kilobyte_and_a_half(owner: str) -> None:
     """Of a model with two outputs, with a certificate, both signatures shared by as many as may."""
     outputs = (TensorDigest.of(SCORES), TensorDigest.of(wire_samples.OUTPUT))
     said = wire_samples.result().model_copy(update={"outputs": outputs})
     data = (SCORES.data, wire_samples.OUTPUT.data)
     results = [signed_part(message, LIMIT) for message in seal_together(AGENT, [(said, data)] * 100)]
-    countersigned = [Countersigned(result, AGENT.public, SALT, certificate()) for result in results]
+    certified = certificate(owner=owner)
+    countersigned = [Countersigned(result, AGENT.public, SALT, certified) for result in results]
     made = make_receipts(COORDINATOR, countersigned, network=NETWORK, accepted_ms=NOW_MS + 10)
     assert 1400 < max(map(len, made)) <= 1536
     for each in made:
-        assert standing.check_belonged(verify_receipt(each, COORDINATOR.public), REGISTRAR.public).owner == "ada"
+        assert standing.check_belonged(verify_receipt(each, COORDINATOR.public), REGISTRAR.public).owner == owner
+
+
+def test_a_receipt_that_cannot_be_short_shares_its_signature() -> None:
+    """Of a model with twenty outputs: a signature of its own would not help."""
+    outputs = tuple(TensorDigest.of(replace(SCORES, spec=replace(SCORES.spec, name=f"y{n}"))) for n in range(20))
+    said = wire_samples.result().model_copy(update={"outputs": outputs})
+    results = [signed_part(seal(AGENT, said, [SCORES.data] * 20), LIMIT)] * 4
+    countersigned = [Countersigned(result, AGENT.public, SALT, certificate()) for result in results]
+    made = make_receipts(COORDINATOR, countersigned, network=NETWORK, accepted_ms=NOW_MS + 10)
+    assert {bool(cose.PROOF in cose.parse_sign1(each, LIMIT).unprotected) for each in made} == {True}
+    assert len(made[0]) > 1536
 
 
 @pytest.mark.parametrize("field", ["agent_id", "login"])
