@@ -28,7 +28,9 @@ usage: install.sh [OPTION]...
   --broker URL           instead of enrolling: the broker, which goes into the settings file
   --coordinator-key FILE instead of enrolling: the coordinator's public key, to be pinned
   --coordinator          install a coordinator instead of an agent; --broker names its broker
-  --text                 also what models that read text need; an upgrade keeps it
+  --extras NAMES         also these, with commas between them: text (models that read text), grpc (a coordinator's gRPC),
+                         telemetry (OpenTelemetry), plot (report --plot); an upgrade keeps them. none: no longer any
+  --text                 the same as --extras text
   --wheels DIR           take packages from this folder alone, nothing from a network
   --python PYTHON        the interpreter to use (3.11 to 3.13)
   --no-start             install, but do not start
@@ -43,13 +45,23 @@ END
 # -- what is asked for ---------------------------------------------------------------------------------------------
 
 role=agent action=install dry_run='' purge='' start=1 wanted='' extras='' url='' token_file='' broker='' coordinator_key='' wheels='' python=''
+# Each extra that can be chosen, and a package by which it is found where somebody put it by hand.
+EXTRAS='text:onnxruntime_extensions grpc:grpc telemetry:opentelemetry plot:matplotlib'
 while [ $# -gt 0 ]; do
     case $1 in
         --url | --token-file | --broker | --coordinator-key | --wheels | --python)
             [ $# -ge 2 ] || { echo "install.sh: $1 needs a value" >&2; exit 64; }
             name=${1#--} && printf -v "${name//-/_}" %s "$2" && shift ;;
         --coordinator) role=coordinator ;;
-        --text) wanted=text ;;
+        --text) wanted+=' text' ;;
+        --extras)
+            [ $# -ge 2 ] || { echo "install.sh: $1 needs a value" >&2; exit 64; }
+            for name in ${2//,/ }; do
+                case " none $EXTRAS" in *" $name:"* | *" $name "*) wanted+=" $name" ;; *)
+                    echo "install.sh: --extras knows no $name; it takes text, grpc, telemetry, plot, or none" >&2; exit 64 ;;
+                esac
+            done
+            shift ;;
         --no-start) start='' ;;
         --dry-run) dry_run=1 ;;
         --uninstall) action=uninstall ;;
@@ -178,13 +190,16 @@ make_release() {
 # What was chosen once stays chosen. One environment serves both roles: whether a coordinator is here, its unit says.
 choose_extras() { # choose_extras PREVIOUS
     local name kept=''
-    if [ -z "$1" ]; then
-        : # the first installation
-    elif [ -e "$1/extras" ]; then
-        kept=$(cat "$1/extras")
-    elif [ -n "$(find "$1/venv/lib" -maxdepth 3 -type d -name onnxruntime_extensions 2>/dev/null)" ]; then
-        kept=text # of a release that did not write them down
-    fi
+    case $wanted in
+        *none*) wanted=${wanted//none/} ;; # nothing of what was
+        *)
+            if [ -n "$1" ] && [ -e "$1/extras" ]; then kept=$(cat "$1/extras"); fi
+            for name in $EXTRAS; do # what was put there by hand, or by a release that did not write it down
+                if [ -n "$1" ] && [ -n "$(find "$1/venv/lib" -maxdepth 3 -type d -name "${name#*:}" 2>/dev/null)" ]; then
+                    kept+=,${name%:*}
+                fi
+            done ;;
+    esac
     kept=,$kept, kept=${kept//,coordinator,/,}
     if [ "$role" = coordinator ] || [ -e /etc/systemd/system/edge-coordinator.service ]; then kept+=,coordinator; fi
     for name in ${kept//,/ } $wanted; do

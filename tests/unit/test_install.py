@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -247,6 +249,53 @@ def test_what_was_chosen_at_the_first_installation_is_not_lost_at_an_upgrade(san
     assert sandbox.asked_of_pip == "source[text]"
 
 
+def test_extras_are_kept_at_an_upgrade_also_those_that_somebody_added_by_hand_until_none_are_wanted(
+    sandbox: Sandbox,
+) -> None:
+    """Written down with the release, or found in its environment; each once, however it was chosen."""
+    sandbox.install("--extras", "grpc,telemetry")
+    assert sandbox.asked_of_pip == "source[grpc,telemetry]"
+    sandbox.install()
+    assert sandbox.asked_of_pip == "source[grpc,telemetry]"
+    packages = sandbox.in_use / "venv/lib/python3.11/site-packages"
+    for name in ("grpc", "matplotlib", "numpy"):
+        (packages / name).mkdir(parents=True)
+    sandbox.install("--text")
+    assert sandbox.asked_of_pip == "source[grpc,telemetry,plot,text]"
+    assert (sandbox.in_use / "extras").read_text() == "grpc,telemetry,plot,text\n"
+    sandbox.install("--extras", "none")
+    assert sandbox.asked_of_pip == "source"
+    sandbox.install("--coordinator", "--extras", "grpc")
+    assert sandbox.asked_of_pip == "source[coordinator,grpc]"
+    sandbox.install("--extras", "none,plot")
+    assert sandbox.asked_of_pip == "source[coordinator,plot]"
+
+
+def test_an_upgrade_that_fails_keeps_the_extras_of_the_release_in_use(sandbox: Sandbox) -> None:
+    """What was to be added goes with the release that never got complete."""
+    sandbox.install("--extras", "grpc")
+    kept = sandbox.in_use
+    sandbox.program(
+        "python3", 'case "$*" in *calcsize*) echo 64 ;; "-m venv"*) mkdir -p "$3/bin" ;; esac'
+    )  # no pip in it
+    assert sandbox.install("--extras", "telemetry").returncode != 0
+    assert sandbox.in_use == kept
+    assert (kept / "extras").read_text() == "grpc\n"
+
+
+def test_the_extras_of_the_script_are_extras_of_the_project_and_all_are_named() -> None:
+    """In its help, in the message to who misspells one, and in the documentation."""
+    text = SCRIPT.read_text()
+    listed = re.search(r"^EXTRAS='(.*)'$", text, re.MULTILINE)
+    assert listed is not None
+    names = [each.partition(":")[0] for each in listed[1].split()]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(names) <= set(project)
+    assert f"it takes {', '.join(names)}, or none" in text
+    row = next(line for line in (ROOT / "docs/install.md").read_text().splitlines() if "`--extras NAMES`" in line)
+    assert all(f"`{name}`" in row for name in names)
+
+
 def test_without_extras_none_are_asked_for(sandbox: Sandbox) -> None:
     """Neither at first nor later."""
     for _ in range(2):
@@ -278,7 +327,11 @@ def test_an_older_systemd_gets_no_drop_in(sandbox: Sandbox) -> None:
     assert not (sandbox.folder / "etc/systemd/system/edge-agent.service.d").exists()
 
 
-@pytest.mark.parametrize("options", [["--frobnicate"], ["--url"]], ids=["unknown", "without-value"])
+@pytest.mark.parametrize(
+    "options",
+    [["--frobnicate"], ["--url"], ["--extras"], ["--extras", "grpc,rootkit"], ["--extras", "dev"], ["--extras", "te"]],
+    ids=["unknown", "without-value", "without-extras", "unknown-extra", "not-for-services", "half-an-extra"],
+)
 def test_wrong_options_are_refused(tmp_path: Path, options: list[str]) -> None:
     """With the name of the option."""
     done = install(tmp_path, "--dry-run", *options)
