@@ -115,7 +115,8 @@ class Procedures:
     def infer(self, wish: Wish) -> Steps[Result]:
         """Run a job and check what comes back."""
         if not proof.is_mode(wish.mode):
-            raise InputError(f"there is no mode {wish.mode[:40]!r}: signed, rechecked, or quorum(n) with n from 2 to 5")
+            text = f"there is no mode {wish.mode[:40]!r}: signed, rechecked, or quorum(n) with n from 2 to 5"
+            raise InputError(text, hint="What each of them means, and costs, stands in docs/verification.md.")
         started = self._way.clock()
         ports: Sequence[Port] = ()
         if not _are_tensors(wish.inputs):

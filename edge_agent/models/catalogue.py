@@ -79,18 +79,19 @@ class Catalogue(Entry):
         """Return the family `name`.
 
         Raises:
-            UnknownFamilyError: there is none; the hint names the nearest ones.
+            UnknownFamilyError: there is none; the message names the nearest ones.
         """
         for family in self.families:
             if family.name == name:
                 return family
         names = [family.name for family in self.families]
         close = _nearest(name[:64].lower(), names)
-        listed = ", ".join(names[:10]) or "none"
-        hint = f"Did you mean {' or '.join(map(repr, close))}?" if close else f"The families are: {listed}."
+        listed = ", ".join(map(repr, names[:10])) or "none"
+        # In the message itself: clients of others show nothing else.
+        meant = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise UnknownFamilyError(
-            f"There is no family {name[:64]!r} in the catalogue.",
-            hint=f"{hint} `edge-agent models` shows them all.",
+            f"There is no family {name[:64]!r} in the catalogue.{meant}",
+            hint=f"The families are: {listed}. `edge-agent models` shows them all.",
         )
 
 

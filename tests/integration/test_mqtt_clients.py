@@ -25,6 +25,7 @@ from edge_agent.coordinator.access import Access, KeyRecord, Scope
 from edge_agent.coordinator.gateway import mqtt_jobs
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.mqtt_jobs import MqttJobs
+from edge_agent.coordinator.gateway.reading import LONG_BYTES
 from edge_agent.coordinator.key_table import new_token
 from edge_agent.mqtt import BrokerAddress, LinkOptions
 
@@ -42,11 +43,11 @@ BODY = {"model_name": "digits", **REQUEST}
 
 
 @contextmanager
-def gateway(service: FakeService, port: int) -> Iterator[MqttJobs]:
+def gateway(service: FakeService, port: int, *, max_request_bytes: int = 20_000) -> Iterator[MqttJobs]:
     """Serve clients of this broker, in a thread of its own, until the block ends."""
     access = Access(required=False, clock=system_now)  # as on loopback: HTTP asks for no key, MQTT always does
     access.adopt(KEYS)
-    intake = Intake(max_request_bytes=20_000, max_bytes=80_000)
+    intake = Intake(max_request_bytes=max_request_bytes, max_bytes=4 * max_request_bytes)
     options = LinkOptions(address=BrokerAddress.parse(f"mqtt://127.0.0.1:{port}"), client_id="gateway", protocol="5")
     jobs = MqttJobs(service, access, intake, options, wait_seconds=1.0)
     ready, loops = threading.Event(), []
@@ -58,6 +59,7 @@ def gateway(service: FakeService, port: int) -> Iterator[MqttJobs]:
             await asyncio.sleep(0.005)
         ready.set()
         await asyncio.wait([task])
+        intake.reader.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
@@ -121,6 +123,16 @@ def test_a_job_and_its_result(port: int, tmp_path: Path, service: FakeService) -
     (submitted,) = service.submitted
     assert submitted["inputs"] == (scan(3),)
     assert (submitted["options"].client, submitted["options"].deadline_seconds) == ("kitchen", 3)
+
+
+def test_a_long_request_is_read_beside_the_others(port: int, tmp_path: Path, service: FakeService) -> None:
+    """By the process for long texts, with the key where it can be seen before."""
+    with gateway(service, port, max_request_bytes=2 * LONG_BYTES):
+        answer = ask(port, tmp_path, json.dumps(BODY) + " " * LONG_BYTES)
+        refused = ask(port, tmp_path, json.dumps({**BODY, "model_name": 1}) + " " * LONG_BYTES)
+    assert answer["outputs"][1]["data"] == [3]
+    assert refused["code"] == "bad-input"
+    assert [submitted["inputs"] for submitted in service.submitted] == [(scan(3),)]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,8 @@ def add_overview_routes(app: FastAPI, service: Service) -> None:
     @app.get("/api/v1/jobs")
     async def jobs(request: Request, limit: str = str(DEFAULT_LISTED_JOBS), client: str | None = None) -> Response:
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LISTED_JOBS):
-            raise InputError(f"limit must be a whole number from 1 to {MAX_LISTED_JOBS}")
+            text = f"limit must be a whole number from 1 to {MAX_LISTED_JOBS}"
+            raise InputError(text, hint="Narrow the list down otherwise: by client, family or state.")
         caller = caller_of(request)
         if client is not None and not caller.owns(client):
             raise DeniedError("a key without the scope read sees its own jobs only", code="forbidden")

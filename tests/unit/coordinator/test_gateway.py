@@ -143,7 +143,9 @@ def test_an_unknown_version_names_those_there_are(service: FakeService, path: st
 )
 def test_an_unknown_family_names_the_closest(service: FakeService, method: str, path: str) -> None:
     """A slip of the pen is answered with the right name."""
-    assert "'digits'" in refused(call(service, method, path, json=REQUEST), 404, "unknown-family")["hint"]
+    assert (
+        "Did you mean 'digits'?" in refused(call(service, method, path, json=REQUEST), 404, "unknown-family")["error"]
+    )
 
 
 def test_metadata_describes_the_family(service: FakeService) -> None:

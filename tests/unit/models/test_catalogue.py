@@ -66,7 +66,7 @@ def test_an_unknown_family_names_the_nearest_ones(make_variant: Callable[..., Va
     for families in (few, few + many):
         with pytest.raises(UnknownFamilyError) as caught:
             Catalogue(version=1, families=tuple(families)).family("minilm-l7")
-        assert "'minilm-l6' or 'minilm-l12'" in caught.value.hint
+        assert "'minilm-l6' or 'minilm-l12'" in caught.value.message
 
 
 def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
