@@ -654,7 +654,7 @@ class AgentScript:
             match command:
                 case agent_events.RunCanary(variant=variant):
                     fastest = variant.digest_bytes == chosen_variant()
-                    event: agent_events.Event = canary_done(variant.digest_bytes, p50_us=200 if fastest else 5000)
+                    event: agent_events.Event = canary_done(variant.digest_bytes, p50_us=2000 if fastest else 5000)
                 case agent_events.LoadModel(variant=variant):
                     event = ModelLoaded(variant.digest_bytes, 5.0, (), (), 1_000_000)
                 case _:

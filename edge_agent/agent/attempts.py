@@ -179,6 +179,10 @@ class Attempts:
         held = self._held.get(run.key) if run else None
         return held if held is not None and held.token == token else None  # it may have been dropped and come again
 
+    def running_count(self) -> int:
+        """Return how many runs the worker holds."""
+        return len(self._running)
+
     def running_tokens(self) -> list[int]:
         """Return the tokens of the runs that the worker holds, in the order in which it does them."""
         return list(self._running)

@@ -68,10 +68,7 @@ from edge_agent.wire.identity import Enrolled, Revocations
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.messages import Control, Hello, Settled
 
-__all__ = ["PIPELINE_RUNS", "Core", "Rules"]
-
-PIPELINE_RUNS = 2
-"""Runs handed to the worker at once: one computes, the next is there already; more where it computes several."""
+__all__ = ["Core", "Rules"]
 
 CONTROL_MAX_BYTES = 64 * 1024
 
@@ -269,8 +266,8 @@ class Core:
                 commands += self._planner.wake(now)
             return commands
         while not self._pacing.waits and (variant := self.attempts.next_variant()) is not None:
-            lanes = self._planner.lanes(variant)
-            if len(self.attempts.running_tokens()) >= PIPELINE_RUNS + lanes - 1:
+            lanes, at_once = self._planner.pipeline(variant)
+            if self.attempts.running_count() >= at_once:
                 break
             held = self.attempts.start_next(now, lanes)
             if held is None:

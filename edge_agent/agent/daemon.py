@@ -340,6 +340,7 @@ class Agent:
                     self._spooling.do(command)
                 case Exit():
                     self._exit_status = command.status
+        self._workers.flush()
         self._publish(messages)
 
     def _publish(self, messages: Sequence[Publish]) -> None:

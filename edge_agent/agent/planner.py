@@ -15,6 +15,7 @@ from edge_agent.agent.keeper import Keeper, WorkerState
 from edge_agent.agent.measuring import Measuring
 from edge_agent.agent.offering import Offering
 from edge_agent.agent.outcomes import Outcomes
+from edge_agent.agent.pipeline import Pipeline, pipeline_of
 from edge_agent.agent.plans import Plan, forget_loads
 from edge_agent.agent.policy import Policy
 from edge_agent.agent.prospects import Circumstances, Prospects
@@ -106,17 +107,17 @@ class Planner:
         """Return the class in which a variant is served here, or None when it is not."""
         return self._offering.class_of(variant) if self._plans_of(variant) else None
 
-    def lanes(self, variant: bytes) -> int:
-        """Return how many runs of a variant are computed side by side: as its canary run found best, if it may."""
-        best = max((plan.chosen.lanes for plan in self._plans_of(variant) if plan.chosen), default=1)
-        return min(best, self._keeper.threads)
+    def pipeline(self, variant: bytes) -> Pipeline:
+        """Return how the worker is kept busy with a variant."""
+        return pipeline_of(self._plans_of(variant), self._serving.estimates, self._keeper.threads)
 
     def use_threads(self, threads: int) -> None:
         """Take another number of threads from the next start of the worker on."""
         self._keeper.threads = threads
 
     def _plans_of(self, digest: bytes) -> list[Plan]:
-        return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
+        named = digest.hex()
+        return [p for p in self.plans if p.chosen and p.chosen.variant.digest == named]
 
     # -- what is considered -------------------------------------------------------------------------------------------
 
@@ -158,7 +159,7 @@ class Planner:
             self.decided = True
             if not any(plan.chosen for plan in self.plans):
                 text = "Nothing of the catalogue can be served on this machine"
-                commands.append(Note(logging.WARNING, text, "nothing-fits"))
+                commands += [Note(logging.WARNING, text, "nothing-fits")]
         return [*commands, *self._fetch(now), *self._next(now)]
 
     def _fetch(self, now: Now) -> list[Command]:
@@ -190,8 +191,7 @@ class Planner:
             case LoadFailed():
                 self._keeper.answered()
                 for plan in self._plans_of(event.digest):
-                    why = f"it can no longer be loaded: {event.message}"
-                    commands += self._withdraw(plan, event.code, why, now)
+                    commands += self._withdraw(plan, event.code, f"it can no longer be loaded: {event.message}", now)
             case _:
                 return []
         return [*commands, *self._next(now)]

@@ -21,7 +21,7 @@ from edge_agent.inference import bounds, control_group
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.containment import Containment
 from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied, WorkerEvent
-from edge_agent.inference.handle import Worker
+from edge_agent.inference.handle import Request, Worker
 from edge_agent.inference.launch import Options
 from edge_agent.inference.measurements import request
 from edge_agent.models.store import Store
@@ -67,6 +67,7 @@ class Workers:
             delegated=self._delegated,
             log=logging.getLogger("edge_agent.worker"),
         )
+        self._runs: list[RunModel] = []
         self._canaries = Canaries(put, logging.getLogger("edge_agent.canary"))
 
     @property
@@ -95,7 +96,11 @@ class Workers:
         return self._worker.owes_since
 
     def do(self, command: WorkerCommand) -> None:
-        """Do what the core wants."""
+        """Do what the core wants; runs are gathered until the next command of another kind, or `flush`."""
+        if isinstance(command, RunModel):
+            self._runs.append(command)
+            return
+        self.flush()
         match command:
             case StartWorker():
                 self._start(command.limit_bytes)
@@ -106,8 +111,6 @@ class Workers:
                     self._worker.kill("hung")
                 else:
                     self._stop(0.0 if command.at_once else STOP_SECONDS)
-            case RunModel():
-                self._run(command)
             case RunCanary():
                 self._measure(command)
             case CancelCanary():
@@ -132,16 +135,26 @@ class Workers:
         except EdgeAgentError as error:  # the planner tries again, later and later
             self._put(WorkerDied(NO_PID, "worker-died", error.message, ()))
 
-    def _run(self, command: RunModel) -> None:
-        try:
-            run = self._unsealing.opened(command)
-        except (PeerError, UsageError) as error:
-            self._put(RunFailed(command.token, error.error_code, error.message, "requester"))
+    def flush(self) -> None:
+        """Give the serving worker the runs that were gathered, together, so that it is woken once."""
+        if not self._runs:
             return
+        commands, self._runs = self._runs, []
+        requests = []
+        for command in commands:
+            try:
+                run = self._unsealing.opened(command)
+            except (PeerError, UsageError) as error:
+                self._put(RunFailed(command.token, error.error_code, error.message, "requester"))
+                continue
+            requests.append(Request(run.token, run.variant, run.inputs, run.outputs, run.max_output_bytes))
+        why: EdgeAgentError = self._worker.full()
         try:
-            self._worker.run(run.token, run.variant, run.inputs, run.outputs, run.max_output_bytes)
+            refused = self._worker.run_all(requests)
         except EdgeAgentError as error:
-            self._put(self._unsealing.closed(RunFailed(command.token, error.error_code, error.message, "agent")))
+            refused, why = requests, error
+        for left in refused:
+            self._put(self._unsealing.closed(RunFailed(left.token, why.error_code, why.message, "agent")))
 
     def _measure(self, command: RunCanary) -> None:
         variant = command.variant

@@ -20,22 +20,22 @@ class Beside:
 
     def __init__(self, run: Callable[[frames.Frame], None]) -> None:
         self._run = run
-        self._runs: queue.SimpleQueue[tuple[frames.Frame, frames.FrameReader]] = queue.SimpleQueue()
-        self._free: queue.SimpleQueue[frames.FrameReader] = queue.SimpleQueue()
+        self._runs: queue.SimpleQueue[tuple[frames.Frame, frames.Room]] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[frames.Room] = queue.SimpleQueue()
         self._threads = 0
         self._under_way = 0
         self._change = threading.Condition()
 
-    def put(self, frame: frames.Frame, reader: frames.FrameReader, lanes: int) -> list[frames.FrameReader]:
+    def put(self, frame: frames.Frame, room: frames.Room, lanes: int) -> list[frames.Room]:
         """Have a run carried out.
 
         Args:
             frame: the command.
-            reader: whose buffer holds its inputs until it is done.
+            room: holds its inputs until it is done.
             lanes: so many are computed at once; with one more that waits, whoever gives more waits for an end.
 
         Returns:
-            Readers whose buffers are free again.
+            Rooms that are free again.
         """
         while self._threads < lanes:
             limits.count_stacks(1)
@@ -44,7 +44,7 @@ class Beside:
         with self._change:
             self._change.wait_for(lambda: self._under_way <= lanes)
             self._under_way += 1
-        self._runs.put((frame, reader))
+        self._runs.put((frame, room))
         free = []
         while not self._free.empty():
             free.append(self._free.get())
@@ -57,7 +57,7 @@ class Beside:
 
     def _serve(self) -> None:
         while True:
-            frame, reader = self._runs.get()
+            frame, room = self._runs.get()
             try:
                 self._run(frame)
             except (BrokenPipeError, ConnectionResetError):
@@ -67,7 +67,7 @@ class Beside:
                 os._exit(1)
             finally:
                 del frame
-                self._free.put(reader)
+                self._free.put(room)
                 with self._change:
                     self._under_way -= 1
                     self._change.notify_all()

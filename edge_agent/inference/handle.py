@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
-from edge_agent.errors import WorkerError
+from edge_agent.errors import ResourceError, WorkerError
 from edge_agent.inference.containment import Containment
 from edge_agent.inference.control_group import Delegated
 from edge_agent.inference.events import (
@@ -23,8 +24,8 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.inference.launch import Options
-from edge_agent.inference.messages import spec_entries
-from edge_agent.inference.process import Verdict, WorkerProcess
+from edge_agent.inference.messages import Run, run_head
+from edge_agent.inference.process import Command, Verdict, WorkerProcess
 from edge_agent.wire.tensors import Tensor
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "LoadFailed",
     "ModelLoaded",
     "Port",
+    "Request",
     "RunDone",
     "RunFailed",
     "Worker",
@@ -40,6 +42,16 @@ __all__ = [
     "WorkerEvent",
     "WorkerStarted",
 ]
+
+
+class Request(NamedTuple):
+    """A run that is wanted: see `Worker.run`."""
+
+    token: int
+    digest: bytes
+    inputs: Sequence[Tensor]
+    outputs: Sequence[str]
+    max_output_bytes: int
 
 
 class Worker:
@@ -160,17 +172,30 @@ class Worker:
 
         Raises:
             WorkerError: no worker was started.
+            TooLargeError: a header beyond the limits of a frame.
             ResourceError: "queue-full": too many runs, or too many bytes, wait already.
         """
-        header: dict[str, object] = {
-            "do": "run",
-            "token": token,
-            "digest": digest,
-            "inputs": spec_entries([tensor.spec for tensor in inputs]),
-            "outputs": list(outputs),
-            "max_output_bytes": max_output_bytes,
-        }
-        self._running().run(header, token, [tensor.data for tensor in inputs], max_output_bytes)
+        if self.run_all([Request(token, digest, inputs, outputs, max_output_bytes)]):
+            raise self.full()
+
+    def run_all(self, requests: Sequence[Request]) -> list[Request]:
+        """Run loaded models, sent together; each is answered as by `run`.
+
+        Returns:
+            Those for which there is no room; see `full`.
+
+        Raises:
+            WorkerError, TooLargeError: as `run`; nothing was sent then.
+        """
+        process = self._running()
+        commands = [_command(request) for request in requests]
+        refused = {command.token for command in process.run(commands)}
+        return [request for request in requests if request.token in refused]
+
+    @staticmethod
+    def full() -> ResourceError:
+        """Return the error for whoever asks for more than there is room for."""
+        return ResourceError("Too many runs, or too many bytes, wait for the worker already.", code="queue-full")
 
     def kill(self, reason: Verdict) -> None:
         """End the worker at once. "hung": `WorkerDied` follows. "stop": nothing, but what was on its way."""
@@ -188,3 +213,10 @@ class Worker:
                 os.close(fd)
             raise WorkerError("No worker was started.", code="worker-start")
         return self._process
+
+
+def _command(request: Request) -> Command:
+    parts = [tensor.data for tensor in request.inputs]
+    specs = tuple([tensor.spec for tensor in request.inputs])
+    run = Run(request.digest, tuple(request.outputs), request.max_output_bytes)
+    return Command(request.token, run_head(run, specs, tuple(map(len, parts))), parts, request.max_output_bytes)

@@ -2,12 +2,13 @@
 
 Commands have an entry `do` (load, unload, run, canary), answers an entry `say` (ready, loaded, load-failed,
 done, run-failed, canary-done, canary-failed). Every command but unload gets exactly one answer, in the order
-of the commands.
+of the commands. What names a run and how long it took are the numbers in front of a frame's header.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias, cast, get_args
 
 from edge_agent.errors import MalformedError
@@ -23,7 +24,7 @@ from edge_agent.inference.events import (
     RunFailed,
     WorkerEvent,
 )
-from edge_agent.inference.frames import MAX_PARTS, Frame, Header
+from edge_agent.inference.frames import MAX_PARTS, Frame, Header, head_of
 from edge_agent.wire.strict_cbor import Value
 from edge_agent.wire.tensors import DIGEST_BYTES, MAX_RANK, DataType, Tensor, TensorSpec
 
@@ -108,17 +109,70 @@ def names_of(header: Header, key: str) -> tuple[str, ...]:
     return tuple(text_of({key: value}, key) for value in values)
 
 
-def tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryview]) -> tuple[Tensor, ...]:
-    """Return the tensors that the entry `key` describes, one for each part of the frame.
+class Run(NamedTuple):
+    """What a command to run says of the model and the outputs.
+
+    Attributes:
+        digest: names the model.
+        outputs: that are wanted, none for all.
+        max_output_bytes: of all of them together.
+    """
+
+    digest: bytes
+    outputs: tuple[str, ...]
+    max_output_bytes: int
+
+
+def run_of(frame: Frame) -> Run:
+    """Return what a command to run says of the model and the outputs; the same header is read once.
+
+    Raises:
+        MalformedError: it is not as described.
+    """
+    run = frame.memo.get("run")
+    if not isinstance(run, Run):
+        header = frame.header
+        run = Run(digest_of(header), names_of(header, "outputs"), integer_of(header, "max_output_bytes"))
+        frame.memo["run"] = run
+    return run
+
+
+def tensors_of(frame: Frame, key: str) -> tuple[Tensor, ...]:
+    """Return the tensors that the entry `key` describes, one for each part of the frame; the same header is read once.
 
     Raises:
         MalformedError: an entry is no tensor, or a part does not fit it.
     """
-    entries = _list(header.get(key), key)
-    if len(entries) != len(parts):
-        raise MalformedError(f"A frame with {len(entries)} tensors has {len(parts)} parts.")
+    specs = frame.memo.get(key)
+    if not isinstance(specs, tuple):
+        specs = frame.memo[key] = tuple([_spec(entry) for entry in _list(frame.header.get(key), key)])
+    return _tensors(specs, frame.parts)
+
+
+def _tensors(specs: Sequence[TensorSpec], parts: Sequence[bytes | memoryview]) -> tuple[Tensor, ...]:
+    if len(specs) != len(parts):
+        raise MalformedError(f"A frame with {len(specs)} tensors has {len(parts)} parts.")
     # In the worker the parts are views of a buffer, good until the command is answered: long enough, and never copied.
-    return tuple(Tensor(_spec(entry), cast("bytes", part)) for entry, part in zip(entries, parts, strict=True))
+    return tuple([Tensor(spec, cast("bytes", part)) for spec, part in zip(specs, parts, strict=True)])
+
+
+@lru_cache(maxsize=32)
+def run_head(run: Run, inputs: tuple[TensorSpec, ...], lengths: tuple[int, ...]) -> bytes:
+    """Return the header of a command to run with inputs of these lengths; raises as `frames.pack`."""
+    header: dict[str, object] = {
+        "do": "run",
+        "digest": run.digest,
+        "inputs": spec_entries(inputs),
+        "outputs": list(run.outputs),
+        "max_output_bytes": run.max_output_bytes,
+    }
+    return head_of(header, lengths)
+
+
+@lru_cache(maxsize=32)
+def done_head(outputs: tuple[TensorSpec, ...], lengths: tuple[int, ...]) -> bytes:
+    """Return the header of the answer to a run with parts of these lengths; raises as `frames.pack`."""
+    return head_of({"say": "done", "outputs": spec_entries(outputs)}, lengths)
 
 
 def cases_of(header: Header, parts: Sequence[bytes | memoryview]) -> list[Case]:
@@ -182,13 +236,13 @@ def grouped_tensors_of(header: Header, key: str, parts: Sequence[bytes | memoryv
     """Return the groups of tensors that the entry `key` describes; the parts are those of all groups.
 
     Raises:
-        MalformedError: as `tensors_of`.
+        MalformedError: an entry is no tensor, or a part does not fit it.
     """
     groups = []
     left = list(parts)
     for entries in _list(header.get(key), key):
         count = len(_list(entries, key))
-        groups.append(tensors_of({key: entries}, key, left[:count]))
+        groups.append(_tensors([_spec(entry) for entry in _list(entries, key)], left[:count]))
         left = left[count:]
     if left:
         raise MalformedError(f"A frame has {len(left)} parts more than tensors.")
@@ -253,11 +307,7 @@ def event_of(frame: Frame, judge: Judge | None = None) -> WorkerEvent:
     header = frame.header
     kind = text_of(header, "say")
     if kind == "done":
-        return RunDone(
-            integer_of(header, "token"),
-            tensors_of(header, "outputs", frame.parts),
-            integer_of(header, "run_us"),
-        )
+        return RunDone(frame.token, tensors_of(frame, "outputs"), frame.run_us)
     if kind == "canary-done" and judge is not None:
         answers = grouped_tensors_of(header, "cases", frame.parts)
         return _canary_done(header, judge(answers), checked=bool(answers))
@@ -267,7 +317,7 @@ def event_of(frame: Frame, judge: Judge | None = None) -> WorkerEvent:
         blame = text_of(header, "blame")
         if blame not in _BLAMES:
             raise MalformedError("The worker blames nobody known.")
-        return RunFailed(integer_of(header, "token"), *_failure(header), cast("Blame", blame))
+        return RunFailed(frame.token, *_failure(header), cast("Blame", blame))
     if kind == "loaded":
         return _loaded(header)
     if kind == "load-failed":

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 from edge_agent.errors import MalformedError, PeerError, ResourceError, WorkerError
 from edge_agent.inference import frames, launch, obituary
@@ -24,14 +24,11 @@ from edge_agent.inference.events import (
     CanaryFailed,
     LoadFailed,
     ModelLoaded,
-    RunDone,
-    RunFailed,
     WorkerDied,
     WorkerEvent,
     WorkerStarted,
 )
 from edge_agent.inference.messages import (
-    Judge,
     containment_of,
     event_of,
     names_of,
@@ -40,6 +37,7 @@ from edge_agent.inference.messages import (
     text_of,
 )
 from edge_agent.inference.outbox import Outbox
+from edge_agent.inference.owed import Expected, Owed
 from edge_agent.models.catalogue import MAX_GOLDEN_BYTES, Golden
 from edge_agent.models.golden import Case, difference
 from edge_agent.wire.tensors import Tensor
@@ -82,18 +80,20 @@ class Canary:
     within_seconds: float = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
-    """The answer that a command will get. `name` is a run's token or a model's digest."""
+class Command(NamedTuple):
+    """A run to be sent.
 
-    kinds: tuple[type[WorkerEvent], ...]
-    name: int | bytes
-    most_bytes: int = 0
-    judge: Judge | None = None
+    Attributes:
+        token: names it in its answer.
+        head: its header, made for these parts.
+        parts: the bytes of its inputs.
+        most_bytes: of its outputs together.
+    """
 
-    def is_met_by(self, event: WorkerEvent) -> bool:
-        name = event.token if isinstance(event, (RunDone, RunFailed)) else getattr(event, "digest", None)
-        return isinstance(event, self.kinds) and name == self.name
+    token: int
+    head: bytes
+    parts: Sequence[frames.Buffer]
+    most_bytes: int
 
 
 class WorkerProcess:
@@ -111,8 +111,7 @@ class WorkerProcess:
         self._sink = sink
         self._log = log
         self._lock = threading.Lock()
-        # In the order of the commands, which is that of the answers, but for runs that are computed side by side.
-        self._expected: deque[_Expected] = deque()
+        self._owed = Owed()
         self.containment: Containment | None = None
         self._ready = False
         self._verdict: Verdict | None = None
@@ -168,7 +167,7 @@ class WorkerProcess:
 
     def load(self, header: Mapping[str, object], digest: bytes, fd: int) -> None:
         """Send a command to load, taking over `fd`. Raises as `send` does."""
-        self.send(header, fd=fd, expected=_Expected((ModelLoaded, LoadFailed), digest))
+        self.send(header, fd=fd, expected=Expected((ModelLoaded, LoadFailed), digest))
 
     def canary(self, request: Canary) -> None:
         """Send a command to measure, taking over its descriptor. Raises as `send` does."""
@@ -194,19 +193,39 @@ class WorkerProcess:
             "max_output_bytes": MAX_GOLDEN_BYTES,
         }
         parts = [tensor.data for case in cases for tensor in case.inputs]
-        expected = _Expected((CanaryDone, CanaryFailed), request.digest, MAX_GOLDEN_BYTES, judge)
+        expected = Expected((CanaryDone, CanaryFailed), request.digest, MAX_GOLDEN_BYTES, judge)
         self.send(header, parts, request.fd, expected)
 
-    def run(self, header: Mapping[str, object], token: int, parts: Sequence[frames.Buffer], most_bytes: int) -> None:
-        """Send a run whose outputs have at most `most_bytes`. Raises as `send` does."""
-        self.send(header, parts, None, _Expected((RunDone, RunFailed), token, most_bytes))
+    def run(self, runs: Sequence[Command]) -> list[Command]:
+        """Send runs, together and without waiting; dropped if the process has ended.
+
+        Returns:
+            Those that are refused, because the worker holds `MAX_COMMANDS` already or too many bytes wait.
+        """
+        with self._lock:
+            if self._ended or self._verdict is not None or self._stopping:
+                return []
+            room = max(0, MAX_COMMANDS - len(self._owed))
+            taken, refused = runs[:room], list(runs[room:])
+            buffers: list[frames.Buffer] = []
+            for run in taken:
+                buffers += frames.with_head(run.head, run.parts, token=run.token)
+                self._owed.run(run.token, run.most_bytes)
+            if buffers:
+                try:
+                    self._outbox.put(buffers)
+                except ResourceError:
+                    for run in taken:
+                        self._owed.take_run_back(run.token)
+                    return list(runs)
+            return refused
 
     def send(
         self,
         header: Mapping[str, object],
         parts: Sequence[frames.Buffer] = (),
         fd: int | None = None,
-        expected: _Expected | None = None,
+        expected: Expected | None = None,
     ) -> None:
         """Send a command, without waiting; takes `fd` over in every case. Dropped if the process has ended.
 
@@ -219,17 +238,17 @@ class WorkerProcess:
             try:
                 if self._ended or self._verdict is not None or self._stopping:
                     return
-                if len(self._expected) >= MAX_COMMANDS:
+                if len(self._owed) >= MAX_COMMANDS:
                     text = f"The worker holds {MAX_COMMANDS} commands already."
                     raise ResourceError(text, code="queue-full")
                 buffers = frames.pack(header, parts)
                 if expected is not None:
-                    self._expected.append(expected)
+                    self._owed.command(expected)
                 try:
                     self._outbox.put(buffers, fd)
                 except ResourceError:
                     if expected is not None:
-                        self._expected.pop()
+                        self._owed.take_command_back()
                     raise
                 finally:
                     fd = None
@@ -305,17 +324,9 @@ class WorkerProcess:
             return f"{type(error).__name__} in the agent: {error}"
         return ""
 
-    def _most_bytes(self, header: frames.Header) -> int:
-        expected = self._expected_by(header)
-        return expected.most_bytes if expected is not None else 0
-
-    def _expected_by(self, header: frames.Header) -> _Expected | None:
-        """Return what an answer is to: a run that it names, or the oldest command."""
-        token = header.get("token")
+    def _most_bytes(self, header: frames.Header, token: int) -> int:
         with self._lock:
-            if isinstance(token, int):
-                return next((entry for entry in self._expected if entry.name == token), None)
-            return self._expected[0] if self._expected else None
+            return self._owed.most_bytes(header, token)
 
     def _event(self, frame: frames.Frame) -> WorkerEvent:
         header = frame.header
@@ -325,12 +336,13 @@ class WorkerProcess:
             self.containment = containment_of(header)
             runtime, providers = text_of(header, "runtime"), names_of(header, "providers")
             return WorkerStarted(self.pid, runtime, providers, elapsed_ms, self.containment)
-        expected = self._expected_by(header)
-        event = event_of(frame, expected.judge if expected is not None else None)
-        if expected is None or not expected.is_met_by(event):
-            raise MalformedError("It answered something that it was not asked.")
         with self._lock:
-            self._expected.remove(expected)
+            judge = self._owed.judge
+        event = event_of(frame, judge)
+        with self._lock:
+            asked = self._owed.is_paid_by(event)
+        if not asked:
+            raise MalformedError("It answered something that it was not asked.")
         return event
 
     def _drain(self, stream: IO[bytes]) -> None:
@@ -357,8 +369,8 @@ class WorkerProcess:
     def _tell_end(self, pid: int, status: int, garbled: str, *, oom_killed: bool) -> None:
         with self._lock:
             self._ended = True
-            tokens = tuple(expected.name for expected in self._expected if isinstance(expected.name, int))
-            self._expected.clear()
+            tokens = self._owed.runs
+            self._owed.clear()
             verdict = self._verdict
         if self._stopping or verdict == "stop":
             self._log.info("The worker has stopped", extra={"action": "worker-stopped", "pid": pid})

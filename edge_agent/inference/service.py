@@ -18,11 +18,12 @@ from edge_agent.inference.messages import (
     cases_of,
     counts_of,
     digest_of,
+    done_head,
     extents_of,
     integer_of,
-    names_of,
     number_of,
     plain,
+    run_of,
     spec_entries,
     tensors_of,
     text_of,
@@ -70,15 +71,16 @@ class Service:
             MalformedError, TooLargeError: what came is not a frame or not a command.
             OSError: the daemon is gone.
         """
-        readers = [self._reader()]  # each has a buffer, which holds a frame until it is done with
-        while (frame := readers[-1].read()) is not None:
+        reader = frames.FrameReader(self._connection, lambda *_: MAX_COMMAND_BYTES, takes_fd=True)
+        rooms = [frames.Room(REUSED_BYTES)]  # each holds the inputs of a frame until it is done with
+        while (frame := reader.read(rooms[-1])) is not None:
             try:
                 name = text_of(frame.header, "do")
                 lanes = self._lanes.get(digest_of(frame.header), 1) if name == "run" else 1
                 if lanes > 1:
-                    readers += self._beside.put(frame, readers.pop(), lanes)
-                    if not readers:
-                        readers.append(self._reader())
+                    rooms += self._beside.put(frame, rooms.pop(), lanes)
+                    if not rooms:
+                        rooms.append(frames.Room(REUSED_BYTES))
                     continue
                 if name != "run":
                     self._beside.wait()
@@ -93,13 +95,10 @@ class Service:
                 del frame
         self._beside.wait()
 
-    def _reader(self) -> frames.FrameReader:
-        return frames.FrameReader(
-            self._connection, lambda _: MAX_COMMAND_BYTES, takes_fd=True, reuses_bytes=REUSED_BYTES
-        )
+    def _say(self, header: dict[str, object], parts: Sequence[frames.Buffer] = (), *, token: int = 0) -> None:
+        self._send(frames.pack(header, parts, token=token))
 
-    def _say(self, header: dict[str, object], parts: Sequence[frames.Buffer] = ()) -> None:
-        buffers = frames.pack(header, parts)
+    def _send(self, buffers: Sequence[frames.Buffer]) -> None:
         with self._sending:
             frames.send(self._connection, buffers)
 
@@ -127,21 +126,19 @@ class Service:
 
     def _run(self, frame: frames.Frame) -> None:
         started = time.perf_counter_ns()
-        header = frame.header
-        token = integer_of(header, "token")
+        token, run = frame.token, run_of(frame)
         try:
-            session = self._sessions.get(digest_of(header))
+            session = self._sessions.get(run.digest)
             if session is None:
                 raise WorkerError("The model is not loaded in the worker.")
-            inputs = tensors_of(header, "inputs", frame.parts)
-            outputs = session.run(inputs, names_of(header, "outputs"), integer_of(header, "max_output_bytes"))
+            outputs = session.run(tensors_of(frame, "inputs"), run.outputs, run.max_output_bytes)
         except (EdgeAgentError, MemoryError) as error:
-            self._say({"say": "run-failed", "token": token, **_failure(error), "blame": blame(error)})
+            self._say({"say": "run-failed", **_failure(error), "blame": blame(error)}, token=token)
             return
         run_us = (time.perf_counter_ns() - started) // 1000
-        specs = spec_entries([output.spec for output in outputs])
-        answer: dict[str, object] = {"say": "done", "token": token, "outputs": specs, "run_us": run_us}
-        self._say(answer, [output.data for output in outputs])
+        parts = [output.data for output in outputs]
+        head = done_head(tuple([output.spec for output in outputs]), frames.lengths_of(parts))
+        self._send(frames.with_head(head, parts, token=token, run_us=run_us))
 
     def _canary(self, frame: frames.Frame) -> None:
         header = frame.header

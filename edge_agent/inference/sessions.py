@@ -100,6 +100,7 @@ class Session:
         self.inputs = tuple(_port(node, "input") for node in self._session.get_inputs())
         self.outputs = tuple(_port(node, "output") for node in self._session.get_outputs())
         self._ports = {port.name: port for port in self.outputs}
+        self._checked: tuple[TensorSpec, ...] | None = None
         self._by_value = any(port.datatype is DataType.BF16 for port in self.outputs)
         if self._by_value and any(port.datatype is DataType.BYTES for port in self.inputs + self.outputs):
             raise WorkerError(
@@ -118,7 +119,10 @@ class Session:
             WorkerError: "model-run": the model failed on inputs that look right.
             ResourceError: there is not enough memory for this run.
         """
-        self._check(inputs)
+        specs = tuple([tensor.spec for tensor in inputs])
+        if specs != self._checked:  # as a rule they are those of the run before
+            self._check(inputs)
+            self._checked = specs
         ports = self._wanted(wanted)
         arrays = {tensor.name: _array(tensor) for tensor in inputs}
         try:

@@ -117,7 +117,7 @@ class Contained:
         with theirs, mock.patch.object(launch.subprocess, "Popen", instead):
             self.process = launch.spawn(launch.Options(2, limit_bytes, readable), theirs)
         self._home = home
-        self._reader = frames.FrameReader(self._connection, lambda _: MIB)
+        self._reader = frames.FrameReader(self._connection, lambda *_: MIB)
         ready = self._reader.read()
         assert ready is not None, self.process.communicate()[1]
         self.containment = containment_of(ready.header)
@@ -138,10 +138,10 @@ class Contained:
         """Load and run a model, and return its outputs."""
         loaded = self._ask({"do": "load", "digest": digest}, fd=fd)
         assert text_of(loaded.header, "say") == "loaded", loaded.header
-        header: dict[str, object] = {"do": "run", "token": 1, "digest": digest, "outputs": [], "max_output_bytes": MIB}
+        header: dict[str, object] = {"do": "run", "digest": digest, "outputs": [], "max_output_bytes": MIB}
         done = self._ask({**header, "inputs": spec_entries([tensor.spec])}, (bytes(tensor.data),))
         assert text_of(done.header, "say") == "done", done.header
-        return [bytes(output.data) for output in tensors_of(done.header, "outputs", done.parts)]
+        return [bytes(output.data) for output in tensors_of(done, "outputs")]
 
     def is_refused(self, digest: bytes, fd: int) -> str:
         """Have it load a model that it may not read; return the code."""

@@ -337,18 +337,18 @@ def _frame(data: bytes) -> None:
         ours.setblocking(False)
         ours.send(data[:65_536])
         ours.shutdown(socket.SHUT_WR)
-        reader = frames.FrameReader(theirs, lambda _: 65_536)
+        reader = frames.FrameReader(theirs, lambda *_: 65_536)
         while (frame := reader.read()) is not None:
             event_of(frame, lambda _: "")
 
 
 def _frame_samples() -> list[bytes]:
     entry = ["image", "FP32", [1, 1, 8, 8]]
-    done = {"say": "done", "token": 1, "outputs": [entry], "run_us": 5}
-    failed = {"say": "run-failed", "token": 1, "code": "model-run", "message": "no", "blame": "model"}
+    done = {"say": "done", "outputs": [entry]}
+    failed = {"say": "run-failed", "code": "model-run", "message": "no", "blame": "model"}
     loaded = {"say": "loaded", "digest": bytes(32).hex(), "inputs": [entry], "outputs": [entry]}
     return [
-        b"".join(bytes(piece) for piece in frames.pack(header, parts))
+        b"".join(bytes(piece) for piece in frames.pack(header, parts, token=1, run_us=5))
         for header, parts in ((done, [IMAGE.data]), (failed, []), (loaded, []))
     ]
 

@@ -31,7 +31,7 @@ from edge_agent.inference.events import (
     WorkerEvent,
     WorkerStarted,
 )
-from edge_agent.inference.handle import Worker
+from edge_agent.inference.handle import Request, Worker
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
 
 LOG = logging.getLogger("test.worker")
@@ -384,7 +384,7 @@ def test_signals_for_the_daemon_do_not_end_the_worker(ready: Heard) -> None:
 
 PARENT = """
 import logging, queue, sys, threading
-from edge_agent.inference.handle import Worker
+from edge_agent.inference.handle import Request, Worker
 events = queue.SimpleQueue()
 worker = Worker(events.put, threads=1, memory_limit_bytes=None, log=logging.getLogger())
 worker.start()
@@ -426,7 +426,7 @@ def test_a_worker_that_hears_nonsense_ends(heard: Heard) -> None:
             child = launch.spawn(launch.Options(1), theirs)
         assert child.stderr is not None
         with child:
-            ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            ours.sendall(b"GET / HTTP/1.1\r\nHost: nobody\r\n\r\n")
             assert b"not a command" in child.stderr.read()
             assert child.wait(WAIT_SECONDS) == 76
 
@@ -497,8 +497,23 @@ def test_the_number_of_commands_is_bounded(ready: Heard, monkeypatch: pytest.Mon
     with pytest.raises(ResourceError) as caught:
         ready.worker.run(3, ONE, [floats(1)], (), PLENTY)
     assert caught.value.error_code == "queue-full"
+    asked = Request(4, ONE, [floats(1)], (), PLENTY)
+    assert ready.worker.run_all([asked]) == [asked]
     ready.worker.kill("hung")
     assert ready.next(WorkerDied).tokens == (0, 1, 2)
+
+
+def test_runs_that_are_sent_together_are_answered_one_by_one(ready: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order; those for which there is no room are given back, and the others do not suffer."""
+    ready.load(onnx_models.doubling())
+    monkeypatch.setattr(process, "MAX_COMMANDS", 5)
+    asked = [Request(token, ONE, [floats(token, 1)], (), PLENTY) for token in range(1, 8)]
+    asked[1] = Request(2, TWO, [floats(1)], (), PLENTY)
+    assert ready.worker.run_all(asked) == asked[5:]
+    told = [ready.events.get(timeout=WAIT_SECONDS) for _ in range(5)]
+    assert [type(event) for event in told] == [RunDone, RunFailed, RunDone, RunDone, RunDone]
+    outputs = {event.token: event.outputs[0].data for event in told if isinstance(event, RunDone)}
+    assert outputs == {token: floats(2 * token, 2).data for token in (1, 3, 4, 5)}
 
 
 # -- a worker that was taken over by its model
@@ -508,8 +523,8 @@ HIJACKED = """
 import os, socket, struct, sys, time
 from edge_agent.inference import frames
 connection = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
-reader = frames.FrameReader(connection, lambda _: 1 << 20, takes_fd=True)
-say = lambda header, *parts: frames.send(connection, frames.pack(header, parts))
+reader = frames.FrameReader(connection, lambda *_: 1 << 20, takes_fd=True)
+say = lambda header, *parts, token=0: frames.send(connection, frames.pack(header, parts, token=token, run_us=1))
 say({"say": "ready", "runtime": "onnxruntime 1.0", "providers": [], "contained": [], "missing": []})
 """
 
@@ -522,15 +537,15 @@ def lie(say: str) -> str:
 @pytest.mark.parametrize(
     "program",
     [
-        lie('say({"say": "done", "token": 2, "run_us": 1, "outputs": []})'),
-        lie('say({"say": "done", "token": 1, "run_us": 1, "outputs": [["y", "UINT8", [101]]]}, bytes(101))'),
-        lie('say({"say": "done", "token": 1, "run_us": 1, "outputs": [["y", "UINT8", [2**41]]]})'),
-        lie('say({"say": "run-failed", "token": 1, "code": "x", "message": "x", "blame": "owner"})'),
+        lie('say({"say": "done", "outputs": []}, token=2)'),
+        lie('say({"say": "done", "outputs": [["y", "UINT8", [101]]]}, bytes(101), token=1)'),
+        lie('say({"say": "done", "outputs": [["y", "UINT8", [2**41]]]}, token=1)'),
+        lie('say({"say": "run-failed", "code": "x", "message": "x", "blame": "owner"}, token=1)'),
         lie(
             'say({"say": "loaded", "digest": bytes(32), "load_us": 1, "memory_bytes": 1, "inputs": [], "outputs": []})'
         ),
         lie('say({"say": "ready", "runtime": "again", "providers": []})'),
-        lie('connection.sendall(struct.pack("<I", 2**31))'),
+        lie('connection.sendall(struct.pack("<IQQ", 2**31, 0, 0))'),
         lie('connection.sendall(b"\\xff" * 100000)'),
     ],
     ids=["other run", "too large", "huge", "blame", "other kind", "twice", "header", "noise"],

@@ -19,7 +19,7 @@ from fakes import (
     scan,
 )
 
-from edge_agent.agent.core import PIPELINE_RUNS, Rules
+from edge_agent.agent.core import Rules
 from edge_agent.agent.events import (
     Command,
     Exit,
@@ -33,6 +33,7 @@ from edge_agent.agent.events import (
     StopRequested,
     StopWorker,
 )
+from edge_agent.agent.pipeline import LEAST_RUNS
 from edge_agent.agent.repeating import PRESENT_AGAIN_SECONDS, WHOLE_EVERY
 from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SECONDS
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
@@ -81,7 +82,7 @@ def test_a_job_runs_and_is_answered_with_a_signed_result(agent: AgentScript) -> 
 def test_the_worker_is_given_two_runs_at_once_and_no_more(agent: AgentScript) -> None:
     """One computes, the next is there already; the others wait here."""
     runs = [run for number in range(5) for run in _runs(agent.tell(agent.coordinator.job(number)))]
-    assert len(runs) == PIPELINE_RUNS
+    assert len(runs) == LEAST_RUNS
     assert len(_runs(agent.run_done(runs[0]))) == 1
 
 

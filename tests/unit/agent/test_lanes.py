@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 from fakes import AgentScript, answer_to, chosen_variant, job_id, of_type
 
-from edge_agent.agent.core import PIPELINE_RUNS
 from edge_agent.agent.estimates import MIN_JOBS, Estimates
 from edge_agent.agent.events import PaceChanged, Publish, RunModel
+from edge_agent.agent.pipeline import LEAST_RUNS
 from edge_agent.inference.events import RunDone, WorkerDied
 from edge_agent.wire import cose
 from edge_agent.wire.messages import Failure, Result
@@ -106,7 +106,7 @@ def test_no_more_runs_are_given_than_a_slower_pace_computes(agent: AgentScript) 
     agent.tell(PaceChanged(1))
     agent.worker_up(pid=4001)
     runs = given(agent, 1, 2, 3)
-    assert len(runs) == PIPELINE_RUNS
+    assert len(runs) == LEAST_RUNS
     assert agent.core.attempts.computing_tokens() == [runs[0].token]
     agent.run_done(runs[0])
     agent.run_done(runs[1])
@@ -114,4 +114,4 @@ def test_no_more_runs_are_given_than_a_slower_pace_computes(agent: AgentScript) 
     (last,) = agent.core.attempts.running_tokens()
     agent.tell(RunDone(last, (), 250))
     agent.worker_up(pid=4002)
-    assert len(given(agent, 4, 5, 6, 7)) == PIPELINE_RUNS + 1
+    assert len(given(agent, 4, 5, 6, 7)) == LEAST_RUNS + 1

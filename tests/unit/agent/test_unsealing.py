@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from edge_agent.agent.events import RunModel, StopWorker
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.errors import PeerError, WorkerError
 from edge_agent.inference.events import RunDone, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.inference.handle import Request, Worker
 from edge_agent.models.store import Store
 from edge_agent.wire.hpke import HYBRID, X25519, PublicHalf, SecretHalf
 from edge_agent.wire.sealing import SEALED, Question, open_answer, seal_question
@@ -96,11 +98,14 @@ class Idle:
     def __init__(self, *_: object, **__: object) -> None:
         self.runs: list[int] = []
 
-    def run(self, token: int, *_: object) -> None:
-        """Take a run."""
+    def run_all(self, requests: Sequence[Request]) -> list[Request]:
+        """Take runs."""
         if not self.up:
             raise WorkerError("No worker was started.", code="worker-start")
-        self.runs.append(token)
+        self.runs += [request.token for request in requests]
+        return []
+
+    full = staticmethod(Worker.full)
 
     def stop(self, _: float) -> None:
         """End without an event."""
@@ -115,6 +120,7 @@ def test_the_plaintext_of_a_run_goes_with_a_worker_that_is_stopped(
     monkeypatch.setattr(workers.control_group, "enter", lambda: (None, "not here"))
     made = workers.Workers(lambda _: None, Store((tmp_path,)), 1, 0, between)
     made.do(run(7, sealed()))
+    made.flush()
     if end is None:
         made.end()
     else:
@@ -131,7 +137,9 @@ def test_the_plaintext_of_a_run_that_no_worker_takes_is_not_kept(
     monkeypatch.setattr(Idle, "up", False)
     monkeypatch.setattr(workers.control_group, "enter", lambda: (None, "not here"))
     said: list[WorkerEvent] = []
-    workers.Workers(said.append, Store((tmp_path,)), 1, 0, between).do(run(7, sealed()))
+    made = workers.Workers(said.append, Store((tmp_path,)), 1, 0, between)
+    made.do(run(7, sealed()))
+    made.flush()
     assert said == [RunFailed(7, "worker-start", "No worker was started.", "agent")]
     late = RunDone(7, answer_to(IMAGE), 5)
     assert between.closed(late) is late

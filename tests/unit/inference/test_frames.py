@@ -44,7 +44,7 @@ def read_all(data: bytes, *, limit: int = LIMIT, takes_fd: bool = False, reuses:
     found = []
     try:
         with theirs:
-            reader = frames.FrameReader(theirs, lambda _: limit, takes_fd=takes_fd, reuses_bytes=reuses)
+            reader = frames.FrameReader(theirs, lambda *_: limit, takes_fd=takes_fd, reuses_bytes=reuses)
             while (frame := reader.read()) is not None:
                 found.append(frames.Frame(frame.header, tuple(bytes(part) for part in frame.parts), frame.fd))
     finally:
@@ -60,7 +60,7 @@ def joined(header: dict[str, object], *parts: frames.Buffer) -> bytes:
 def with_header(value: object) -> bytes:
     """Return the bytes of a frame with any header, right or wrong."""
     head = strict_cbor.encode(value)
-    return struct.pack("<I", len(head)) + head
+    return struct.pack("<IQQ", len(head), 0, 0) + head
 
 
 @given(
@@ -105,7 +105,7 @@ def test_a_huge_header_is_not_waited_for(size: int) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(TooLargeError, match="header"):
-            read_all(struct.pack("<I", size) + b"\x00" * 64)
+            read_all(struct.pack("<IQQ", size, 0, 0) + b"\x00" * 64)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -152,7 +152,7 @@ def test_the_limit_may_depend_on_the_header() -> None:
     with ours, theirs:
         frames.send(ours, frames.pack({"say": "done"}, [b"12345"]))
         frames.send(ours, frames.pack({"say": "failed"}, [b"12345"]))
-        reader = frames.FrameReader(theirs, lambda header: 5 if header["say"] == "done" else 4)
+        reader = frames.FrameReader(theirs, lambda header, _: 5 if header["say"] == "done" else 4)
         assert reader.read() == frames.Frame({"say": "done"}, (b"12345",))
         with pytest.raises(TooLargeError, match="5 bytes"):
             reader.read()
@@ -167,7 +167,7 @@ def test_a_descriptor_travels_with_its_frame(pair: tuple[socket.socket, socket.s
     frames.send(ours, frames.pack({"n": 2}, [b"b"]), fd)
     frames.send(ours, frames.pack({"n": 3}, [b"c"]))
     os.close(fd)
-    reader = frames.FrameReader(theirs, lambda _: LIMIT, takes_fd=True)
+    reader = frames.FrameReader(theirs, lambda *_: LIMIT, takes_fd=True)
     first, second, third = reader.read(), reader.read(), reader.read()
     assert first == frames.Frame({"n": 1}, (b"a",))
     assert third == frames.Frame({"n": 3}, (b"c",))
@@ -184,7 +184,7 @@ def test_descriptors_that_nobody_asked_for_are_closed(pair: tuple[socket.socket,
     before = psutil.Process().num_fds()
     for _ in range(8):
         frames.send(ours, frames.pack({}), 0)
-    reader = frames.FrameReader(theirs, lambda _: 0)
+    reader = frames.FrameReader(theirs, lambda *_: 0)
     assert [reader.read() for _ in range(8)] == [frames.Frame({})] * 8
     assert psutil.Process().num_fds() == before
 
@@ -195,7 +195,7 @@ def test_surplus_and_orphaned_descriptors_are_closed(pair: tuple[socket.socket, 
     before = psutil.Process().num_fds()
     socket.send_fds(ours, [joined({"n": 1})], [0, 1, 2])
     socket.send_fds(ours, [with_header([])], [0])
-    reader = frames.FrameReader(theirs, lambda _: 0, takes_fd=True)
+    reader = frames.FrameReader(theirs, lambda *_: 0, takes_fd=True)
     frame = reader.read()
     assert frame is not None
     assert frame.fd is not None
@@ -214,7 +214,7 @@ def test_sending_without_waiting_gives_back_the_rest(pair: tuple[socket.socket, 
     assert frames.send(ours, left, wait=False) == left
     sender = threading.Thread(target=frames.send, args=(ours, left))
     sender.start()
-    frame = frames.FrameReader(theirs, lambda _: 2 * LIMIT).read()
+    frame = frames.FrameReader(theirs, lambda *_: 2 * LIMIT).read()
     sender.join()
     assert frame == frames.Frame({"n": 1}, tuple(parts))
 
@@ -222,7 +222,7 @@ def test_sending_without_waiting_gives_back_the_rest(pair: tuple[socket.socket, 
 def test_a_buffer_is_used_again_and_is_aligned(pair: tuple[socket.socket, socket.socket]) -> None:
     """Parts share memory with those of the frame before, start where any number may start, and cannot be written."""
     ours, theirs = pair
-    reader = frames.FrameReader(theirs, lambda _: LIMIT, reuses_bytes=100)
+    reader = frames.FrameReader(theirs, lambda *_: LIMIT, reuses_bytes=100)
     addresses = []
     for parts in ([b"abc", b"", b"defgh"], [b"123", b"4"], [b"x" * 101]):
         frames.send(ours, frames.pack({}, parts))
@@ -244,7 +244,7 @@ def test_a_peer_that_died_with_unread_bytes_is_the_end(pair: tuple[socket.socket
     frames.send(ours, frames.pack({"n": 1}))
     ours.close()
     for takes_fd in (False, True):
-        reader = frames.FrameReader(theirs, lambda _: 0, takes_fd=takes_fd)
+        reader = frames.FrameReader(theirs, lambda *_: 0, takes_fd=takes_fd)
         assert reader.read() == (None if takes_fd else frames.Frame({"n": 1}))
         assert reader.read() is None
 
@@ -255,3 +255,59 @@ def test_too_much_is_not_packed() -> None:
         frames.pack({}, [b""] * (frames.MAX_PARTS + 1))
     with pytest.raises(TooLargeError, match="header"):
         frames.pack({"text": "x" * frames.MAX_HEADER_BYTES})
+
+
+def test_the_header_of_a_run_is_understood_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Frames of runs with equal headers share what was made of it, and have numbers and parts of their own."""
+    ours, theirs = pair
+    reader = frames.FrameReader(theirs, lambda *_: LIMIT)
+    found = []
+    for token in (1, 2, 0, 0):
+        frames.send(ours, frames.pack({"do": "run"}, [bytes([token])], token=token, run_us=10 * token))
+        frame = reader.read()
+        assert frame is not None
+        found.append(frame)
+    assert [(frame.token, frame.run_us, frame.parts) for frame in found[:2]] == [(1, 10, (b"\1",)), (2, 20, (b"\2",))]
+    assert found[0].memo is found[1].memo
+    assert found[2].memo is found[0].memo, "it is known by then"
+
+
+def test_no_more_headers_are_remembered_than_there_is_room_for(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Whoever sends another one each time, or long ones, or such as are of no run, fills nothing."""
+    ours, theirs = pair
+    reader = frames.FrameReader(theirs, lambda *_: LIMIT)
+    for token in range(1, 200):
+        frames.send(ours, frames.pack({"n": token}, token=token))
+        reader.read()
+        assert len(reader._known) <= frames._KNOWN_HEADERS
+    before = len(reader._known)
+    frames.send(ours, frames.pack({"n": "x" * frames._KNOWN_HEADER_BYTES}, token=1))
+    frames.send(ours, frames.pack({"say": "ready"}))
+    reader.read()
+    reader.read()
+    assert len(reader._known) == before
+
+
+@pytest.mark.parametrize("numbers", [(2**63, 0), (0, 2**63)])
+def test_numbers_in_front_have_a_bound(numbers: tuple[int, int]) -> None:
+    """They are such as every side holds."""
+    head = strict_cbor.encode({"parts": []})
+    with pytest.raises(MalformedError, match="2\\*\\*63"):
+        read_all(struct.pack("<IQQ", len(head), *numbers) + head)
+
+
+def test_a_descriptor_is_found_among_frames_that_are_read_at_once(pair: tuple[socket.socket, socket.socket]) -> None:
+    """Wherever it stands among small frames, and however long its own frame is."""
+    ours, theirs = pair
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    with_fd = {3, 4, 9}
+    for n in range(12):
+        frames.send(ours, frames.pack({"n": n}, [bytes(200_000 if n == 9 else n)]), 0 if n in with_fd else None)
+    ours.shutdown(socket.SHUT_WR)
+    reader = frames.FrameReader(theirs, lambda *_: LIMIT, takes_fd=True)
+    found = []
+    while (frame := reader.read()) is not None:
+        found.append(frame.header["n"] if frame.fd is not None else None)
+        if frame.fd is not None:
+            os.close(frame.fd)
+    assert [n for n in found if n is not None] == sorted(with_fd)

@@ -21,10 +21,9 @@ from edge_agent.inference.frames import Frame
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
 DIGEST = bytes(range(32))
-DONE: dict[str, object] = {"say": "done", "token": 7, "run_us": 12, "outputs": [["y", "INT8", [2]]]}
+DONE: dict[str, object] = {"say": "done", "outputs": [["y", "INT8", [2]]]}
 RUN_FAILED: dict[str, object] = {
     "say": "run-failed",
-    "token": 7,
     "code": "bad-input",
     "message": "wrong",
     "blame": "requester",
@@ -62,7 +61,7 @@ def row(name: str, data: bytes) -> Tensor:
 
 def event(header: dict[str, object], *parts: bytes, judged: str | None = "") -> object:
     """Read an answer; a canary run is judged with these words, or None for no judge."""
-    frame = Frame(dict(header), parts)  # type: ignore[arg-type] # some are wrong on purpose
+    frame = Frame(dict(header), parts, token=7, run_us=12)  # type: ignore[arg-type] # some are wrong on purpose
     return messages.event_of(frame, None if judged is None else lambda _: judged)
 
 

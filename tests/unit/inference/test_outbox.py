@@ -27,7 +27,7 @@ def ends() -> Iterator[tuple[outbox.Outbox, socket.socket]]:
 
 def numbers(theirs: socket.socket) -> list[object]:
     """Read all frames until the end of the stream and return their numbers."""
-    reader = frames.FrameReader(theirs, lambda _: 1 << 24, takes_fd=True)
+    reader = frames.FrameReader(theirs, lambda *_: 1 << 24, takes_fd=True)
     found = []
     while (frame := reader.read()) is not None:
         found.append(frame.header["n"])
