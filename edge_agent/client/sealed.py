@@ -108,7 +108,8 @@ def infer_sealed(  # noqa: PLR0913 what a sealed job consists of, all but two by
 
 
 def _some_agent(client: Client, family: str) -> str:
-    for agent in client.agents():
+    # First those that work for everybody: the others may not take this client's jobs.
+    for agent in sorted(client.agents(), key=lambda each: not each.get("for_everybody", True)):
         if agent.get("presence") == "online" and agent.get("sealing_key") and family in agent.get("offers", ()):
             return str(agent["agent_id"])
     raise JobFailedError(f"no agent that takes sealed jobs offers {family} at the moment", code="no-agent")

@@ -274,7 +274,7 @@ class Core:
             attempt = job.attempt_of(timer.epoch)
             match timer.kind:
                 case Kind.DEADLINE:
-                    error = JobError("deadline", _too_late(job), Blame.DEADLINE)
+                    error = JobError("deadline", _too_late(job, self.registry), Blame.DEADLINE)
                     commands += self.leasing.end(job, JobEvent.FAIL, error, now)
                 case Kind.HEDGE if self.connected:
                     commands += self.leasing.hedge(job, now, self.session)
@@ -336,7 +336,7 @@ class Core:
                 raise RefusedError(f"nothing is expected on {channel}", code="wrong-kind")
 
 
-def _too_late(job: Job) -> str:
+def _too_late(job: Job, registry: Registry) -> str:
     """Say where a job was when its deadline passed."""
     if job.state is JobState.HELD:
         where = "its result was still being checked"
@@ -344,6 +344,14 @@ def _too_late(job: Job) -> str:
         where = "it was still with an agent"
     elif job.failures:
         where = f"{job.failures} attempt{'s' if job.failures != 1 else ''} had failed"
+    elif _taken_by_none(job, registry):
+        where = "no owner of a machine that could do it lets it take such jobs any more"
     else:
         where = "no agent had room for it"
     return f"the deadline passed before there was a result: {where}"
+
+
+def _taken_by_none(job: Job, registry: Registry) -> bool:
+    """Whether agents are there for a job, and none takes its client's jobs, or what it is labelled."""
+    asked = (job.family, job.variant, job.placement)
+    return bool(registry.eligible(*asked, None)) and not registry.eligible(*asked, job.client)

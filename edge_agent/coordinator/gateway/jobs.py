@@ -211,6 +211,7 @@ def _agent_view(view: AgentView, orders: Orders) -> dict[str, Any]:
         "classes": {family: offer.klass.id for family, offer in live.offers.items()} if live else {},
         "loaded": [family for family, offer in live.offers.items() if offer.loaded] if live else [],
         "in_flight": len(live.in_flight) if live else 0,
+        "for_everybody": live is None or live.terms is None or not live.terms.restrict,
         **_fares(live),
         "clock_skew_ms": live.clock_skew_ms if live else None,
         "software": stored.software,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from fakes import FakeAgent, jobs_for, of_type
+from fakes import FakeAgent, jobs_for, of_type, outcomes
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pools import VARIANT, Pool
 from scenes import Setting
 
@@ -129,21 +133,19 @@ def test_a_stranger_at_the_head_of_the_queue_holds_up_nobody_whose_job_is_taken(
     assert scene.job(bobs).attempts == []
 
 
-def test_the_owners_jobs_go_first_on_his_machine_and_on_no_other() -> None:
-    """Ada has had two, so that it is Bob's turn; on her machine hers is next all the same, and then his again."""
+@pytest.mark.parametrize(("which", "terms", "whose"), [(0, FIRST, "ada"), (0, None, "bob"), (1, None, "bob")])
+def test_the_owners_jobs_go_first_on_his_machine_and_on_no_other(which: int, terms: Terms | None, whose: str) -> None:
+    """Ada has had two, so that it is Bob's turn; on her machine, and with her rule, hers is next, and then Bob's."""
     scene = Setting()
-    hers, others = join(scene, "hers", FIRST, room=1), join(scene, "others", None, room=1)
+    agents = [join(scene, "hers", terms, room=1), join(scene, "others", None, room=1)]
     for _ in range(2):
         scene.script.submit(client="ada")
-    bobs = [scene.script.submit(client="bob")[0] for _ in range(3)]
-    adas, commands = scene.script.submit(client="ada")
-    assert said(hers, commands) == said(others, commands) == []
-    commands = scene.script.tell(others.offers(others.offer(room=2)))
-    assert [job.job for job in said(others, commands)] == [bobs[0]]
-    commands = scene.script.tell(hers.offers(hers.offer(room=2), terms=FIRST))
-    assert [job.job for job in said(hers, commands)] == [adas]
-    commands = scene.script.tell(hers.offers(hers.offer(room=3), terms=FIRST))
-    assert [job.job for job in said(hers, commands)] == [bobs[1]]
+    waiting = {client: scene.script.submit(client=client)[0] for client in ("bob", "ada")}
+    agent, own = agents[which], terms if which == 0 else None
+    commands = scene.script.tell(agent.offers(agent.offer(room=2), terms=own))
+    assert [job.job for job in said(agent, commands)] == [waiting.pop(whose)]
+    commands = scene.script.tell(agent.offers(agent.offer(room=3), terms=own))
+    assert [job.job for job in said(agent, commands)] == [*waiting.values()]
 
 
 def test_an_owners_job_that_his_machine_cannot_do_keeps_nobody_waiting() -> None:
@@ -204,3 +206,77 @@ def test_what_is_named_no_more_and_who_is_forgotten_leaves_nothing_behind() -> N
     full.script.tell(gone.gone())
     join(full, "new", None)
     assert full.script.registry.named == frozenset()
+
+
+def test_a_job_that_waited_until_nobody_took_it_any_more_says_so_at_its_end() -> None:
+    """Not that there was no room: there was."""
+    scene = Setting()
+    agent = join(scene, "one", None, room=1)
+    scene.script.submit(client="bob")
+    waiting, _ = scene.script.submit(client="bob", deadline=5.0)
+    scene.script.tell(agent.offers(agent.offer(room=2), terms=MINE))
+    found = [outcome for outcome in outcomes(scene.script.tick_until(6.0)) if outcome.job_id == waiting]
+    assert [(outcome.error.code, "lets it take" in outcome.error.message) for outcome in found if outcome.error] == [
+        ("deadline", True)
+    ]
+
+
+CLIENTS = ("ada", "bob", "cy")
+WORDS = ("batch", "video")
+ANY_TERMS = st.one_of(
+    st.none(),
+    st.builds(
+        Terms,
+        clients=st.lists(st.sampled_from(CLIENTS), min_size=1, max_size=2, unique=True).map(tuple) | st.none(),
+        first=st.lists(st.sampled_from(CLIENTS), max_size=2, unique=True).map(tuple),
+        labels=st.lists(st.sampled_from(WORDS), min_size=1, max_size=1).map(tuple) | st.none(),
+        denied=st.lists(st.sampled_from(WORDS), max_size=1).map(tuple),
+    ),
+)
+SUBMIT = st.tuples(st.just("submit"), st.sampled_from(CLIENTS), st.lists(st.sampled_from(WORDS), max_size=2))
+CHANGE = st.tuples(st.just("change"), st.integers(0, 2), ANY_TERMS)
+DONE = st.tuples(st.just("done"), st.integers(0, 2), st.none())
+
+
+@settings(max_examples=80)
+@given(st.lists(st.one_of(SUBMIT, SUBMIT, CHANGE, DONE), max_size=40))
+def test_whatever_owners_change_no_machine_is_given_what_they_do_not_take_and_none_stands_still(
+    steps: list[tuple[str, Any, Any]],
+) -> None:
+    """After each step: every lease is within the terms of its moment, and who has room waits only for his owner."""
+    scene = Setting("0", "1", "2")
+    agents = [scene.agents[name] for name in ("0", "1", "2")]
+    terms: list[Terms | None] = [None, None, None]
+    jobs: dict[bytes, tuple[str, tuple[str, ...]]] = {}
+    held: list[list[Any]] = [[], [], []]
+    for kind, which, more in steps:
+        if kind == "submit":
+            labels = tuple(sorted(set(more)))
+            job_id, commands = scene.script.submit(client=which, placement=labelled(*labels))
+            if not of_type(commands, SubmitRefused):
+                jobs[job_id] = (which, labels)
+            else:
+                assert all(own is not None and own.why_not(which, labels) for own in terms)
+        elif kind == "change":
+            terms[which] = more
+            commands = scene.script.tell(agents[which].offers(terms=more))
+        elif held[which]:
+            commands = scene.script.tell(agents[which].result(held[which].pop(0)))
+        else:
+            continue
+        for number, agent in enumerate(agents):
+            for opened in jobs_for(agent, commands):
+                own, job = terms[number], opened.statement
+                client, labels = jobs[job.job]
+                assert own is None or own.why_not(client, labels) is None
+                assert own is None or own.why_not(job.client, job.labels) is None
+                held[number].append(opened)
+        waiting = [found for job_id, found in jobs.items() if _waits(scene, job_id)]
+        for number, own in enumerate(terms):
+            if len(held[number]) < 2:  # it has room: nothing that it takes waits
+                assert not [one for one in waiting if own is None or own.why_not(*one) is None]
+
+
+def _waits(scene: Setting, job_id: bytes) -> bool:
+    job = scene.script.core.leasing.jobs.get(job_id)
+    return job is not None and not job.attempts
