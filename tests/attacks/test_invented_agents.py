@@ -14,6 +14,7 @@ from fakes import COORDINATOR_KEY, NETWORK, START_MS, answer_to, key, scan
 from gateways import served
 from signing import AGENT, SigningService, signed_receipt
 
+from edge_agent.cli import main
 from edge_agent.client import AsyncClient, Client, JobOptions, Placement, infer_sealed
 from edge_agent.coordinator.events import AgentCertificates
 from edge_agent.coordinator.registry import Agent
@@ -211,3 +212,24 @@ def test_the_registrars_key_may_come_from_the_environment(
     with at.client(registrar_key=None) as client, pytest.raises(PeerError) as seen:
         client.infer("digits", IMAGE)
     assert seen.value.error_code == "no-certificate"
+
+
+def test_commands_show_nothing_of_an_invented_agent(
+    at: At, service: SigningService, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`submit` prints no answer and ends with 76; `batch` writes the row down as failed."""
+    registrar, scans, out = tmp_path / "registrar.pub", tmp_path / "scan.json", tmp_path / "results.jsonl"
+    REGISTRAR.public.write(registrar)
+    scans.write_bytes(REQUEST + b"\n")
+    service.change = shown(None, MALLORY)
+    known = ["--coordinator", at.url, "--registrar", str(registrar)]
+    assert main(["submit", "digits", "--input", str(scans), *known]) == 76
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "carries no certificate" in printed.err
+    at.forget()
+    rows = scans.rename(tmp_path / "rows.jsonl")
+    assert main(["batch", "run", str(rows), "--model", "digits", "--output", str(out), *known]) == 1
+    row = json.loads(out.read_text().splitlines()[1])
+    assert row["error"]["code"] == "no-certificate"
+    assert "outputs" not in row

@@ -12,7 +12,9 @@ import wire_samples
 from edge_agent.cli import main
 from edge_agent.models.catalogue import builtin
 from edge_agent.wire import cose, strict_cbor
+from edge_agent.wire.certificates import MAX_LIFETIME_MS, issue
 from edge_agent.wire.envelope import CONTENT_TYPE
+from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.messages import Result, TensorDigest
 from edge_agent.wire.oip_json import tensor_to_json
 from edge_agent.wire.receipts import make_receipt, without_salt
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 IMAGE = Tensor(TensorSpec("image", DataType.FP32, (1, 2)), bytes.fromhex("0000803f00000040"))
 
 
-def receipt(**change: Any) -> bytes:  # noqa: ANN401 - fields of any type
+def receipt(certificate: bytes | None = None, **change: Any) -> bytes:  # noqa: ANN401 - fields of any type
     """Return a receipt for IMAGE and wire_samples.OUTPUT."""
     fields = {"inputs": (TensorDigest.of(IMAGE, wire_samples.SALT),)} | change
     statement: Result = wire_samples.result().model_copy(update=fields)
@@ -36,7 +38,14 @@ def receipt(**change: Any) -> bytes:  # noqa: ANN401 - fields of any type
         network=wire_samples.NETWORK,
         salt=wire_samples.SALT,
         accepted_ms=wire_samples.NOW_MS,
+        certificate=certificate,
     )
+
+
+def certificate(signer: SigningKey = wire_samples.REGISTRAR) -> bytes:
+    """Return the agent's certificate."""
+    agent, now_ms = wire_samples.AGENT.public, wire_samples.NOW_MS
+    return issue(signer, network=wire_samples.NETWORK, agent=agent, sealing_key=None, owner="ada", now_ms=now_ms)
 
 
 class Desk:
@@ -74,6 +83,44 @@ class Desk:
 def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
     """Everything that there is to verify."""
     return Desk(tmp_path, capsys)
+
+
+def test_the_agents_certificate_is_checked_where_the_registrar_is_given(desk: Desk) -> None:
+    """In words and as JSON; without the registrar's key nothing is said of it."""
+    registrar = desk.folder / "registrar.pub"
+    wire_samples.REGISTRAR.public.write(registrar)
+    desk.receipt.write_bytes(receipt(certificate()))
+    status, out, _ = desk.verify("--registrar", registrar)
+    assert status == 0
+    assert f"belonged to the network and to ada then, as the registrar {wire_samples.REGISTRAR.public.id} signed" in out
+    status, out, _ = desk.verify("--registrar", registrar, "--json")
+    assert json.loads(out)["certificate"] == {
+        "registrar_id": wire_samples.REGISTRAR.public.id,
+        "agent_id": wire_samples.AGENT.public.id,
+        "owner": "ada",
+        "not_before_ms": wire_samples.NOW_MS,
+        "not_after_ms": wire_samples.NOW_MS + MAX_LIFETIME_MS,
+    }
+    status, out, _ = desk.verify("--json")
+    assert (status, json.loads(out)["certificate"]) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("certified", "words"),
+    [
+        (None, "carries no certificate"),
+        (certificate(wire_samples.COORDINATOR), "not by the registrar"),
+    ],
+    ids=["none", "by-the-coordinator"],
+)
+def test_an_agent_that_the_registrar_did_not_let_in_is_told(desk: Desk, certified: bytes | None, words: str) -> None:
+    """Nothing is printed as proven then."""
+    registrar = desk.folder / "registrar.pub"
+    wire_samples.REGISTRAR.public.write(registrar)
+    desk.receipt.write_bytes(receipt(certified))
+    status, err = desk.refused("--registrar", registrar)
+    assert status == 76
+    assert words in err
 
 
 def test_a_receipt_alone_proves_who_and_what(desk: Desk) -> None:
