@@ -24,7 +24,7 @@ import pytest
 from fakes import scan
 from gateways import INFER, REQUEST, VECTORS, FakeService, embedded, refused, served
 
-from edge_agent.coordinator.gateway.reading import LONG_BYTES
+from edge_agent.coordinator.gateway.reading import LONG_BYTES, Reader
 from edge_agent.errors import InputError
 from edge_agent.wire.oip_binary import LENGTH_HEADER
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json
@@ -215,6 +215,31 @@ def test_a_bad_body_takes_memory_as_a_good_one(place: Place, kind: str) -> None:
     finally:
         tracemalloc.stop()
     assert peak < COPIES * LENGTH
+
+
+def field(number: int, data: bytes) -> bytes:
+    """Return a field of protobuf with bytes in it."""
+    size, length = len(data), b""
+    while size > 127:
+        size, length = size >> 7, length + bytes([size & 127 | 128])
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+@pytest.mark.parametrize("item", [b"\x10\x01", b"\x42\x00"], ids=["integers one by one", "empty texts"])
+def test_a_bad_message_of_grpc_holds_up_nobody(item: bytes) -> None:
+    """What is read in many small steps is read beside the loop."""
+    tensor = field(1, b"x") + field(2, b"INT32") + field(3, b"\x01") + field(5, item * (LENGTH // 4))
+    message = field(1, b"digits") + field(5, tensor)
+
+    async def read() -> None:
+        with pytest.raises(InputError):
+            await Reader(max_request_bytes=LENGTH).protobuf(message)
+
+    with asyncio.Runner(loop_factory=MeasuredLoop) as runner:
+        runner.run(read())
+        loop = runner.get_loop()
+    assert isinstance(loop, MeasuredLoop)
+    assert loop.longest_seconds < STEPS * worst_short_seconds()
 
 
 def test_the_step_would_be_seen(place: Place) -> None:

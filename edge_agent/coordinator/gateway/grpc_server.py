@@ -28,7 +28,7 @@ from edge_agent.coordinator.service import Service
 from edge_agent.errors import EdgeAgentError, InputError, SettingsError, TransportError, UsageError
 from edge_agent.wire import oip_grpc
 from edge_agent.wire.job_options import options_from
-from edge_agent.wire.oip_grpc import infer_request, infer_response
+from edge_agent.wire.oip_grpc import infer_response
 
 SERVICE = "inference.GRPCInferenceService"
 MAX_CALLS = 1024
@@ -161,7 +161,7 @@ class GrpcGateway:
                     answer = problem_of(error)
                 if isinstance(answer, Problem):
                     said = f"[{answer.code}] {answer.message}"
-                    response = oip_grpc.stream_response(None, said, _id_of(message))
+                    response = oip_grpc.stream_response(None, said, await self._id_of(message))
                 else:
                     response = oip_grpc.stream_response(answer[0])
                 async with writing:
@@ -177,7 +177,7 @@ class GrpcGateway:
 
     async def _run(self, message: bytes, caller: Caller, context: Context) -> tuple[bytes, dict[str, str]] | Problem:
         with self._intake.holding(len(message)):
-            name, version, request = infer_request(message)
+            name, version, request = await self._intake.reader.protobuf(message)
             entry = self._service.catalogue.family(name)
             variant = digest_of(entry, version or None)
             inputs = tuple(request.inputs)
@@ -206,6 +206,11 @@ class GrpcGateway:
         response = infer_response(entry.name, served.name if served else "", request_id, parameters, end.outputs)
         return response, outcome_headers(end)
 
+    async def _id_of(self, message: bytes) -> str | None:
+        with contextlib.suppress(InputError):
+            return (await self._intake.reader.protobuf(message))[2].id
+        return None
+
     def _admit(self, context: Context, need: Scope | Need, *, charge: bool = True) -> Caller:
         token = bearer(dict(context.invocation_metadata()).get("authorization"))
         return admit(self._access, need, token, "this call", charge=charge)
@@ -232,12 +237,6 @@ async def _abort(context: Context, problem: Problem) -> bytes:
     hint = f" ({problem.hint})" if problem.hint else ""
     await context.abort(status, f"[{problem.code}] {problem.message}{hint}", tuple(more))
     raise AssertionError("abort raises")
-
-
-def _id_of(message: bytes) -> str | None:
-    with contextlib.suppress(InputError):
-        return infer_request(message)[2].id
-    return None
 
 
 def _address(context: Context) -> str | None:

@@ -20,6 +20,7 @@ from edge_agent.errors import InputError, TooLargeError
 from edge_agent.inference.launch import environment
 from edge_agent.wire import strict_json
 from edge_agent.wire.oip_binary import Tail, split
+from edge_agent.wire.oip_grpc import infer_request
 from edge_agent.wire.oip_json import Request, request_from_body, request_from_json
 
 log = logging.getLogger("edge_agent.coordinator")
@@ -55,7 +56,7 @@ class Reader:
 
     def __init__(self, *, max_request_bytes: int) -> None:
         self._limit_bytes = MEMORY_PER_BYTE * max_request_bytes + MEMORY_BYTES
-        self._turn = asyncio.Lock()
+        self._turn, self._thread = asyncio.Lock(), asyncio.Lock()
         self._helper: _Helper | None = None
         self._idle: asyncio.TimerHandle | None = None
 
@@ -90,6 +91,17 @@ class Reader:
         if len(body) < LONG_BYTES:
             return strict_json.read(body)
         return strict_json.read((await self._asked(EMBEDDINGS, body, None))[0])
+
+    async def protobuf(self, message: bytes) -> tuple[str, str, Request]:
+        """Read a request of gRPC; see `oip_grpc.infer_request`.
+
+        Raises:
+            InputError: it is not one; the message says where.
+        """
+        if len(message) < LONG_BYTES:
+            return infer_request(message)
+        async with self._thread:  # it is read in many steps of Python, between which the loop has its turns
+            return await asyncio.to_thread(infer_request, message)
 
     async def _split(self, body: bytes | bytearray, json_length: str | None) -> tuple[object, Tail | None]:
         binary, length = await self._asked(REQUEST, body, json_length)
