@@ -112,7 +112,10 @@ def _error(refused: SubmitRefused) -> EdgeAgentError:
             )
             return JobFailedError(refused.message, code="too-few-owners", hint=hint)
         case "no-taker":
-            hint = "Ask the owners to name this client in policy.circle, or add a machine that works for everybody."
+            hint = (
+                "Ask the owners to name this client in policy.circle, or to take such labels, or add a machine that "
+                "works for everybody."
+            )
             return JobFailedError(refused.message, code="no-taker", hint=hint)
         case "too-large":
             return TooLargeError(refused.message, hint="Send a smaller input, or ask the operator to raise the limit.")
