@@ -79,6 +79,8 @@ class Attempts:
     def __init__(self, max_age_seconds: float = float("inf"), draw: Callable[[], float] = no_jitter) -> None:
         self.unsettled = Unsettled(max_age_seconds, draw)
         self._held: dict[Key, Held] = {}
+        self._epochs: dict[bytes, set[int]] = {}  # of those without an answer, by job
+        self._input_bytes = 0
         self._waiting: deque[Key] = deque()
         self._running: dict[int, _Run] = {}
         self._token = 0
@@ -113,22 +115,24 @@ class Attempts:
     @property
     def held_bytes(self) -> int:
         """Bytes of all inputs and answers."""
-        return sum(held.input_bytes for held in self._held.values()) + self.unsettled.held_bytes
+        return self._input_bytes + self.unsettled.held_bytes
 
     def newest_epoch(self, job: bytes) -> int:
         """Return the newest epoch of a job that is held, 0 for none."""
-        return max((epoch for held_job, epoch in self.keys() if held_job == job), default=0)
+        return max((*self._epochs.get(job, ()), *self.unsettled.epochs(job)), default=0)
 
     def drop_older(self, job: bytes, epoch: int) -> None:
         """Forget the attempts of a job before this epoch: their answers would be refused."""
-        for key in [key for key in self.keys() if key[0] == job and key[1] < epoch]:
-            self.drop(key)
+        for older in [e for e in (*self._epochs.get(job, ()), *self.unsettled.epochs(job)) if e < epoch]:
+            self.drop((job, older))
 
     def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now, *, first: bool = False) -> Held:
         """Take an attempt in; one that goes first waits before all that do not."""
         self._token += 1
         held = Held(job, inputs, now.wall_ms, now.monotonic + renew_seconds(job), self._token, first=first)
         self._held[held.key] = held
+        self._epochs.setdefault(job.job, set()).add(job.epoch)
+        self._input_bytes += held.input_bytes
         if first:
             self._waiting.insert(sum(self._held[key].first for key in self._waiting), held.key)
         else:
@@ -137,19 +141,29 @@ class Attempts:
 
     def drop(self, key: Key) -> bool:
         """Forget an attempt; a run of it goes on in the worker and its outcome is ignored."""
-        held = self._held.pop(key, None)
+        held = self._take_out(key)
         if held is None:
             return self.unsettled.drop(key)
         if held.stage is Stage.WAITING:
             self._waiting.remove(key)
         return True
 
+    def _take_out(self, key: Key) -> Held | None:
+        held = self._held.pop(key, None)
+        if held is not None:
+            self._input_bytes -= held.input_bytes
+            epochs = self._epochs[key[0]]
+            epochs.discard(key[1])
+            if not epochs:
+                del self._epochs[key[0]]
+        return held
+
     def finish(self, held: Held, payload: bytes, now: Now) -> Answer:
         """Keep the signed answer, and no longer the inputs, until it is settled."""
         self.forget_run(held.token, now)
         if held.stage is Stage.WAITING:
             self._waiting.remove(held.key)
-        del self._held[held.key]
+        self._take_out(held.key)
         return self.unsettled.add(held.key, payload, now)
 
     # -- the worker's queue ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,13 +226,11 @@ class Agent:
 
     # -- events in ------------------------------------------------------------------------------------------------
 
-    def _parts(self) -> tuple[Part, ...]:
-        """Return what the watchdog goes by; this loop itself, which feeds it, is the fourth."""
-        return (
-            Part("network", self._link.turned_at, NETWORK_PATIENCE_SECONDS),
-            Part("worker", self._workers.owes_since, WORKER_PATIENCE_SECONDS),
-            Part("store", self._spooling.owes_since, STORE_PATIENCE_SECONDS),
-        )
+    def _parts(self) -> Iterator[Part]:
+        """Say what the watchdog goes by, when it asks; this loop itself, which feeds it, is the fourth."""
+        yield Part("network", self._link.turned_at, NETWORK_PATIENCE_SECONDS)
+        yield Part("worker", self._workers.owes_since, WORKER_PATIENCE_SECONDS)
+        yield Part("store", self._spooling.owes_since, STORE_PATIENCE_SECONDS)
 
     def _on_signal(self, *_: object) -> None:
         self._inbox.put(StopRequested(self._options.stop_seconds))

@@ -100,7 +100,11 @@ class Delivery:
 
     def hand_back_withdrawn(self, offered: Callable[[bytes], object | None], now: Now) -> list[Command]:
         """Hand back what waits for a variant that is served here no longer: others may have it."""
-        gone = [held for held in self._attempts.waiting() if offered(held.job.variant) is None]
+        waiting = self._attempts.waiting()
+        if not waiting:
+            return []
+        withdrawn = {variant for variant in {held.job.variant for held in waiting} if offered(variant) is None}
+        gone = [held for held in waiting if held.job.variant in withdrawn]
         why = "the variant was withdrawn"
         handed = [self.fail(held, "handed-back", why, "agent", now, retry=True) for held in gone]
         return [command for commands in handed for command in commands]

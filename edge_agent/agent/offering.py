@@ -29,6 +29,7 @@ class Offering:
         self._prospects = prospects
         self._estimates = estimates
         self._isa = isa
+        self._classes: dict[bytes, VariantClass] = {}
 
     def brief(self, plans: Iterable[Plan]) -> tuple[tuple[str, bool], ...]:
         """Return the digest of each variant that is offered, and whether it is loaded."""
@@ -43,7 +44,13 @@ class Offering:
         return tuple(self._offer(plan, plan.chosen) for plan in plans if plan.chosen is not None)
 
     def class_of(self, variant: bytes) -> VariantClass:
-        """Return the class in which a variant is served here."""
+        """Return the class in which a variant is served here; each job asks for it several times."""
+        known = self._classes.get(variant)
+        if known is None or known.runtime != self._prospects.runtime:
+            known = self._classes[variant] = self._class_of(variant)
+        return known
+
+    def _class_of(self, variant: bytes) -> VariantClass:
         return VariantClass(variant=variant, runtime=self._prospects.runtime, provider=PROVIDER, isa=self._isa)
 
     def _offer(self, plan: Plan, chosen: Measured) -> Offer:

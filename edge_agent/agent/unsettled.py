@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from edge_agent.clock import Now
@@ -60,6 +60,8 @@ class Unsettled:
         self._max_age_seconds = max_age_seconds
         self._draw = draw
         self._answers: dict[Key, Answer] = {}
+        self._epochs: dict[bytes, set[int]] = {}  # by job
+        self._held_bytes = 0
         self._not_before = 0.0  # the last batch was a full one
         self._forgotten: list[Key] = []
 
@@ -88,13 +90,30 @@ class Unsettled:
         """
         left = max(0.0, self._max_age_seconds - age_seconds)
         first = now.monotonic + self._jittered(REDELIVER_FIRST_SECONDS)
+        self._take_out(key)
         answer = Answer(key, payload, first, now.monotonic + left)
         self._answers[key] = answer
+        self._epochs.setdefault(key[0], set()).add(key[1])
+        self._held_bytes += len(payload)
+        return answer
+
+    def epochs(self, job: bytes) -> Collection[int]:
+        """Return the epochs of a job to which there is an answer."""
+        return self._epochs.get(job, ())
+
+    def _take_out(self, key: Key) -> Answer | None:
+        answer = self._answers.pop(key, None)
+        if answer is not None:
+            self._held_bytes -= len(answer.payload)
+            epochs = self._epochs[key[0]]
+            epochs.discard(key[1])
+            if not epochs:
+                del self._epochs[key[0]]
         return answer
 
     def drop(self, key: Key) -> bool:
         """Forget an answer, on disk too."""
-        answer = self._answers.pop(key, None)
+        answer = self._take_out(key)
         if answer is None:
             return False
         if answer.spooled:
@@ -151,7 +170,7 @@ class Unsettled:
     @property
     def held_bytes(self) -> int:
         """Bytes of all answers together."""
-        return sum(len(answer.payload) for answer in self._answers.values())
+        return self._held_bytes
 
     def make_room_on_disk(self, more_bytes: int, *, max_bytes: int, max_results: int) -> list[Key]:
         """Take the oldest answers off the disk until one more of this size fits; they stay in memory.

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     from edge_agent.agent.assemble import make_agent  # noqa: PLC0415 as above
     from edge_agent.connection import client_id, link_options  # noqa: PLC0415 as above
     from edge_agent.folders import take  # noqa: PLC0415 as above
+    from edge_agent.garbage import settle  # noqa: PLC0415 as above
     from edge_agent.own_keys import keys_to_run_with  # noqa: PLC0415 as above
 
     settings = effective(args).settings
@@ -69,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         coordinator_key = _pinned_key(settings.agent.coordinator_key_file)
         link = link_options(settings, client_id(keys.signing, settings.network.name))
         agent = make_agent(settings, link, keys, coordinator_key, lambda: effective(args).settings)
+        settle()
         return agent.run(lambda: write_ready_file(ready, {"agent_id": agent_id, "pid": os.getpid()}))
 
 

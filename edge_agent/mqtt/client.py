@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.client import DisconnectFlags, MQTTMessage
@@ -48,6 +48,8 @@ _VERSIONS: Final = {"5": MQTTProtocolVersion.MQTTv5, "3.1.1": MQTTProtocolVersio
 _UNSUPPORTED_VERSION: Final = 0x84  # MQTT 5, table 3-1; paho translates 3.1.1's codes into these
 
 _RETAIN_NOT_SUPPORTED: Final = 0x9A
+_ACKNOWLEDGED: Final = ReasonCode(PacketTypes.PUBACK)
+_NO_PROPERTIES: Final = Properties(PacketTypes.PUBACK)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,18 @@ class MqttClient(paho.Client):
     def coming_bytes(self) -> int:
         """Size of the packet that is being read, as its header tells; 0 between packets."""
         return self._in_packet["remaining_length"]  # not public in paho; a test guards it
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        # Nearly every acknowledgement has nothing but its id. Paho makes objects for a reason and for properties all
+        # the same, which takes it longer than everything else about the packet. Not public in paho; a test guards it.
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or len(packet) != 2:
+            return super()._handle_pubackcomp(cmd)
+        message_id = int.from_bytes(packet, "big")
+        with self._out_message_mutex:
+            if message_id in self._out_messages:
+                return self._do_on_publish(message_id, _ACKNOWLEDGED, _NO_PROPERTIES)
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def open(self) -> End | None:
         """Connect, shake hands and send the CONNECT; return why that failed, or None."""

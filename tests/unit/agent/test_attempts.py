@@ -240,6 +240,9 @@ class Table(RuleBasedStateMachine):
         assert len(running) == stages.count(Stage.RUNNING)
         assert table.unfinished() == len(table.waiting()) + len(running) == len(held)
         assert table.held_bytes == sum(len(scan(0).data) for _ in held) + len(b"answer") * len(table.unsettled)
+        for number in range(4):
+            epochs = [epoch for job, epoch in table.keys() if job == job_id(number)]  # noqa: SIM118 no mapping
+            assert table.newest_epoch(job_id(number)) == max(epochs, default=0)
         assert table.active() == len(table.waiting()) + len(table.running_tokens())
         assert (table.next_deadline() is None) == (not len(table) and not table.running_tokens())
 
