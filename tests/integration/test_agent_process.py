@@ -21,6 +21,7 @@ from brokers import Cable, mosquitto
 from fakes import job_id
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from edge_agent.agent.pipeline import MOST_RUNS
 from edge_agent.agent.spooling import SPOOL_FILE
 from edge_agent.folders import take
 from edge_agent.wire.messages import Birth, Failure, Result
@@ -234,18 +235,21 @@ def hang_working_worker(agent: Agent, coordinator: Coordinator) -> Birth:
 
 def test_stop_with_a_hung_worker_hands_everything_back(tmp_path: Path, port: int) -> None:
     """What waits is handed back at once, what hangs by the last birth; two signals are one, and the status is 0."""
-    with running_agent(tmp_path, port, AGENT_STOP_SECONDS="2") as agent, Coordinator(agent, port) as coordinator:
+    settings = {"AGENT_STOP_SECONDS": "2", "AGENT_MAX_IN_FLIGHT": "32"}
+    with running_agent(tmp_path, port, **settings) as agent, Coordinator(agent, port) as coordinator:
         birth = hang_working_worker(agent, coordinator)
-        for number in range(5):
+        for number in range(MOST_RUNS + 5):
             coordinator.job(number, birth)
         coordinator.hello()  # answered after the jobs were taken on, in the order of the queue
-        held = coordinator.hear(Birth, lambda b: len(b.held) == 5).statement.held
+        held = coordinator.hear(Birth, lambda b: len(b.held) == MOST_RUNS + 5).statement.held
         agent.signal(signal.SIGTERM)
         agent.signal(signal.SIGINT)
-        handed_back = {coordinator.hear(Failure).statement.job for _ in range(3)}
+        # How many the worker was given depends on how fast it has been: two at least, and so many at most.
+        handed_back = {coordinator.hear(Failure).statement.job for _ in range(5)}
         stopped = coordinator.hear(Birth, lambda b: b.state == "stopped").statement
         assert agent.wait(LEAVE_SECONDS) == 0
-        assert handed_back == {attempt.job for attempt in held} - {job_id(0), job_id(1)}
+        assert len(handed_back) == 5
+        assert handed_back < {attempt.job for attempt in held} - {job_id(0), job_id(1)}
         assert stopped.held == ()
         assert agent.log.count("action=stopping") == 1
 
@@ -317,18 +321,18 @@ def test_stop_with_a_broker_that_swallows_everything(tmp_path: Path, port: int) 
 def test_stop_while_the_broker_is_away_waits_for_it_and_hands_back_when_it_returns(tmp_path: Path, port: int) -> None:
     """The connection is cut at the moment of the signal; the next one takes the answers."""
     with Cable(port) as cable:
-        agent = Agent(tmp_path, cable.port, AGENT_STOP_SECONDS="6")
+        agent = Agent(tmp_path, cable.port, AGENT_STOP_SECONDS="6", AGENT_MAX_IN_FLIGHT="32")
         agent.start()
         try:
             with Coordinator(agent, port) as coordinator:
                 birth = hang_working_worker(agent, coordinator)
-                for number in range(3):
+                for number in range(MOST_RUNS + 1):
                     coordinator.job(number, birth)
                 coordinator.hello()
-                coordinator.hear(Birth, lambda b: len(b.held) == 3)
+                coordinator.hear(Birth, lambda b: len(b.held) == MOST_RUNS + 1)
                 cable.cut()
                 agent.signal(signal.SIGTERM)
-                assert coordinator.hear(Failure).statement.job == job_id(2)
+                assert coordinator.hear(Failure, lambda said: said.job == job_id(MOST_RUNS))
                 assert coordinator.hear(Birth, lambda b: b.state == "stopped").statement.session > birth.session
                 assert agent.wait(LEAVE_SECONDS) == 0
         finally:

@@ -123,7 +123,7 @@ def test_fits_are_said_once_and_again_when_somebody_may_not_have_heard_them(mach
     assert first.fits is not None
     served = [fit for fit in first.fits if fit.served]
     assert [fit.family for fit in served] == ["digits"]
-    assert served[0].measured_us == 200
+    assert served[0].measured_us == 2000
     assert served[0].predicted_us is not None
     with_fits = 0
     for _ in range(FITS_EVERY):
