@@ -152,4 +152,4 @@ class Prospects:
 
     def _place(self) -> Place:
         known = self._circumstances
-        return Place(self.runtime, known.kernel, known.conditions, self.room_bytes)
+        return Place.of(self.runtime, known.kernel, known.conditions, self.room_bytes, self._threads)

@@ -144,7 +144,8 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
     if problem:
         print(f"note: {problem}", file=sys.stderr)
     found = profile()
-    place = Place(runtime_name(), found.kernel_release or "", conditions(found), machine.room_bytes)
+    kernel = found.kernel_release or ""
+    place = Place.of(runtime_name(), kernel, conditions(found), machine.room_bytes, machine.threads)
 
     def on_run(variant: Variant) -> None:
         print(f"measuring {variant.name} …", file=sys.stderr)

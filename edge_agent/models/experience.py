@@ -54,6 +54,11 @@ class Place:
     conditions: str
     room_bytes: int
 
+    @classmethod
+    def of(cls, runtime: str, kernel: str, conditions: str, room_bytes: int, threads: int) -> Place:
+        """Return the place of a worker with up to so many threads: with others, another number of them may be best."""
+        return cls(runtime, kernel, f"{conditions}, a worker of {threads}"[-MAX_REASON_CHARACTERS:], room_bytes)
+
     @property
     def memory_class(self) -> int:
         """The class of memory: every doubling of the room in MiB is one."""

@@ -71,6 +71,18 @@ def test_a_measurement_does_not_hold_elsewhere(changed: str, make_variant: MakeV
     assert _measured(variant).measured(variant, there, NOW, NOTHING) is None
 
 
+def test_a_measurement_does_not_hold_for_a_worker_with_other_threads(make_variant: MakeVariant) -> None:
+    """Another number of them, or of lanes, may be best there; however long the conditions are."""
+    variant = make_variant()
+    for conditions in ("performance, 4 threads", "x" * 300):
+        two, four = (Place.of("onnxruntime 1.32.0", "6.12.1", conditions, 500_000_000, threads) for threads in (2, 4))
+        experience = Experience()
+        experience.succeeded(_entry(variant), two, NOW, NOTHING)
+        experience = parse(experience.document().encode())
+        assert experience.measured(variant, two, NOW, NOTHING) == _entry(variant)
+        assert experience.measured(variant, four, NOW, NOTHING) is None
+
+
 def test_a_measurement_holds_with_more_or_less_memory(make_variant: MakeVariant) -> None:
     """What it takes is known; whether that fits is the choice's to say."""
     variant = make_variant()
