@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator
 from edge_agent.cli.parsing import add_settings, effective, new_command
 from edge_agent.cli.parts import add_ready_file, own_secret, ready_file, set_up_log, write_ready_file
 from edge_agent.errors import SettingsError
+from edge_agent.garbage import settle
 
 if TYPE_CHECKING:
     import argparse
@@ -125,7 +127,6 @@ def _traced(settings: Settings, coordinator: Coordinator) -> Iterator[None]:
 def _serve(settings: Settings, ready: Path | None) -> None:
     import asyncio  # noqa: PLC0415 as above
     import logging  # noqa: PLC0415 as above
-    import os  # noqa: PLC0415 as above
 
     from edge_agent.connection import client_id, link_options  # noqa: PLC0415 as above
     from edge_agent.coordinator.admissions import Terms  # noqa: PLC0415 as above
@@ -187,9 +188,10 @@ def _serve(settings: Settings, ready: Path | None) -> None:
         log.info(
             "Ready at %s; agents pin %s", base_url, public, extra={"action": "ready", "coordinator_id": key.public.id}
         )
+        settle()
         coordinator.supervisor.ready(f"serving at {base_url}")
-        about = {"http": base_url, "coordinator_key": str(public), "pid": os.getpid()}
-        write_ready_file(ready, about if front.grpc_address is None else about | {"grpc": front.grpc_address})
+        about = {"http": base_url, "coordinator_key": str(public), "pid": os.getpid(), "grpc": front.grpc_address}
+        write_ready_file(ready, {name: value for name, value in about.items() if value is not None})
 
     def serve_http(stop: asyncio.Event) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()

@@ -22,7 +22,6 @@ from edge_agent.coordinator.gateway.tls import Certificate
 from edge_agent.coordinator.service import Service
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import SettingsError
-from edge_agent.garbage import settle
 from edge_agent.settings import Settings, is_loopback, parse_host_port
 
 if TYPE_CHECKING:
@@ -92,7 +91,6 @@ class Front:
         if self._settings.gateway.mqtt_clients == "on" and self._service is not None:
             chores.append(asyncio.create_task(self._mqtt_jobs(self._service).run()))
         try:
-            settle()
             await serve(app, listener, stop, on_ready, connection=connection, tls=tls)
         finally:
             for chore in chores:

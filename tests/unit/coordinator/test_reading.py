@@ -119,7 +119,7 @@ ODD: dict[str, dict[str, Any] | str] = {
     "unknown member with lists": request([1], more=[[1], [2]]),
     "no inputs": {"inputs": []},
     "a list": "[1]",
-    "deep": "[" * 2000,
+    "deep": "[" * 20_000,
     "nothing": "",
 }
 
