@@ -25,18 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import numpy as np
 import onnxruntime as ort
 from peerlab import own
-from peerlab.workloads import Arrays, Workload, workloads
+from peerlab.workloads import Arrays, Workload, session_of, workloads
 
 SIZES = (2, 4, 8, 16)
 LANES = 2
-
-
-def session_of(model: Path) -> ort.InferenceSession:
-    """Open a model as the worker does where runs are computed side by side: one thread each, no spinning."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
 def varied(workload: Workload, count: int) -> list[Arrays]:

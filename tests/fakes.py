@@ -5,6 +5,7 @@ Everything they say is signed and encoded as on the real wire.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import struct
@@ -636,6 +637,17 @@ class AgentScript:
         commands += self.tell(agent_events.PlanRequested())
         commands += self.play_worker(commands)
         return [*commands, *self.worker_up()]
+
+    def measured(self, **figures: int) -> None:
+        """Have its variant's canary run found out something else."""
+        (plan,) = self.planner.plans
+        assert plan.chosen is not None
+        plan.chosen = dataclasses.replace(plan.chosen, **figures)  # type: ignore[arg-type] # names of whole numbers
+
+    def failures(self, commands: Sequence[agent_events.Command]) -> list[tuple[bytes, str, bool]]:
+        """Return which attempts it says have failed, with their code and whether others may try."""
+        said = [opened.statement for opened in self.said(commands, Failure)]
+        return [(failure.job, failure.code, failure.retry) for failure in said]
 
     def worker_up(self, pid: int = 4000) -> list[agent_events.Command]:
         """Play a worker that starts, and loads whatever it is asked to."""

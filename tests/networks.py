@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from broker_processes import free_port
 
 from edge_agent.local.demo import Tally, run_jobs
 from edge_agent.models.scans import load_scans
 from edge_agent.wire.keys import PublicKey
 
 READY_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 
 
 class Network:
@@ -97,6 +99,42 @@ def running_network(tmp_path: Path, *arguments: str, **environment: str) -> Iter
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def child(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Python with these arguments while the block lasts; what it says goes to `log`."""
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, env=clean_environment())
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until(what: Callable[[], bool], log: Path) -> None:
+    """Wait for something that other processes bring about; `log` is shown if it does not come."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)  # polls another process; the deadline decides
+
+
+@contextmanager
+def coordinator(folder: Path, *flags: str) -> Iterator[str]:
+    """Run a coordinator on a free port, its state in `folder / "coordinator"`; give its address when it is ready."""
+    ready, log = folder / "ready.json", folder / "coordinator.log"
+    command = ["-m", "edge_agent", "coordinator", *flags, "--state", str(folder / "coordinator")]
+    command += ["--http", f"127.0.0.1:{free_port()}", "--ready-file", str(ready)]
+    with child(log, *command) as running:
+        wait_until(lambda: running.poll() is not None or (ready.exists() and ready.read_text() != ""), log)
+        assert running.poll() is None, log.read_text()
+        yield str(json.loads(ready.read_text())["http"])
 
 
 def clean_environment() -> dict[str, str]:

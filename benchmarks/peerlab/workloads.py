@@ -99,16 +99,21 @@ def samples_of(workload: Workload) -> dict[str, Any]:
     return found
 
 
+def session_of(model: Path | bytes) -> ort.InferenceSession:
+    """Open a model with one thread, spinning off."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
 class Bare:
     """One bare session with one thread, spinning off: what every share is of."""
 
     def __init__(self, model: Path | bytes, inputs: Arrays) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        source = model if isinstance(model, bytes) else str(model)
-        self._session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._session = session_of(model)
         self._inputs = inputs
 
     def outputs(self) -> list[bytes]:

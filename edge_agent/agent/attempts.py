@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_agent.agent.unsettled import Answer, Key, Unsettled, no_jitter
+from edge_agent.agent.unsettled import Answer, Epochs, Key, Unsettled, no_jitter
 from edge_agent.clock import Now
 from edge_agent.wire.messages import Job
 from edge_agent.wire.tensors import Tensor
@@ -79,7 +79,7 @@ class Attempts:
     def __init__(self, max_age_seconds: float = float("inf"), draw: Callable[[], float] = no_jitter) -> None:
         self.unsettled = Unsettled(max_age_seconds, draw)
         self._held: dict[Key, Held] = {}
-        self._epochs: dict[bytes, set[int]] = {}  # of those without an answer, by job
+        self._epochs = Epochs()  # of those without an answer
         self._input_bytes = 0
         self._waiting: deque[Key] = deque()
         self._running: dict[int, _Run] = {}
@@ -119,11 +119,11 @@ class Attempts:
 
     def newest_epoch(self, job: bytes) -> int:
         """Return the newest epoch of a job that is held, 0 for none."""
-        return max((*self._epochs.get(job, ()), *self.unsettled.epochs(job)), default=0)
+        return max((*self._epochs.of(job), *self.unsettled.epochs.of(job)), default=0)
 
     def drop_older(self, job: bytes, epoch: int) -> None:
         """Forget the attempts of a job before this epoch: their answers would be refused."""
-        for older in [e for e in (*self._epochs.get(job, ()), *self.unsettled.epochs(job)) if e < epoch]:
+        for older in [e for e in (*self._epochs.of(job), *self.unsettled.epochs.of(job)) if e < epoch]:
             self.drop((job, older))
 
     def add(self, job: Job, inputs: tuple[Tensor, ...], now: Now, *, first: bool = False) -> Held:
@@ -131,7 +131,7 @@ class Attempts:
         self._token += 1
         held = Held(job, inputs, now.wall_ms, now.monotonic + renew_seconds(job), self._token, first=first)
         self._held[held.key] = held
-        self._epochs.setdefault(job.job, set()).add(job.epoch)
+        self._epochs.add(held.key)
         self._input_bytes += held.input_bytes
         if first:
             self._waiting.insert(sum(self._held[key].first for key in self._waiting), held.key)
@@ -152,10 +152,7 @@ class Attempts:
         held = self._held.pop(key, None)
         if held is not None:
             self._input_bytes -= held.input_bytes
-            epochs = self._epochs[key[0]]
-            epochs.discard(key[1])
-            if not epochs:
-                del self._epochs[key[0]]
+            self._epochs.discard(key)
         return held
 
     def finish(self, held: Held, payload: bytes, now: Now) -> Answer:

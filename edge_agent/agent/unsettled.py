@@ -24,6 +24,28 @@ def no_jitter() -> float:
     return 1.0
 
 
+class Epochs:
+    """The epochs of each job in a table, so that nobody has to walk over all of it for those of one job."""
+
+    def __init__(self) -> None:
+        self._of: dict[bytes, set[int]] = {}
+
+    def of(self, job: bytes) -> Collection[int]:
+        """Return those of a job."""
+        return self._of.get(job, ())
+
+    def add(self, key: Key) -> None:
+        """Take note of an attempt."""
+        self._of.setdefault(key[0], set()).add(key[1])
+
+    def discard(self, key: Key) -> None:
+        """Forget one that is there."""
+        epochs = self._of[key[0]]
+        epochs.discard(key[1])
+        if not epochs:
+            del self._of[key[0]]
+
+
 @dataclass(slots=True)
 class Answer:
     """One signed result or failure.
@@ -54,13 +76,16 @@ class Unsettled:
         max_age_seconds: an answer that nobody settled for so long is given up.
         draw: gives random numbers from 0 to 1. A pause is half fixed and half drawn, so that the answers of many
             agents that lost the same coordinator do not come back in the same instant.
+
+    Attributes:
+        epochs: to which there is an answer, by job.
     """
 
     def __init__(self, max_age_seconds: float, draw: Callable[[], float]) -> None:
         self._max_age_seconds = max_age_seconds
         self._draw = draw
         self._answers: dict[Key, Answer] = {}
-        self._epochs: dict[bytes, set[int]] = {}  # by job
+        self.epochs = Epochs()
         self._held_bytes = 0
         self._not_before = 0.0  # the last batch was a full one
         self._forgotten: list[Key] = []
@@ -93,22 +118,15 @@ class Unsettled:
         self._take_out(key)
         answer = Answer(key, payload, first, now.monotonic + left)
         self._answers[key] = answer
-        self._epochs.setdefault(key[0], set()).add(key[1])
+        self.epochs.add(key)
         self._held_bytes += len(payload)
         return answer
-
-    def epochs(self, job: bytes) -> Collection[int]:
-        """Return the epochs of a job to which there is an answer."""
-        return self._epochs.get(job, ())
 
     def _take_out(self, key: Key) -> Answer | None:
         answer = self._answers.pop(key, None)
         if answer is not None:
             self._held_bytes -= len(answer.payload)
-            epochs = self._epochs[key[0]]
-            epochs.discard(key[1])
-            if not epochs:
-                del self._epochs[key[0]]
+            self.epochs.discard(key)
         return answer
 
     def drop(self, key: Key) -> bool:

@@ -32,7 +32,7 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Statements:
-    """The statements that are held back; no two share a name of a parameter for different things."""
+    """The statements that are held back."""
 
     insert_job: sa.Insert
     lease_job: sa.Update

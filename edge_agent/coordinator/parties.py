@@ -52,23 +52,19 @@ class Parties:
 
     def candidates(self, job: Job, variant: bytes, able: Callable[[str], bool]) -> list[Party]:
         """Return those that offer this very variant now, in a class of which something follows, for jobs like this."""
-        return [
-            self.party(agent.id)
-            for agent in self._takers(job.family, variant, job)
-            if able(agent.offers[job.family].klass.id)
-        ]
+        return [self.party(agent.id) for agent in self._takers(job, variant) if able(agent.offers[job.family].klass.id)]
 
     def others(self, job: Job, variant: bytes, owner: str) -> bool:
         """Whether any machine of another owner offers this very variant now, for jobs like this."""
-        return any(self.party(agent.id).owner != owner for agent in self._takers(job.family, variant, job))
+        return any(self.party(agent.id).owner != owner for agent in self._takers(job, variant))
 
     def owners_of(self, job: Job) -> int:
         """Return how many owners' machines offer a job's family now, and take jobs of its client."""
-        return len({self.party(agent.id).owner for agent in self._takers(job.family, job.variant, job)})
+        return len({self.party(agent.id).owner for agent in self._takers(job, job.variant)})
 
-    def _takers(self, family: str, variant: bytes | None, job: Job) -> list[Agent]:
+    def _takers(self, job: Job, variant: bytes | None) -> list[Agent]:
         like = Placement(job_labels=job.placement.job_labels)  # others than who may have the job itself may check it
-        return self._registry.eligible(family, variant, like, job.client)
+        return self._registry.eligible(job.family, variant, like, job.client)
 
     def owners_known(self) -> int:
         """Return how many owners have machines that were let in, whether these are here now or not."""

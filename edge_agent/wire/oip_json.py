@@ -95,8 +95,7 @@ def request_from_body(body: bytes | bytearray, json_length: str | None) -> Reque
     Raises:
         InputError: it is not one; the message says where.
     """
-    text, tail = split(body, json_length)
-    return _request(_document(text), tail)
+    return request_from_json(*split(body, json_length))
 
 
 def request_from_json(given: object, tail: Tail | None = None) -> Request:

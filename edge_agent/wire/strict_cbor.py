@@ -145,17 +145,17 @@ def _is_plain(value: object, max_depth: int, max_items: int) -> bool:
 
 def _has_order(entries: dict[Any, Any]) -> bool:
     keys = tuple(entries)
-    return _in_order(keys) if len(keys) <= _REMEMBERED_KEYS else _text_order(keys) == keys
-
-
-@lru_cache(maxsize=256)
-def _in_order(keys: tuple[Any, ...]) -> bool:
-    return _text_order(keys) == keys
+    return _order_of(keys) == keys
 
 
 def text_order(keys: Iterable[str]) -> tuple[str, ...]:
     """Return text keys in the order of their encoded bytes, which is that of their length first."""
     return tuple(sorted(keys, key=_length_first))
+
+
+def _order_of(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
+    """Return keys in their order; None where one of them is not text."""
+    return _remembered_order(keys) if len(keys) <= _REMEMBERED_KEYS else _text_order(keys)
 
 
 def _text_order(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
@@ -197,7 +197,7 @@ def _plain(value: object) -> Value:  # noqa: PLR0911, C901 - one branch a type r
 
 
 def _plain_map(value: dict[Any, Any]) -> dict[Any, Value]:
-    order = _remembered_order(tuple(value)) if len(value) <= _REMEMBERED_KEYS else None
+    order = _order_of(tuple(value))
     if order is not None:
         return {key: element if type(element := value[key]) in _LEAVES else _plain(element) for key in order}
     return dict(sorted(((_key(key), _plain(element)) for key, element in value.items()), key=_encoded_key))

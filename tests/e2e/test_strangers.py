@@ -9,10 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker_processes import free_port
 from brokers import mosquitto
-from networks import clean_environment
+from networks import PATIENCE_SECONDS, child, coordinator, wait_until
 
 from edge_agent.cli import main
 from edge_agent.client import Client, JobOptions, Placement
@@ -33,7 +29,6 @@ from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.oip_json import tensor_to_json
 from edge_agent.wire.receipts import verify_receipt
 
-PATIENCE_SECONDS = 120.0
 FIRST_JOBS = 10
 """A cheat must be found within so many."""
 MOST_JOBS = 40
@@ -108,28 +103,6 @@ class Strangers:
         raise AssertionError("it never came to be so")
 
 
-@contextlib.contextmanager
-def _process(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, env=clean_environment())
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(what: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)  # polls another process; the deadline decides
-
-
 def _enrol(network: Strangers, owner: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Let an owner's machine in; return the flag of its state directory."""
     capsys.readouterr()
@@ -144,21 +117,16 @@ def _enrol(network: Strangers, owner: str, capsys: pytest.CaptureFixture[str]) -
 @pytest.fixture
 def strangers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Strangers]:
     """Ada's, Bob's and Cy's machine, and Mal's."""
-    state, ready, log = tmp_path / "coordinator", tmp_path / "ready.json", tmp_path / "coordinator.log"
     with contextlib.ExitStack() as stack:
         port = stack.enter_context(mosquitto(tmp_path, "allow_anonymous true"))
-        command = ["-m", "edge_agent", "coordinator", "--broker", f"mqtt://127.0.0.1:{port}", "--state", str(state)]
-        command += ["--http", f"127.0.0.1:{free_port()}", "--ready-file", str(ready)]
-        running = stack.enter_context(_process(log, *command))
-        _wait(lambda: running.poll() is not None or (ready.exists() and ready.read_text() != ""), log)
-        assert running.poll() is None, log.read_text()
-        network = Strangers(tmp_path, json.loads(ready.read_text())["http"])
+        http_address = stack.enter_context(coordinator(tmp_path, "--broker", f"mqtt://127.0.0.1:{port}"))
+        network = Strangers(tmp_path, http_address)
         for owner in (*HONEST, "mal"):
             program = [CHEATING] if owner == "mal" else ["-m", "edge_agent"]
             flags = _enrol(network, owner, capsys)
-            stack.enter_context(_process(tmp_path / f"{owner}.log", *program, "run", "--threads", "1", *flags))
+            stack.enter_context(child(tmp_path / f"{owner}.log", *program, "run", "--threads", "1", *flags))
         for owner in network.agents:
-            _wait(lambda owner=owner: bool(network.about(owner)["offers"]), tmp_path / f"{owner}.log")  # type: ignore[misc] # bound now
+            wait_until(lambda owner=owner: bool(network.about(owner)["offers"]), tmp_path / f"{owner}.log")  # type: ignore[misc] # bound now
         yield network
 
 

@@ -11,16 +11,14 @@ import json
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from broker_processes import free_port
 from brokers import mosquitto
-from networks import clean_environment
+from networks import PATIENCE_SECONDS, child, coordinator, wait_until
 
 from edge_agent.agent.ask import ask
 from edge_agent.cli import main
@@ -31,7 +29,6 @@ from edge_agent.models.scans import load_scans
 from edge_agent.wire.ledger import owner_of
 from edge_agent.wire.oip_json import tensor_to_json
 
-PATIENCE_SECONDS = 120.0
 SCANS = load_scans()
 JOBS = 5
 
@@ -93,45 +90,16 @@ class Town:
         (self.folder / f"{owner}.toml").write_text(f"[policy]\n{rules}\n")
 
 
-@contextlib.contextmanager
-def _process(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", *command], stdout=out, stderr=out, env=clean_environment()
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _wait(what: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < end, log.read_text()
-        time.sleep(0.05)  # polls another process; the deadline decides
-
-
 @pytest.fixture
 def town(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Town]:
     """Ada's machine for Ada alone, Bob's for everybody, and keys for Ada, for a stranger and for the operator."""
-    state, ready, log = tmp_path / "coordinator", tmp_path / "ready.json", tmp_path / "coordinator.log"
     found = Town(tmp_path)
     with contextlib.ExitStack() as stack:
         broker = f"mqtt://127.0.0.1:{stack.enter_context(mosquitto(tmp_path, 'allow_anonymous true'))}"
         (tmp_path / "coordinator.toml").write_text('[gateway]\nauth = "required"\n')
-        command = ["coordinator", "--config", str(tmp_path / "coordinator.toml"), "--broker", broker]
-        command += ["--state", str(state), "--http", f"127.0.0.1:{free_port()}", "--ready-file", str(ready)]
-        running = stack.enter_context(_process(log, *command))
-        _wait(lambda: running.poll() is not None or (ready.exists() and ready.read_text() != ""), log)
-        assert running.poll() is None, log.read_text()
-        found.http = json.loads(ready.read_text())["http"]
-        flags = ["--state", str(state)]
+        own = ["--config", str(tmp_path / "coordinator.toml"), "--broker", broker]
+        found.http = stack.enter_context(coordinator(tmp_path, *own))
+        flags, log = ["--state", str(tmp_path / "coordinator")], tmp_path / "coordinator.log"
 
         def run(*arguments: str) -> str:
             capsys.readouterr()
@@ -141,7 +109,7 @@ def town(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Town]:
         for name, scope in (("ada", "infer"), ("stranger", "infer"), ("operator", "operator")):
             found.keys[name] = run("coordinator", "keys", "add", name, "--scope", scope, *flags).strip()
         for name in found.keys:
-            _wait(lambda name=name: found.knows(name), log)  # type: ignore[misc] # bound now
+            wait_until(lambda name=name: found.knows(name), log)  # type: ignore[misc] # bound now
         found.write("ada", 'clients = "mine"\nmy_clients = ["ada"]')
         found.write("bob", 'deny_labels = ["video"]')
         for owner in ("ada", "bob"):
@@ -150,10 +118,10 @@ def town(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Town]:
             enrolled = run("enrol", found.http, token, "--wait", "60", "--json", *own)
             found.agents[owner] = json.loads(enrolled)["agent_id"]
             settings = ["--config", str(tmp_path / f"{owner}.toml"), "--threads", "1"]
-            process = stack.enter_context(_process(tmp_path / f"{owner}.log", "run", *settings, *own))
+            process = stack.enter_context(child(tmp_path / f"{owner}.log", "-m", "edge_agent", "run", *settings, *own))
             found.processes[owner] = process
         for owner in found.agents:
-            _wait(lambda owner=owner: found.offers(owner), tmp_path / f"{owner}.log")  # type: ignore[misc] # bound now
+            wait_until(lambda owner=owner: found.offers(owner), tmp_path / f"{owner}.log")  # type: ignore[misc] # bound now
         yield found
 
 
@@ -187,7 +155,7 @@ def test_a_strangers_job_is_done_by_who_works_for_everybody_and_by_nobody_else(
         account = ask(town.folder / "ada", {"do": "account"})["account"]
         return bool(account["accepted_today"] == town.done_by()["ada", "ada"])
 
-    _wait(counted, town.folder / "ada.log")  # the last word that it was accepted may still be on its way
+    wait_until(counted, town.folder / "ada.log")  # the last word that it was accepted may still be on its way
     assert main(["report", "--json", "--state", str(town.folder / "ada")]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert town.earned("ada") == sum(row["credit_mmac"] for row in rows) > 0
@@ -205,7 +173,9 @@ def test_a_strangers_job_is_done_by_who_works_for_everybody_and_by_nobody_else(
     town.write("ada", 'clients = "circle"\nmy_clients = ["ada"]\ncircle = ["stranger"]')
     town.processes["ada"].send_signal(signal.SIGHUP)
     works = "first for ada, then for stranger"
-    _wait(lambda: ask(town.folder / "ada", {"do": "status"})["clientele"]["text"] == works, town.folder / "ada.log")
+    wait_until(
+        lambda: ask(town.folder / "ada", {"do": "status"})["clientele"]["text"] == works, town.folder / "ada.log"
+    )
     end = time.monotonic() + PATIENCE_SECONDS
     while ("ada", "stranger") not in town.done_by():
         assert time.monotonic() < end

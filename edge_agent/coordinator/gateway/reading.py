@@ -21,7 +21,7 @@ from edge_agent.inference.launch import environment
 from edge_agent.wire import strict_json
 from edge_agent.wire.oip_binary import Tail, split
 from edge_agent.wire.oip_grpc import infer_request
-from edge_agent.wire.oip_json import Request, request_from_body, request_from_json
+from edge_agent.wire.oip_json import Request, request_from_json
 
 log = logging.getLogger("edge_agent.coordinator")
 
@@ -41,7 +41,7 @@ KEPT_BYTES: Final = 8 * 1024 * 1024
 _KEEP_BUFFERS: Final = {"MALLOC_MMAP_THRESHOLD_": "67108864", "MALLOC_TRIM_THRESHOLD_": "67108864"}
 
 REQUEST: Final = "request"
-BESIDE: Final = ("model_name", "model_version", "api_key")
+BESIDE: Final = ("model_name", "model_version")
 """Members that a request may have where no address says them."""
 EMBEDDINGS: Final = "embeddings"
 TOO_MUCH: Final = "too much"
@@ -67,9 +67,9 @@ class Reader:
             InputError: it is not one; the message says where.
             TooLargeError: it takes too much memory.
         """
-        text, _ = split(body, json_length)
+        text, tail = split(body, json_length)
         if len(text) < LONG_BYTES:
-            return request_from_body(body, json_length)
+            return request_from_json(text, tail)
         return request_from_json(*await self._split(body, json_length))
 
     async def message(self, body: bytes) -> tuple[object, Tail | None]:

@@ -16,20 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.coordinator.gateway import embeddings
+from edge_agent.coordinator.gateway.json_numbers import in_binary_form
 from edge_agent.coordinator.gateway.reading import BESIDE, EMBEDDINGS, MAX_PACKET_BYTES, TOO_MUCH, write
 from edge_agent.errors import EdgeAgentError, InputError
 from edge_agent.wire import strict_json
 from edge_agent.wire.oip_binary import split
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json
-
-try:
-    from edge_agent.coordinator.gateway.json_numbers import in_binary_form
-except ImportError:  # without simdjson it takes longer
-
-    def in_binary_form(text: bytes) -> tuple[bytes, int] | None:
-        """Leave it to the other way."""
-        del text
-        return None
 
 
 def request_body(text: bytes, json_length: str | None) -> tuple[bytes, int | None]:

@@ -20,9 +20,7 @@ def agent() -> AgentScript:
     """Return an agent that serves a variant of which two runs are computed at once."""
     script = AgentScript()
     script.ready()
-    (plan,) = script.planner.plans
-    assert plan.chosen is not None
-    plan.chosen = dataclasses.replace(plan.chosen, lanes=2)
+    script.measured(lanes=2)
     return script
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from fakes import AgentScript, of_type, scan
 
@@ -27,9 +25,7 @@ def agent() -> AgentScript:
     """Return an agent whose variant takes 100 µs."""
     script = AgentScript()
     script.ready()
-    (plan,) = script.planner.plans
-    assert plan.chosen is not None
-    plan.chosen = dataclasses.replace(plan.chosen, p50_us=100)
+    script.measured(p50_us=100)
     return script
 
 

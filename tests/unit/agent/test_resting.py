@@ -40,11 +40,6 @@ def agent() -> AgentScript:
     return script
 
 
-def _failures(agent: AgentScript, commands: list[Command]) -> list[tuple[bytes, str, bool]]:
-    said = [opened.statement for opened in agent.said(commands, Failure)]
-    return [(failure.job, failure.code, failure.retry) for failure in said]
-
-
 def _offered(agent: AgentScript, commands: list[Command]) -> list[int]:
     return [len(opened.statement.offers) for opened in agent.said(commands, Offers)]
 
@@ -81,7 +76,7 @@ def test_running_attempts_finish_and_waiting_ones_are_handed_back(agent: AgentSc
     """The worker ends when the last one is answered, and not before."""
     runs = [run for number in range(4) for run in _runs(agent.tell(agent.coordinator.job(number)))]
     commands = agent.tell(REST)
-    assert _failures(agent, commands) == [(job_id(2), "handed-back", True), (job_id(3), "handed-back", True)]
+    assert agent.failures(commands) == [(job_id(2), "handed-back", True), (job_id(3), "handed-back", True)]
     assert of_type(commands, StopWorker) == []
     assert len(agent.said(agent.run_done(runs[0]), Result)) == 1
     last = agent.run_done(runs[1])
@@ -95,7 +90,7 @@ def test_what_does_not_finish_in_time_is_handed_back_and_its_worker_ended_at_onc
     agent.tell(REST)
     assert of_type(agent.tick_until(GRACE - 0.1), StopWorker) == []
     commands = agent.tick_until(0.2)
-    assert _failures(agent, commands) == [(job_id(1), "handed-back", True)]
+    assert agent.failures(commands) == [(job_id(1), "handed-back", True)]
     assert of_type(commands, StopWorker) == [StopWorker(at_once=True)]
     assert agent.said(agent.run_done(run), Result) == []  # what it still says is too late
     assert agent.core.attempts.active() == 0
@@ -115,14 +110,14 @@ def test_a_job_that_comes_while_it_rests_is_handed_back(agent: AgentScript) -> N
 def test_a_drain_finishes_everything_that_is_held(agent: AgentScript) -> None:
     """Waiting ones, too, however long that takes; a pause after it hurries."""
     runs = [run for number in range(3) for run in _runs(agent.tell(agent.coordinator.job(number)))]
-    assert _failures(agent, agent.tell(DRAIN)) == []
+    assert agent.failures(agent.tell(DRAIN)) == []
     agent.clock.advance(10)
     runs += _runs(agent.run_done(runs[0]))
     assert len(runs) == 3
     commands = agent.tell(REST)
-    assert _failures(agent, commands) == []
+    assert agent.failures(commands) == []
     late = agent.tick_until(GRACE + 0.1)
-    assert sorted(_failures(agent, late)) == [(job_id(1), "handed-back", True), (job_id(2), "handed-back", True)]
+    assert sorted(agent.failures(late)) == [(job_id(1), "handed-back", True), (job_id(2), "handed-back", True)]
     assert of_type(late, StopWorker) == [StopWorker(at_once=True)]
 
 
@@ -251,7 +246,7 @@ def test_what_runs_is_finished_before_another_pace_and_nothing_is_handed_back(ag
     assert of_type(done, StopWorker) == [StopWorker()]
     more = agent.worker_up(pid=4001)
     assert len(_runs(more)) == 1
-    assert _failures(agent, [*commands, *done, *more]) == []
+    assert agent.failures([*commands, *done, *more]) == []
 
 
 def test_a_resting_agent_takes_another_pace_when_it_works_again(agent: AgentScript) -> None:

@@ -7,7 +7,7 @@ from fakes import AgentScript, actions, job_id, of_type
 
 from edge_agent.agent.events import Command, LinkUp, RunModel, TermsChanged
 from edge_agent.agent.status import standing
-from edge_agent.wire.messages import Failure, Offers, Result
+from edge_agent.wire.messages import Offers, Result
 from edge_agent.wire.terms import Terms
 
 MINE = Terms(clients=("ada",), first=(), labels=None, denied=())
@@ -26,11 +26,6 @@ def agent() -> AgentScript:
     script = AgentScript()
     script.ready()
     return script
-
-
-def _failures(agent: AgentScript, commands: list[Command]) -> list[tuple[bytes, str, bool]]:
-    said = [opened.statement for opened in agent.said(commands, Failure)]
-    return [(failure.job, failure.code, failure.retry) for failure in said]
 
 
 def _run_jobs(agent: AgentScript, commands: list[Command]) -> int:
@@ -70,7 +65,7 @@ def test_a_job_is_held_against_the_terms_whatever_the_coordinator_leases(
     agent.tell(changed(terms))
     commands = agent.tell(agent.coordinator.job(1, v=2, client=client, labels=labels))
     assert _run_jobs(agent, commands) == taken
-    assert _failures(agent, commands) == ([] if taken else [(job_id(1), "not-taken", True)])
+    assert agent.failures(commands) == ([] if taken else [(job_id(1), "not-taken", True)])
     assert agent.core.attempts.counts()["running"] == taken
     assert agent.core.tally.since(0) == {}
 
@@ -79,7 +74,7 @@ def test_a_job_of_before_the_terms_were_heard_is_nobodys_fault(agent: AgentScrip
     """It says nothing of whose it is: handed back, as with any other change of the owner's mind."""
     agent.tell(changed(MINE))
     commands = agent.tell(agent.coordinator.job(1))
-    assert (_run_jobs(agent, commands), _failures(agent, commands)) == (0, [(job_id(1), "handed-back", True)])
+    assert (_run_jobs(agent, commands), agent.failures(commands)) == (0, [(job_id(1), "handed-back", True)])
 
 
 def test_what_waits_is_handed_back_when_the_terms_change_and_what_runs_is_finished(agent: AgentScript) -> None:
@@ -90,7 +85,7 @@ def test_what_waits_is_handed_back_when_the_terms_change_and_what_runs_is_finish
     running = [run for commands in taken for run in of_type(commands, RunModel)]
     assert len(running) == 2  # the worker has one and the next
     commands = agent.tell(changed(MINE))
-    assert _failures(agent, commands) == [(job_id(3), "handed-back", True)]
+    assert agent.failures(commands) == [(job_id(3), "handed-back", True)]
     first = agent.run_done(running[0])
     assert [opened.statement.job for opened in agent.said(first, Result)] == [job_id(1)]
     (next_run,) = of_type(first, RunModel)

@@ -126,7 +126,7 @@ class Feed:
             self._stored = list(await self._service.operations.stored_agents())
         began = time.thread_time()
         self._tell(now)
-        observed.dashboard_seconds += time.thread_time() - began
+        observed.dashboard_seconds.inc(time.thread_time() - began)
 
     def _tell(self, now: float) -> None:
         before, self._state = self._state, self._look_now()
