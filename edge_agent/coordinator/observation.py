@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -143,6 +143,8 @@ class Observation:
         counters: Mapping[str, int],
         connected: Callable[[], bool],
     ) -> None:
+        # One more series for each, which the text format makes a gauge of.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.metrics = CollectorRegistry()
         self.window = Window()
         self.latest: dict[bytes, Glance] = {}

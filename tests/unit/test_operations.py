@@ -48,6 +48,15 @@ def test_the_metrics_are_as_prometheus_wants_them() -> None:
     assert ours == []
 
 
+def test_no_series_says_when_a_counter_was_made() -> None:
+    """Histograms have children only after a call: the second look would show theirs."""
+    service = FakeService()
+    call(service, "GET", "/metrics")
+    text = call(service, "GET", "/metrics").text
+    assert "edge_agent_http_request_duration_seconds_bucket" in text
+    assert "_created" not in text
+
+
 @pytest.mark.parametrize("source", ["alerts.yml", "grafana.json"])
 def test_only_metrics_that_there_are_are_asked_for(source: str) -> None:
     """A renamed metric must not leave a dead alert or an empty panel behind."""
