@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,9 @@ from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json, res
 from edge_agent.wire.tensors import Tensor
 
 NO_OPTIONS = JobOptions()
+
+_NO_ANSWER = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading JSON that is none of a coordinator's raises: a number may be infinite, lists may be thousands deep."""
 
 J = TypeVar("J", dict[str, Any], list[Any])
 
@@ -169,7 +171,7 @@ class Procedures:
                 tries=reply.tries,
             )
             state, receipt = str(about.get("verification", "")), _inline(about)
-        except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+        except (*_NO_ANSWER, AttributeError, InputError) as error:
             raise self._way.no_coordinator(error) from error
         if self.pins.registrar is not None:
             if receipt is None:  # an older coordinator
@@ -185,7 +187,7 @@ class Procedures:
         reply = yield from self._call("POST", path, content, headers)
         try:
             return str(json.loads(reply.body)["job_id"])
-        except (ValueError, KeyError, TypeError) as error:
+        except _NO_ANSWER as error:
             raise self._way.no_coordinator(error) from error
 
     def receipt(self, job_id: str) -> Steps[bytes]:
@@ -200,7 +202,7 @@ class Procedures:
             found = yield from self.object("GET", _model(family, None))
             try:
                 self._ports[family] = tuple(_port(entry) for entry in found["inputs"])
-            except (KeyError, TypeError, ValueError) as error:
+            except _NO_ANSWER as error:
                 raise self._way.no_coordinator(error) from error
         return self._ports[family]
 
@@ -212,7 +214,7 @@ class Procedures:
             found = yield from self.object("GET", "/api/v1/coordinator")
             try:
                 self._asked = PublicKey.from_bytes(bytes.fromhex(found["public_key"]))
-            except (KeyError, TypeError, ValueError, MalformedError) as error:
+            except (*_NO_ANSWER, MalformedError) as error:
                 raise self._way.no_coordinator(error) from error
         return self._asked
 
@@ -284,7 +286,7 @@ class Procedures:
         reply = yield from self._call(method, path, content, headers)
         try:
             found = json.loads(reply.body)
-        except (ValueError, RecursionError) as error:
+        except _NO_ANSWER as error:
             raise self._way.no_coordinator(error) from error
         if not isinstance(found, kind):
             raise self._way.no_coordinator(TypeError(f"{type(found).__name__} instead of {kind.__name__}"))
@@ -312,7 +314,7 @@ class Procedures:
                 seconds=seconds,
                 tries=reply.tries,
             )
-        except (InputError, ValueError, TypeError, binascii.Error) as error:
+        except (*_NO_ANSWER, InputError) as error:
             raise self._way.no_coordinator(error) from error
         return result, receipt
 

@@ -135,7 +135,7 @@ def _half(birth: Birth, ours: Sequence[SecretHalf]) -> PublicHalf:
 def _object(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise MalformedError("The coordinator does not say who it is.")

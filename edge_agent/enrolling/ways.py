@@ -60,7 +60,7 @@ class OverHttp:
         """
         try:
             return str(json.loads(self._call("GET", "/api/v1/identity", None))["network"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise TransportError(f"{self._url.geturl()} is no coordinator.", code="unreachable") from error
 
     def ask(self, request: bytes, seconds: float) -> list[bytes]:  # noqa: ARG002 HTTP answers at once
@@ -105,7 +105,7 @@ class OverHttp:
 def _reason(answer: bytes) -> str:
     try:
         return str(json.loads(answer)["error"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

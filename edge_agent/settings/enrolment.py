@@ -34,7 +34,7 @@ def enrolled(state_dir: object) -> dict[str, object]:
         return {}
     try:
         document = tomllib.loads(text[:MAX_ENROLMENT_BYTES].decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{file} is damaged: {error}.", hint="Run `edge-agent enrol` again.") from error
     found: dict[str, object] = {}
     for section, content in document.items():

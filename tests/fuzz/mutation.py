@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from targets import Target
+from structure import reshaped
+from target import Target
 
 from edge_agent.inference import limits
 
@@ -74,8 +75,12 @@ class Tally:
     found: list[Found] = field(default_factory=list)
 
 
-def mutated(rng: random.Random, samples: Sequence[bytes]) -> bytes:
-    """Return a sample with one to five things done to it."""
+def mutated(rng: random.Random, samples: Sequence[bytes], target: Target | None = None) -> bytes:
+    """Return a sample with one to five things done to it; or, where its form is known, to the values in it."""
+    if target is not None and target.shape and rng.random() < 0.5:
+        found = reshaped(rng, rng.choice(samples), target.shape, target.skip)
+        if found is not None:
+            return found[:LONGEST]
     data = bytearray(rng.choice(samples))
     for _ in range(1 + min(4, int(rng.expovariate(0.9)))):
         _mutate(rng, data, samples)
@@ -160,7 +165,7 @@ def fuzz(target: Target, runs: int, seed: int, most: int = 5) -> Tally:
         attempt(target, data, tally)
     before = _watch_memory()
     while tally.runs < runs and len(tally.found) < most:
-        data = mutated(rng, samples)
+        data = mutated(rng, samples, target)
         attempt(target, data, tally)
         if tally.runs % MEMORY_EVERY == 0 or tally.runs >= runs or len(tally.found) >= most:
             grown = limits.status_bytes("VmHWM") - before

@@ -10,8 +10,6 @@ import os
 import socket
 import struct
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -22,6 +20,9 @@ import wire_samples
 from cores import agent_core, agent_core_samples, core, core_samples
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fakes import NETWORK, scan
+from foreign import FOREIGN_TARGETS
+from hostile import HOSTILE_TARGETS
+from target import Target
 from wire_samples import AGENT, COORDINATOR
 
 from edge_agent.agent.control import parse_request
@@ -65,26 +66,6 @@ KINDS: Final = {kind.model_fields["kind"].default: kind for kind in ALL_STATEMEN
 HALF: Final = hpke.SecretHalf(X25519PrivateKey.from_private_bytes(b"\1" * 32))
 IMAGE: Final = scan(3)
 SALT: Final = bytes(32)
-
-
-@dataclass(frozen=True)
-class Target:
-    """A parser.
-
-    Attributes:
-        parse: takes any bytes, returns, or raises one of `errors`.
-        errors: that it declares.
-        samples: good ones, to start from.
-        meets: whose bytes these are.
-        weight: how many runs it gets beside the others.
-    """
-
-    name: str
-    parse: Callable[[bytes], object]
-    errors: tuple[type[Exception], ...]
-    samples: Callable[[], Iterable[bytes]]
-    meets: str
-    weight: int = 10
 
 
 # -- the wire -----------------------------------------------------------------------------------------------------
@@ -211,6 +192,11 @@ def _oip_samples() -> list[bytes]:
         body, length = body_of({"id": "1"}, "inputs", [tensor], OutputForm(binary=True))
         found.append(bytes((length or 0,)) + body)
     return found
+
+
+def _text_samples() -> list[bytes]:
+    """Requests that are text alone; `_oip_samples` have a byte in front."""
+    return [sample[1:] for sample in _oip_samples() if not sample[0]]
 
 
 def _oip(data: bytes) -> None:
@@ -346,7 +332,7 @@ def _frame_samples() -> list[bytes]:
     entry = ["image", "FP32", [1, 1, 8, 8]]
     done = {"say": "done", "outputs": [entry]}
     failed = {"say": "run-failed", "code": "model-run", "message": "no", "blame": "model"}
-    loaded = {"say": "loaded", "digest": bytes(32).hex(), "inputs": [entry], "outputs": [entry]}
+    loaded = {"say": "loaded", "digest": bytes(32), "inputs": [entry], "outputs": [entry]}
     return [
         b"".join(bytes(piece) for piece in frames.pack(header, parts, token=1, run_us=5))
         for header, parts in ((done, [IMAGE.data]), (failed, []), (loaded, []))
@@ -412,11 +398,12 @@ TARGETS: Final = (
         _cbor_samples,
         "all that is signed",
         60,
+        shape="cbor",
     ),
     Target("cose", _cose, PEER, _messages, "brokers, peers, files", 20),
     Target("envelope", _envelope, PEER, _messages, "brokers and peers", 20),
     Target("packet", _packet, (), _packets, "brokers and peers", 10),
-    Target("statement", _statement, PEER, _payloads, "enrolled peers: what is rightly signed", 20),
+    Target("statement", _statement, PEER, _payloads, "enrolled peers: what is rightly signed", 20, shape="cbor"),
     Target("tensors", _tensors, PEER, lambda: [b"\2\2\0\0\0ab\0\0\0\0", b"\xff\0\1\1"], "peers and clients", 60),
     Target(
         "topic", _topic, PEER, lambda: [TOPICS.results("a" * 32).encode(), TOPICS.coordinator.encode()], "brokers", 40
@@ -424,8 +411,8 @@ TARGETS: Final = (
     Target("key", _key, PEER, _keys, "births and hellos", 20),
     Target("receipt", lambda data: verify_receipt(data, COORDINATOR.public), PEER, _receipts, "files of others", 10),
     Target("bundle", _bundle, PEER, _bundles, "files of others", 10),
-    Target("sealed", _sealed, PEER, _sealed_samples, "clients, agents", 10),
-    Target("oip", _oip, INPUT, _oip_samples, "HTTP clients", 20),
+    Target("sealed", _sealed, PEER, _sealed_samples, "clients, agents", 10, shape="cbor", skip=1),
+    Target("oip", _oip, INPUT, _oip_samples, "HTTP clients", 20, shape="json", skip=1),
     Target(
         "options",
         _options,
@@ -433,8 +420,9 @@ TARGETS: Final = (
         lambda: [b'{"priority":1,"labels":"a,b","deadline_seconds":2.5,"agent":"' + b"a" * 32 + b'"}'],
         "HTTP clients",
         20,
+        shape="json",
     ),
-    Target("oip-numbers", _numbers, INPUT, _oip_samples, "HTTP clients", 20),
+    Target("oip-numbers", _numbers, INPUT, _text_samples, "HTTP clients", 20, shape="json"),
     Target("packed", _packed, INPUT, _packed_samples, "HTTP clients", 10),
     Target(
         "accept-encoding",
@@ -450,8 +438,8 @@ TARGETS: Final = (
     ),
     Target("registrar-file", _registrar_file, (), _registrar_samples, "a stolen coordinator, peers", 10),
     Target("onnx", _onnx, (WorkerError,), _onnx_samples, "catalogues, mirrors, owners", 10),
-    Target("catalogue", catalogue.parse, (StateError,), _catalogue_samples, "a catalogue's operator", 10),
-    Target("golden", golden.decode_cases, PEER, _golden_samples, "a catalogue's operator", 10),
+    Target("catalogue", catalogue.parse, (StateError,), _catalogue_samples, "a catalogue's operator", 10, shape="json"),
+    Target("golden", golden.decode_cases, PEER, _golden_samples, "a catalogue's operator", 10, shape="cbor"),
     Target("frame", _frame, PEER, _frame_samples, "the worker, where a model has taken it over", 10),
     Target(
         "reading", _reading, (), lambda: [b"on", b"12.5", b'{"battery":{"level":80}}'], "the house's MQTT topics", 40
@@ -467,5 +455,7 @@ TARGETS: Final = (
     Target("settings", _settings, (SettingsError,), _settings_samples, "whoever wrote the file", 5),
     Target("coordinator", core, (), core_samples, "anybody on the broker", 10),
     Target("agent", agent_core, (), agent_core_samples, "anybody on the broker", 10),
+    *HOSTILE_TARGETS,
+    *FOREIGN_TARGETS,
 )
 BY_NAME: Final = {target.name: target for target in TARGETS}

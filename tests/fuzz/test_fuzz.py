@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 import time
 from pathlib import Path
 
+import cbor2
 import pytest
 from mutation import CORPUS, HANG_SECONDS, Tally, attempt, fuzz, mutated, samples_of
-from targets import BY_NAME, TARGETS, Target
+from structure import reshaped
+from target import Target
+from targets import BY_NAME, TARGETS
 
 RUNS = 400
 NAMES = [target.name for target in TARGETS]
@@ -90,3 +94,16 @@ def test_the_table_of_parsers_is_complete() -> None:
     assert section is not None
     assert re.findall(r"^\| `([\w-]+)` \|", section[1], re.MULTILINE) == NAMES
     assert {folder.name for folder in CORPUS.iterdir()} <= set(NAMES)
+
+
+def test_mutations_of_values_are_well_formed_and_differ() -> None:
+    """CBOR and JSON whose values were changed: most of them are in that form still, and none is the sample."""
+    for name, read in (("statement", cbor2.loads), ("options", json.loads)):
+        samples = list(BY_NAME[name].samples())
+        rng = random.Random(4)
+        made = [reshaped(rng, rng.choice(samples), BY_NAME[name].shape, 0) for _ in range(200)]
+        written = [data for data in made if data is not None]
+        assert len(written) > 150
+        assert len(set(written) - set(samples)) > 100
+        for data in written:
+            read(data)
