@@ -94,7 +94,8 @@ class Bulk:
         if row is not None:
             moves = row["state"] not in self._final
             if moves:
-                row.update({name: value for name, value in known.items() if name != "b_id"})
+                keeps = {"b_id"} if known.get("inputs") is not None else {"b_id", "inputs"}
+                row.update({name: value for name, value in known.items() if name not in keeps})
             return Done(int(moves))
         if job_id in self._ended:
             return Done(0)

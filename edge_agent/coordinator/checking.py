@@ -16,13 +16,7 @@ from edge_agent.coordinator.check_jobs import check_of, insert_of
 from edge_agent.coordinator.checks import Settlement, Standing, Vote
 from edge_agent.coordinator.classes import Classes
 from edge_agent.coordinator.comparing import Answer
-from edge_agent.coordinator.events import (
-    AddEntry,
-    Command,
-    Record,
-    Verification,
-    Verified,
-)
+from edge_agent.coordinator.events import PENDING, AddEntry, Command, Record, Verification, Verified
 from edge_agent.coordinator.jobs import Attempt, Blame, Job
 from edge_agent.coordinator.known_answers import KnownAnswers, Plan, Question
 from edge_agent.coordinator.leasing import Leasing
@@ -123,7 +117,7 @@ class Checking:
         if demanded or proven or (share >= 1.0 and not job.accept_newcomers):
             case.held = (attempt, verified)
             return [*self._leasing.hold(job, attempt, now), *self._go_on(case, now)]
-        case.verification = Verification(job.mode, "pending", (), probability, drawn, period)
+        case.verification = Verification(job.mode, PENDING, (), probability, drawn, period)
         done = self._acceptance.accept(job, attempt, verified, case.verification, now)
         return [*done, *self._go_on(case, now)]
 

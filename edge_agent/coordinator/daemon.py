@@ -357,7 +357,7 @@ class Coordinator:
                 outputs=outputs,
                 variant=variant,
                 idempotency_key=key,
-                request_digest=request_digest(family, variant, taken, outputs),
+                request_digest=b"" if key is None else request_digest(family, variant, taken, outputs),
                 durable=durable,
                 deadline_seconds=seconds,
                 client=options.client or "",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from edge_agent.coordinator.jobs import JobError, JobState
 from edge_agent.coordinator.orders import Orders
@@ -53,7 +53,8 @@ class Submit:
         job_id: 16 random bytes.
         salt: 32 random bytes.
         durable: answer only once it is stored (asynchronous submission).
-        request_digest: SHA-256 over family, inputs and outputs; tells a repeated request from a different one.
+        request_digest: SHA-256 over family, inputs and outputs, which tells a repeated request from a different one;
+            empty without a key.
         deadline_seconds: from now.
         client: whom it is for, as far as fairness goes.
         priority: among the jobs of that client.
@@ -186,6 +187,9 @@ class SubmitRefused:
     code: str
     message: str
     retry_after_seconds: float | None
+
+
+PENDING: Final = "pending"
 
 
 @dataclass(frozen=True, slots=True)

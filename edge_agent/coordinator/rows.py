@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
@@ -124,6 +124,10 @@ def pack_tensors(tensors: Iterable[Tensor]) -> bytes:
     return strict_cbor.encode(
         [[t.spec.name, t.spec.datatype.value, list(t.spec.shape), bytes(t.data)] for t in tensors]
     )
+
+
+NO_INPUTS: Final = pack_tensors(())
+"""Of a job that has ended, and is not checked any more: nothing needs them, and they are the client's."""
 
 
 def unpack_tensors(data: bytes) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from edge_agent.coordinator.bulk import Bulk, Statements
 from edge_agent.coordinator.events import (
+    PENDING,
     AddEntry,
     Commit,
     EndAttempt,
@@ -33,9 +34,10 @@ from edge_agent.coordinator.events import (
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.ledger_table import Chain
 from edge_agent.coordinator.log_table import Appender
-from edge_agent.coordinator.rows import pack_tensors, placement_to_text, verification_to_text
+from edge_agent.coordinator.rows import NO_INPUTS, pack_tensors, placement_to_text, verification_to_text
 from edge_agent.coordinator.schema import agents, attempts, jobs, results, standings
 from edge_agent.coordinator.store import FINAL, Store
+from edge_agent.coordinator.young import YoungJobs, input_bytes, needs_inputs
 from edge_agent.errors import StateError
 from edge_agent.wire.receipts import receipt_leaf
 
@@ -49,8 +51,7 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 """What may wait to be written before nothing more is taken on, unless the caller says otherwise."""
 
 LINGER_SECONDS = 0.02
-"""So long a commit that is not urgent waits for others to share its transaction: a synchronous job that is done by
-then is written once, not three times."""
+"""So long a commit that is not urgent waits for others to share its transaction."""
 
 
 def apply(  # noqa: C901 one branch a record
@@ -112,6 +113,8 @@ def apply(  # noqa: C901 one branch a record
         case Verified():
             found = {"b_id": record.job_id, "verification": verification_to_text(record.verification)}
             connection.execute(_VERIFY_RESULT, found)
+            if record.verification.state != PENDING:
+                connection.execute(_FORGET_INPUTS, {"b_id": record.job_id})
         case SaveStanding():
             row = {column.name: getattr(record, column.name) for column in standings.columns}
             connection.execute(_REPLACE_STANDING, row)
@@ -142,6 +145,7 @@ def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender, chain
         {
             "b_id": outcome.job_id,
             "state": outcome.state.value,
+            "inputs": None if needs_inputs(record) else NO_INPUTS,
             "ended_ms": record.ended_ms,
             "error_code": error.code if error else None,
             "error_message": error.message if error else None,
@@ -203,7 +207,9 @@ _END_JOB = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("b_id"), _LIVE)
     .values({name: sa.bindparam(name) for name in ("state", "ended_ms", "error_code", "error_message", "error_blame")})
+    .values(inputs=sa.func.coalesce(sa.bindparam("inputs"), jobs.c.inputs))
 )
+_FORGET_INPUTS = sa.update(jobs).where(jobs.c.id == sa.bindparam("b_id")).values(inputs=NO_INPUTS)
 _END_ATTEMPT = (
     sa.update(attempts)
     .where(attempts.c.job_id == sa.bindparam("b_job"), attempts.c.epoch == sa.bindparam("b_epoch"))
@@ -236,14 +242,14 @@ def commit_bytes(commit: Commit) -> int:
     for record in commit.records:
         match record:
             case InsertJob():
-                total += sum(len(tensor.data) for tensor in record.submit.inputs)
+                total += input_bytes(record)
             case EndJob():
                 total += sum(len(tensor.data) for tensor in record.outcome.outputs)
     return total
 
 
 class Writer:
-    """The only thread that writes jobs.
+    """The only thread that writes jobs; see `young` for what it does not write at once.
 
     Args:
         store: the open database.
@@ -280,6 +286,7 @@ class Writer:
         self._put_commits = self._put_bytes = 0
         self._done_commits = self._done_bytes = 0
         self._put_urgent = self._taken_urgent = 0
+        self._young = YoungJobs(max_bytes // 2)
         self.owes_since: float | None = None
 
     def start(self) -> None:
@@ -300,7 +307,8 @@ class Writer:
     def full(self) -> bool:
         """Whether so much waits that nothing more should be taken on."""
         commits = self._put_commits - self._done_commits
-        return commits >= self._max_commits or self._put_bytes - self._done_bytes >= self._max_bytes
+        waiting_bytes = self._put_bytes - self._done_bytes + self._young.input_bytes
+        return commits >= self._max_commits or waiting_bytes >= self._max_bytes
 
     def stop(self, timeout_seconds: float) -> None:
         """Write what is queued, then end."""
@@ -312,9 +320,13 @@ class Writer:
     def _run(self) -> None:
         with closing(self._store.engine.connect()) as connection:
             durable = log = chain = None
-            while (group := self._next_group()) is not None:
-                self.owes_since = time.monotonic()
-                wanted = any(commit.durable for commit in group)
+            going_on = True
+            while going_on:
+                group = self._next_group()
+                now = self.owes_since = time.monotonic()
+                wanted = any(commit.durable for commit in group or ())
+                records = [record for commit in group or () for record in self._young.take(commit, now)]
+                records += self._young.due(now) if group is not None else self._young.all()
                 try:
                     if wanted is not durable:
                         # FULL survives a power cut, NORMAL a crash of the process; outside a transaction only.
@@ -322,7 +334,6 @@ class Writer:
                         connection.exec_driver_sql(f"PRAGMA synchronous={mode}")
                         connection.rollback()
                         durable = wanted
-                    records = [record for commit in group for record in commit.records]
                     if log is None:
                         log, chain = Appender.load(connection), Chain.load(connection)
                         connection.rollback()
@@ -335,15 +346,24 @@ class Writer:
                 except Exception as error:  # noqa: BLE001 whatever it is, memory and database have parted
                     self._failed(error)
                     return
-                self._done_commits += len(group)
-                self._done_bytes += sum(commit_bytes(commit) for commit in group)
                 self.owes_since = None
-                self._committed(group)
+                if group:
+                    self._done_commits += len(group)
+                    self._done_bytes += sum(commit_bytes(commit) for commit in group)
+                    self._committed(group)
+                going_on = group is not None
 
     def _next_group(self) -> list[Commit] | None:
-        self._idle = True
-        while not self._queue:
-            self._awake.wait()
+        """Wait for something to do; return the commits that came, maybe none, or None when the end is wanted."""
+        while True:
+            due = self._young.next_due()
+            self._idle = due is None
+            if self._queue:
+                break
+            seconds = None if due is None else due - time.monotonic()
+            if seconds is not None and seconds <= 0.0:
+                return []
+            self._awake.wait(seconds)
             self._awake.clear()
         self._idle = False
         self._awake.clear()

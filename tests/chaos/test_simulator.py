@@ -20,7 +20,7 @@ from simulator.simulation import Simulation
 from simulator.wire import TokenWire, token_wire
 from simulator.world import Promise
 
-from edge_agent.coordinator.events import Commit, Record
+from edge_agent.coordinator.events import Record
 from edge_agent.coordinator.jobs import Job, JobState
 from edge_agent.coordinator.ledger_table import Chain, balances
 from edge_agent.coordinator.log_table import Appender
@@ -175,12 +175,12 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
     wire: TokenWire, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every transaction of a script, written to both: the model hides nothing either."""
-    groups: list[list[Commit]] = []
+    groups: list[list[Record]] = []
     write = Database.write
 
-    def watched(self: Database, group: list[Commit]) -> None:
-        groups.append(list(group))
-        write(self, group)
+    def watched(self: Database, records: Sequence[Record], *, durable: bool) -> None:
+        groups.append(list(records))
+        write(self, records, durable=durable)
 
     monkeypatch.setattr(Database, "write", watched)
     steps = tuple(s for s in generate(seed, "kills").steps if s.kind is not Kind.POWER_CUT)
@@ -190,8 +190,8 @@ def test_the_database_in_memory_gives_the_same_answers_as_the_real_one(
     store = Store(tmp_path / "coordinator.sqlite")
     moment = {"monotonic": 50.0, "wall_ms": 1_800_000_020_000, "lease_seconds": 6.0, "boot": 1}
     for group in tuple(groups):
-        model.write(group)
-        _write(store, [record for commit in group for record in commit.records])
+        model.write(group, durable=True)
+        _write(store, group)
         assert sorted(map(_facts, store.open_jobs(**moment))) == sorted(map(_facts, model.open_jobs(**moment)))
     assert sorted(store.requests(1000)) == sorted(model.requests(1000))
     assert store.served_families() == model.served_families()

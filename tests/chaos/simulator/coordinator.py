@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -26,6 +26,7 @@ from edge_agent.coordinator.events import (
     MessageReceived,
     Outcome,
     Publish,
+    Record,
     SendFailed,
     Submit,
     SubmitRefused,
@@ -36,9 +37,11 @@ from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.writer import GROUP_COMMITS, LINGER_SECONDS
+from edge_agent.coordinator.young import YoungJobs
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.notes import Note
 from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.tensors import Tensor
 from simulator.broker import Broker, Link
 from simulator.chance import mix
 from simulator.database import BrokenRuleError, Database
@@ -47,6 +50,9 @@ from simulator.world import Process, Promise, World
 
 TRANSACTION_SECONDS = 0.012
 """The longest that a transaction takes on a healthy disk."""
+
+MAX_YOUNG_BYTES = 20_000
+"""Inputs of scripts are small, so that this is little: it happens that it is full."""
 
 MISSED = frozenset({"not-held", "not-arrived"})
 """Ends of attempts that a birth does not list."""
@@ -92,6 +98,8 @@ class CoordinatorProcess(Process):
         self.submitted_at: dict[bytes, float] = {}
         self.ended_at: dict[bytes, list[float]] = {}
         """When each end that was written was decided on; more than one only where a power cut took the first."""
+        self.inputs: dict[bytes, tuple[Tensor, ...]] = {}
+        """Of every job there ever was: the database does not keep them for as long."""
         self.decided_at: dict[bytes, list[float]] = {}
         """When each end was decided on, those included that were never written because the process ended before."""
         self.attempt_ended_at: dict[tuple[bytes, int], float] = {}
@@ -105,6 +113,8 @@ class CoordinatorProcess(Process):
         self._waiting: dict[bytes, list[Callable[[Outcome | None], None]]] = {}
         self._commits: deque[Commit] = deque()
         self._group: list[Commit] = []
+        self._group_records: list[Record] = []
+        self._young = YoungJobs(MAX_YOUNG_BYTES)
         self._writer = _Writer.IDLE
         self._turn = 0
         self.core = self._new_core()
@@ -153,7 +163,8 @@ class CoordinatorProcess(Process):
         if not self.alive or self.hung:
             return
         self._broker.end(COORDINATOR, noticed=True, goodbye=True)
-        self._write([*self._group, *self._commits])  # the transaction that is open, too
+        records = [*self._group_records, *self._taken(self._commits), *self._young.all()]
+        self._write(records, durable=True)  # the transaction that is open, too
         self._end()
         self.world.later(seconds, self.start)
 
@@ -163,7 +174,8 @@ class CoordinatorProcess(Process):
         self.incarnation += 1
         self.forget_inbox()
         self._commits.clear()
-        self._group = []
+        self._group, self._group_records = [], []
+        self._young = YoungJobs(MAX_YOUNG_BYTES)
         self._writer = _Writer.IDLE
         broken = [*self._submitted.values(), *(told for waiting in self._waiting.values() for told in waiting)]
         self._submitted.clear()
@@ -280,6 +292,7 @@ class CoordinatorProcess(Process):
             match record:
                 case InsertJob(submit=submit):
                     self.submitted_at[submit.job_id] = self.world.now
+                    self.inputs[submit.job_id] = submit.inputs
                 case EndAttempt():
                     if record.outcome in MISSED and self.holds(record.job_id, record.epoch):
                         self.taken_though_held.append((record.job_id, record.epoch))
@@ -302,9 +315,13 @@ class CoordinatorProcess(Process):
 
         self.world.later(0.0 if urgent else LINGER_SECONDS, begin)
 
+    def _taken(self, commits: Iterable[Commit]) -> list[Record]:
+        return [record for commit in commits for record in self._young.take(commit, self.world.now)]
+
     def _begin(self) -> None:
         self._writer = _Writer.WRITES
         group = self._group = [self._commits.popleft() for _ in range(min(GROUP_COMMITS, len(self._commits)))]
+        records = self._group_records = [*self._taken(group), *self._young.due(self.world.now)]
         wait = self.slow_disk_seconds or TRANSACTION_SECONDS * self.world.draw(5)
         self.slow_disk_seconds = 0.0
         incarnation = self.incarnation
@@ -315,21 +332,27 @@ class CoordinatorProcess(Process):
             if self.hung:  # the writer's thread stands still, too
                 self.call(done)
                 return
-            self._write(group)
-            self._group = []
+            self._write(records, durable=any(commit.durable for commit in group))
+            self._group, self._group_records = [], []
             self._writer = _Writer.IDLE
             if self._commits:
                 self._begin_soon(urgent=any(commit.urgent for commit in self._commits))
+            elif (due := self._young.next_due()) is not None:
+                self.world.later(max(0.0, due - self.world.now), begin_if_idle)
             then = tuple(command for commit in group for command in commit.then)
             if then:
                 self.give(_Committed(then))
 
+        def begin_if_idle() -> None:
+            if incarnation == self.incarnation and self._writer is _Writer.IDLE:
+                self._begin()
+
         self.world.later(wait, done)
 
-    def _write(self, group: Sequence[Commit]) -> None:
+    def _write(self, records: Sequence[Record], *, durable: bool) -> None:
         try:
-            self.database.write(group)
-            for record in (record for commit in group for record in commit.records):
+            self.database.write(records, durable=durable)
+            for record in records:
                 if isinstance(record, EndJob):
                     job_id = record.outcome.job_id
                     self.ended_at.setdefault(job_id, []).append(self.decided_at[job_id][-1])

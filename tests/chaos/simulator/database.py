@@ -15,9 +15,9 @@ from edge_agent.coordinator import ledger_table
 from edge_agent.coordinator.ages import remaining_seconds
 from edge_agent.coordinator.cases import Pending
 from edge_agent.coordinator.events import (
+    PENDING,
     AddEntry,
     AgentsChanged,
-    Commit,
     EndAttempt,
     EndJob,
     InsertAttempt,
@@ -33,6 +33,7 @@ from edge_agent.coordinator.orders import Orders, read_orders
 from edge_agent.coordinator.pending import read_pending
 from edge_agent.coordinator.rows import StoredAgent, pack_tensors, placement_to_text, restored_job, standing_rows
 from edge_agent.coordinator.trust import Standing, Subject
+from edge_agent.coordinator.young import needs_inputs
 from edge_agent.wire import receipts
 
 
@@ -50,6 +51,10 @@ class JobRow:
     deadline_at_ms: int | None = None
     outcome: Outcome | None = None
     result_epoch: int | None = None
+
+    def forget_inputs(self) -> None:
+        """Nothing needs them any more."""
+        self.inserted = replace(self.inserted, submit=replace(self.inserted.submit, inputs=()))
 
 
 @dataclass(slots=True)
@@ -102,10 +107,14 @@ class Tables:
                 if row is None:
                     raise BrokenRuleError("a job would end twice")
                 row.state, row.outcome, row.result_epoch = outcome.state, outcome, record.epoch
+                if not needs_inputs(record):
+                    row.forget_inputs()
                 self._end_attempt(outcome.job_id, record.epoch, outcome.state.value)
             case Verified():
                 if (row := self.jobs.get(record.job_id)) is not None and row.outcome is not None:
                     row.outcome = replace(row.outcome, verification=record.verification)
+                    if record.verification.state != PENDING:
+                        row.forget_inputs()
             case SaveAgent():
                 self.agents[record.agent_id] = record
             case SaveStanding():
@@ -150,18 +159,17 @@ class Database:
         self._log: list[tuple[Record | _Meta, ...]] = []
         self._synced = 0
 
-    def write(self, group: Sequence[Commit]) -> None:
-        """Write a group of commits in one transaction.
+    def write(self, records: Sequence[Record], *, durable: bool) -> None:
+        """Write records in one transaction.
 
         Raises:
             BrokenRuleError: nothing may be trusted any more.
         """
-        records = tuple(record for commit in group for record in commit.records)
         for record in records:
             self.tables.apply(record)
         if records:
-            self._log.append(records)
-        if any(commit.durable for commit in group):
+            self._log.append(tuple(records))
+        if durable:
             self._synced = len(self._log)
 
     def read(self, question: Callable[[Any], Any]) -> Any:  # noqa: ANN401 as the store's
@@ -178,7 +186,7 @@ class Database:
         found = []
         for row in self.tables.jobs.values():
             outcome = row.outcome
-            if outcome is None or outcome.verification is None or outcome.verification.state != "pending":
+            if outcome is None or outcome.verification is None or outcome.verification.state != PENDING:
                 continue
             job = restored_job(_job_columns(row), [], 0.0, 0.0, 0.0)  # type: ignore[arg-type] # a mapping
             by, variant, klass = outcome.agent_id or "", outcome.variant or b"", outcome.klass or ""

@@ -90,7 +90,7 @@ def nobody_is_told_what_is_not_so(simulation: Simulation) -> Found:
         elif replace(row.outcome, verification=None) != replace(told.outcome, verification=None):  # checks come later
             state, said = row.outcome.state, told.outcome.state
             yield Promise.ENDS_ONCE, f"{request} was told {said}, the database has another end: {state}"
-        elif row.inserted.submit.inputs != answer_inputs(request.step.count):
+        elif simulation.coordinator.inputs[told.job_id] != answer_inputs(request.step.count):
             yield Promise.ENDS_ONCE, f"{request} was given the answer to another request"
 
 
@@ -147,7 +147,7 @@ def results_fit_their_attempts(simulation: Simulation) -> Found:
             yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} has ended, and an attempt of it has not"
         if row.state is not JobState.SUCCEEDED:
             continue
-        (image,) = row.inserted.submit.inputs
+        (image,) = simulation.coordinator.inputs[job_id]
         if outcome.outputs != answer_to(image):
             yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} has the result of another input"
         if accepted != [row.result_epoch]:
@@ -175,7 +175,7 @@ def poison_is_contained(simulation: Simulation) -> Found:
     for job_id, row in tables.jobs.items():
         tried = [a for (tried_id, _), a in tables.attempts.items() if tried_id == job_id]
         error = row.outcome.error if row.outcome is not None else None
-        number = number_in(row.inserted.submit.inputs)
+        number = number_in(simulation.coordinator.inputs[job_id])
         if number == script.poison:
             killed = {a.inserted.agent_id for a in tried if a.outcome in DEADLY}
             if row.state is JobState.SUCCEEDED or len(killed) > POISON_AGENTS:
@@ -214,12 +214,13 @@ def everybody_is_back(simulation: Simulation) -> Found:
     rows = simulation.coordinator.database.tables.jobs
     for job_id, row in rows.items():
         submit = row.inserted.submit
-        probe = submit.inputs == answer_inputs(PROBE)
+        inputs = simulation.coordinator.inputs[job_id]
+        probe = inputs == answer_inputs(PROBE)
         if row.state is JobState.FAILED and row.outcome is not None and row.outcome.error is not None:
             left = simulation.submitted_at(job_id) + submit.deadline_seconds - simulation.healed_at
             exhausted = row.outcome.error.code == "attempts-exhausted"
             may_be = exhausted and row.inserted.max_attempts < 50 and not probe
-            may_be = may_be or number_in(submit.inputs) in {simulation.script.poison, simulation.script.bad}
+            may_be = may_be or number_in(inputs) in {simulation.script.poison, simulation.script.bad}
             may_be = may_be or (row.outcome.error.code == "poison" and _workers_failed(simulation) >= POISON_AGENTS)
             may_be = may_be or _clock_jumped_over_a_reboot(simulation)
             may_be = may_be or all(agent.withdrew for agent in simulation.agents)
@@ -270,7 +271,7 @@ def absence_costs_no_standing(simulation: Simulation) -> Found:
     for job_id, epoch in simulation.coordinator.taken_though_held:
         yield Promise.STANDING, f"attempt {epoch} of {_name(simulation, job_id)} was taken from the agent that held it"
     for job_id, row in tables.jobs.items():
-        poison = number_in(row.inserted.submit.inputs) == simulation.script.poison
+        poison = number_in(simulation.coordinator.inputs[job_id]) == simulation.script.poison
         error = row.outcome.error if row.outcome is not None else None
         if error is not None and error.blame is Blame.AGENT and not poison:
             yield Promise.STANDING, f"{_name(simulation, job_id)} blames an agent for {error.message}"
