@@ -5,7 +5,8 @@
     python benchmarks/fuzz.py --atheris cbor --seconds 60  coverage-guided, where atheris is installed
 
 A crash is an exception that the parser does not declare, a hang more than 50 ms of CPU, and the process may not grow by
-more than 64 MiB. What is found is written to --out and belongs into tests/fuzz/corpus once it is mended.
+more than 64 MiB. What is found is written to --out and belongs into tests/fuzz/corpus once it is mended. Ctrl-C or
+SIGTERM ends it early; what was run until then is printed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ import json
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent / "tests" / part) for part in ("", "fuzz")]
 
-CHUNK = 40_000
+CHUNK = 10_000
 
 
 def _chunk(job: tuple[str, int, int]) -> tuple[str, int, int, float, float, list[tuple[str, bytes, str]]]:
@@ -35,6 +39,17 @@ def _chunk(job: tuple[str, int, int]) -> tuple[str, int, int, float, float, list
     tally = fuzz(BY_NAME[name], runs, seed)
     found = [(each.kind, each.data, each.why) for each in tally.found]
     return name, tally.runs, tally.refused, tally.slowest, time.process_time() - began, found
+
+
+def _until(ended: list[int], results: Any) -> Iterator[Any]:  # noqa: ANN401 what a pool gives has no public type
+    """Give results until there are no more, or a signal came."""
+    while not ended:
+        try:
+            yield results.next(timeout=1.0)
+        except multiprocessing.TimeoutError:
+            continue
+        except StopIteration:
+            return
 
 
 def _mutate(args: argparse.Namespace) -> int:
@@ -54,8 +69,11 @@ def _mutate(args: argparse.Namespace) -> int:
     totals: dict[str, list[float]] = {target.name: [0, 0, 0.0, 0.0] for target in chosen}
     problems = 0
     began = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=20) as pool:
-        for name, runs, refused, slowest, cpu, found in pool.imap_unordered(_chunk, jobs):
+    ended: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: ended.append(number))
+    with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=100) as pool:
+        for name, runs, refused, slowest, cpu, found in _until(ended, pool.imap_unordered(_chunk, jobs)):
             total = totals[name]
             total[0] += runs
             total[1] += refused
@@ -68,8 +86,8 @@ def _mutate(args: argparse.Namespace) -> int:
                 path.write_bytes(data)
                 print(f"{name}: {kind}: {why}: {path}", flush=True)
             if args.seconds and time.monotonic() - began > args.seconds:
-                pool.terminate()
                 break
+        pool.terminate()
     print(f"{'parser':16} {'runs':>10} {'refused':>8} {'slowest':>9} {'CPU/run':>9}")
     for name, (runs, refused, slowest, cpu) in totals.items():
         share = f"{100 * refused / runs:6.1f} %" if runs else "-"

@@ -171,6 +171,7 @@ class RefusedError(PeerError):
         "stale-session",
         "not-enrolled",
         "revoked",
+        "old-revocations",
         "certificate-expired",
         "no-certificate",
         "wrong-owner",

@@ -159,7 +159,10 @@ class _bar:  # noqa: N801 a context manager, used like a function
 
 def _say(progress: Progress, *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps({"rows": progress.rows, "done": progress.done, "failed": progress.failed}))
+        about = {"rows": progress.rows, "done": progress.done, "failed": progress.failed, "unheard": progress.unheard}
+        print(json.dumps(about))
     else:
         print(f"{progress.done} of {progress.rows} rows done, {progress.failed} of them failed")
+        if progress.unheard:
+            print(f"{progress.unheard} by agents that may have been revoked: there was no fresh list of revoked keys")
     return SOME_FAILED if progress.failed else 0

@@ -44,6 +44,13 @@ def add_registrar(parser: Parser) -> None:
         help="the registrar's public key (PEM): take results only of agents that it let in; default: "
         "client.registrar_file",
     )
+    parser.add_argument(
+        "--revocations",
+        metavar="FILE",
+        type=Path,
+        help="with the registrar's key: keep the newest list of revoked keys here, so that no older one is believed; "
+        "default: client.revocations_file",
+    )
 
 
 def client_of(
@@ -69,6 +76,7 @@ def client_of(
         ca_file=own.ca_file,
         coordinator_key=coordinator_key,
         registrar_key=getattr(args, "registrar", None) or own.registrar_file,
+        revocations_file=getattr(args, "revocations", None) or own.revocations_file,
     )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_agent.cli.parsing import Parser, Subparsers
-    from edge_agent.client import Client
+    from edge_agent.client import Answer, Client
     from edge_agent.models.entries import Port
     from edge_agent.wire.job_options import JobOptions
 
@@ -129,9 +129,17 @@ def run(args: argparse.Namespace) -> int:
             print(client.submit_json(args.family, request, version=args.version, options=options))
             return 0
         answer = client.infer_json(args.family, request, version=args.version, options=options)
+        _warn(answer)
         if args.receipt:
             write_file(Path(args.receipt), fetch_receipt(client, answer.job_id))
     return _show(args, answer.body)
+
+
+def _warn(answer: Answer) -> None:
+    """Say that an agent's key may have been revoked, where nobody said that it was not."""
+    seen = answer.verified.revocations if answer.verified is not None else None
+    if seen is not None and seen.problem:
+        print(f"not proven: that the agent's key was not revoked: {seen.problem}", file=sys.stderr)
 
 
 def _show(args: argparse.Namespace, body: bytes) -> int:
@@ -165,6 +173,7 @@ def _run_sealed(args: argparse.Namespace, client: Client, request: bytes, option
         options=options,
     )
     answer = found.answer
+    _warn(answer)
     if args.receipt:
         sealed = json.dumps({"inputs": [tensor_to_json(found.question)]}).encode()
         write_file(Path(args.receipt), fetch_receipt(client, answer.job_id))

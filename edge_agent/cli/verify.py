@@ -65,7 +65,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "--revocations",
         metavar="FILE",
         type=Path,
-        help="the signed list of revoked keys (/api/v1/revocations): refuse what a revoked key signed",
+        help="the signed list of revoked keys (/api/v1/revocations, or what clients keep): refuse what one signed",
     )
     add_json_flag(parser, "what is proven and what is not")
 
@@ -96,11 +96,15 @@ def run(args: argparse.Namespace) -> int:
             f"The agent belonged to the network{whose} then, as the registrar {certified_by} signed, "
             f"until {_time(certificate.not_after_ms)}.",
         )
-    if revocations is not None:
+    if revocations is None:
+        found.not_proven.append("That its agent's key was not revoked: no list was given; add --revocations FILE.")
+    else:
         found.proven.append(
             f"Its agent stands not among the {len(revocations.revoked)} keys that were revoked by "
             f"{_time(revocations.issued_ms)}."
         )
+        if revocations.issued_ms < receipt.accepted_ms:
+            found.not_proven.append("That its agent's key was not revoked after that list and before this result.")
     if args.json:
         print(
             json.dumps(_document(receipt, found, args, logged) | {"certificate": _certified(certificate, certified_by)})

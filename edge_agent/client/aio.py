@@ -40,11 +40,12 @@ class AsyncClient:
         ca_file: Path | None = None,
         coordinator_key: PublicKey | Path | str | None = None,
         registrar_key: PublicKey | Path | str | None = None,
+        revocations_file: Path | str | None = None,
     ) -> None:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
         self._steps = Procedures(
-            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key), time.time
+            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key, revocations_file), time.time
         )
         self._http = httpx.AsyncClient(**http_options(base, deadline_seconds, api_key, ca_file))
 
@@ -132,7 +133,14 @@ class AsyncClient:
 
     async def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        answer = await self._http.request(
-            step.method, step.path, content=step.content, headers=dict(step.headers), timeout=timeout
-        )
-        return Reply(answer.status_code, answer.headers, answer.content)
+        call: dict[str, Any] = {"content": step.content, "headers": dict(step.headers), "timeout": timeout}
+        if step.most_bytes is None:
+            answer = await self._http.request(step.method, step.path, **call)
+            return Reply(answer.status_code, answer.headers, answer.content)
+        async with self._http.stream(step.method, step.path, **call) as answer:
+            body = bytearray()
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > step.most_bytes:
+                    break
+            return Reply(answer.status_code, answer.headers, bytes(body))

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import IO, Any, Final
@@ -64,11 +64,13 @@ class Progress:
 
     Attributes:
         failed: rows that ended with an error, among those that are done.
+        unheard: rows whose agents may have been revoked, as far as one heard: there was no fresh list.
     """
 
     rows: int
     done: int = 0
     failed: int = 0
+    unheard: int = 0
 
 
 @dataclass(slots=True)
@@ -86,9 +88,11 @@ class Journal:
         """Whether a row has ended."""
         return bool(self.ended[row >> 3] & 1 << (row & 7))
 
-    def note(self, row: int, *, failed: bool) -> None:
+    def note(self, row: int, entry: dict[str, Any]) -> None:
         """A row has ended; what is said of it last counts."""
         bit = 1 << (row & 7)
+        failed = "error" in entry
+        self.progress.unheard += bool(entry.get("revocations", {}).get("problem"))
         self.progress.done += not self.ended[row >> 3] & bit
         self.progress.failed += failed - bool(self.failed[row >> 3] & bit)
         self.ended[row >> 3] |= bit
@@ -132,13 +136,13 @@ def read_journal(path: Path) -> Journal | None:
                     progress = Progress(entry["rows"])
                     journal = Journal(entry, bytearray(size), bytearray(size), progress, 0)
                 else:
-                    journal.note(entry["row"], failed="error" in entry)
+                    journal.note(entry["row"], entry)
                 journal.length += len(line)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no file of results of a batch: {error}", hint="Name another file.") from error
     return journal
 
@@ -204,7 +208,7 @@ def _run(  # noqa: PLR0913, PLR0917 the parts of a run
             raise error
         entry = _failure(error) if isinstance(error, EdgeAgentError) else _success(done.result())
         _write(file, {"row": row, **entry})
-        journal.note(row, failed=error is not None)
+        journal.note(row, entry)
         on_progress(journal.progress)
 
     with ThreadPoolExecutor(plan.at_once, thread_name_prefix="batch") as pool:
@@ -267,6 +271,8 @@ def _success(result: Result) -> dict[str, Any]:
     if result.verified is not None:
         entry["verification"] = result.verification
         entry["receipt"] = base64.b64encode(result.verified.receipt_bytes).decode()
+        if result.verified.revocations is not None:
+            entry["revocations"] = asdict(result.verified.revocations)
     return entry
 
 

@@ -1,7 +1,7 @@
 """The client's API key, and whose certificates it trusts: from the call, or from the environment; never from arguments.
 
-The variables are those of the settings `client.api_key`, `client.api_key_file`, `client.ca_file` and
-`client.registrar_file`.
+The variables are those of the settings `client.api_key`, `client.api_key_file`, `client.ca_file`,
+`client.registrar_file` and `client.revocations_file`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ KEY_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY"
 KEY_FILE_VARIABLE = "EDGE_AGENT_CLIENT_API_KEY_FILE"
 CA_FILE_VARIABLE = "EDGE_AGENT_CLIENT_CA_FILE"
 REGISTRAR_FILE_VARIABLE = "EDGE_AGENT_CLIENT_REGISTRAR_FILE"
+REVOCATIONS_FILE_VARIABLE = "EDGE_AGENT_CLIENT_REVOCATIONS_FILE"
 MAX_KEY_BYTES = 512
 
 
@@ -75,19 +76,32 @@ class Pins:
     Attributes:
         coordinator: must have signed the receipts.
         registrar: must have signed the certificates of the agents.
+        revocations_file: where the newest list of revoked keys is kept, so that no older one is ever believed.
     """
 
     coordinator: PublicKey | None = None
     registrar: PublicKey | None = None
+    revocations_file: Path | None = None
 
 
-def pins(coordinator: PublicKey | Path | str | None, registrar: PublicKey | Path | str | None) -> Pins:
-    """Return both keys, each as it is given or from its file; the registrar's else from where the environment says.
+def pins(
+    coordinator: PublicKey | Path | str | None,
+    registrar: PublicKey | Path | str | None,
+    revocations_file: Path | str | None = None,
+) -> Pins:
+    """Return both keys, each as it is given or from its file, and where the list of revoked keys is kept.
+
+    The registrar's key and that file are else those that the environment names.
 
     Raises:
         KeyFileError: a file holds none.
     """
-    return Pins(_public_key(coordinator), _public_key(registrar or os.environ.get(REGISTRAR_FILE_VARIABLE) or None))
+    kept = revocations_file or os.environ.get(REVOCATIONS_FILE_VARIABLE) or None
+    return Pins(
+        _public_key(coordinator),
+        _public_key(registrar or os.environ.get(REGISTRAR_FILE_VARIABLE) or None),
+        Path(kept).expanduser() if kept is not None else None,
+    )
 
 
 def _public_key(given: PublicKey | Path | str | None) -> PublicKey | None:

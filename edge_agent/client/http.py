@@ -44,6 +44,9 @@ class Client:
             signed with it. Without it, the coordinator is asked for its key, once.
         registrar_key: likewise the registrar's: agents must have its certificates for their results to be given out, so
             that a stolen coordinator can invent none. Else the file that `EDGE_AGENT_CLIENT_REGISTRAR_FILE` names.
+            With it, the coordinator is also asked which keys were revoked, and what these signed is refused.
+        revocations_file: where the newest list of revoked keys is kept from one client to the next, so that an older
+            one is refused. Else the file that `EDGE_AGENT_CLIENT_REVOCATIONS_FILE` names, else only while this lives.
 
     Raises:
         UsageError: the address is none of HTTP.
@@ -62,11 +65,12 @@ class Client:
         ca_file: Path | None = None,
         coordinator_key: PublicKey | Path | str | None = None,
         registrar_key: PublicKey | Path | str | None = None,
+        revocations_file: Path | str | None = None,
     ) -> None:
         base = checked_address(base_url)
         self._way = Way(base, time.monotonic, random.Random(seed), on_retry)  # noqa: S311 jitter, not a secret
         self._steps = Procedures(
-            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key), time.time
+            self._way, deadline_seconds, credentials.pins(coordinator_key, registrar_key, revocations_file), time.time
         )
         self._http = httpx.Client(**http_options(base, deadline_seconds, api_key, ca_file))
 
@@ -241,10 +245,17 @@ class Client:
 
     def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        answer = self._http.request(
-            step.method, step.path, content=step.content, headers=dict(step.headers), timeout=timeout
-        )
-        return Reply(answer.status_code, answer.headers, answer.content)
+        call: dict[str, Any] = {"content": step.content, "headers": dict(step.headers), "timeout": timeout}
+        if step.most_bytes is None:
+            answer = self._http.request(step.method, step.path, **call)
+            return Reply(answer.status_code, answer.headers, answer.content)
+        with self._http.stream(step.method, step.path, **call) as answer:
+            body = bytearray()
+            for part in answer.iter_bytes():
+                body += part
+                if len(body) > step.most_bytes:
+                    break
+            return Reply(answer.status_code, answer.headers, bytes(body))
 
 
 def http_options(base: str, deadline_seconds: float, api_key: str | None, ca_file: Path | None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from edge_agent.client import proof
+from edge_agent.client import proof, revocations
 from edge_agent.client.credentials import Pins
 from edge_agent.client.proof import Verified
 from edge_agent.client.steps import Reply, Send, Steps, Way, keyed
 from edge_agent.client.values import Inputs, Value, tensors_of, value_of
-from edge_agent.errors import InputError, MalformedError, UsageError
+from edge_agent.errors import EdgeAgentError, InputError, MalformedError, RefusedError, UsageError
 from edge_agent.models.entries import Port
 from edge_agent.wire.certificates import check_certificate
 from edge_agent.wire.identity import Certificate
@@ -41,6 +41,7 @@ class Answer:
         body: the response as JSON text, as it came: keep it beside the receipt, which proves its digests.
         seconds: from the first try to the answer, measured here.
         tries: HTTP calls that it took.
+        verified: what was checked here; None without the registrar's key.
     """
 
     job_id: str
@@ -52,6 +53,7 @@ class Answer:
     body: bytes
     seconds: float
     tries: int
+    verified: Verified | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class Procedures:
         self._deadline = deadline_seconds
         self._wall = wall
         self.pins = pins
+        self._known = revocations.KnownRevocations(pins.revocations_file)
         self._asked: PublicKey | None = None
         self._ports: dict[str, tuple[Port, ...]] = {}
 
@@ -177,7 +180,8 @@ class Procedures:
             if receipt is None:  # an older coordinator
                 receipt = yield from self.receipt(found.job_id)
             inputs = request_from_json(request).inputs
-            yield from self._verified(receipt, family, inputs, found.outputs, found.job_id, state, options)
+            verified = yield from self._verified(receipt, family, inputs, found.outputs, found.job_id, state, options)
+            return replace(found, verified=verified)
         return found
 
     def submit_json(self, family: str, request: bytes, version: str | None, options: JobOptions) -> Steps[str]:
@@ -219,15 +223,17 @@ class Procedures:
         return self._asked
 
     def certificate(self, agent_id: str) -> Steps[Certificate]:
-        """Fetch an agent's certificate, and check it."""
+        """Fetch an agent's certificate, and check it, and that its key was not revoked as far as one hears."""
         registrar = self.pins.registrar
         if registrar is None:
             raise UsageError("Certificates are checked with registrar_key, and none was given.")
-        about = yield from self.object("GET", "/api/v1/coordinator")
+        network = str((yield from self.object("GET", "/api/v1/coordinator")).get("network"))
         signed = yield from self.get(f"/api/v1/agents/{quote(agent_id, safe='')}/certificate")
-        checked = check_certificate(
-            signed, registrar, network=str(about.get("network")), at_ms=self._now_ms(), agent_id=agent_id
-        )
+        checked = check_certificate(signed, registrar, network=network, at_ms=self._now_ms(), agent_id=agent_id)
+        yield from self._hear(registrar, network)
+        reason = self._known.why_revoked(agent_id)
+        if reason is not None:
+            raise RefusedError(f"The key of the agent {agent_id} was revoked: {reason}.", code="revoked")
         return checked.statement
 
     def object(self, method: str, path: str, content: bytes | None = None) -> Steps[dict[str, Any]]:
@@ -270,7 +276,23 @@ class Procedures:
             return verified
         # With a key of the caller's own the job may be one of long ago; else it was done just now.
         now_ms = self._now_ms() if options.idempotency_key is None else None
-        return proof.certified(verified, self.pins.registrar, now_ms=now_ms, owner=options.placement.owner)
+        verified = proof.certified(verified, self.pins.registrar, now_ms=now_ms, owner=options.placement.owner)
+        yield from self._hear(self.pins.registrar, verified.receipt.result.network)
+        return replace(verified, revocations=self._known.check(verified.receipt, self._now_ms()))
+
+    def _hear(self, registrar: PublicKey, network: str) -> Steps[None]:
+        """Ask for the list of revoked keys, if it is time to."""
+        if not self._known.claim(self._way.clock()):
+            return
+        signers = ((yield from self.coordinator_key()), registrar)
+        end = self._way.clock() + revocations.PATIENCE_SECONDS
+        send = Send("GET", "/api/v1/revocations", most_bytes=revocations.MAX_LIST_BYTES)
+        try:
+            reply = yield from self._way.call(send, end)
+        except EdgeAgentError as error:  # what that means is said with the result
+            self._known.miss(error, signers, network, self._way.clock())
+        else:
+            self._known.take(reply.body, signers, network, self._way.clock())
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from edge_agent.client.revocations import RevocationsSeen
 from edge_agent.errors import InputError, RefusedError
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.keys import PublicKey
@@ -39,6 +40,7 @@ class Verified:
         receipt_bytes: to be kept: `edge-agent verify` checks it again, offline.
         certificate: of the agent, if the registrar's key was given: by that key, and it counted then.
         registrar: that key.
+        revocations: what it was held against besides, if the registrar's key was given.
     """
 
     receipt: VerifiedReceipt
@@ -47,6 +49,7 @@ class Verified:
     receipt_bytes: bytes
     certificate: Certificate | None = None
     registrar: PublicKey | None = None
+    revocations: RevocationsSeen | None = None
 
     @property
     def agent_id(self) -> str:
@@ -84,6 +87,8 @@ class Verified:
                 "Not proven: that there is such a machine, and whose it is. A stolen coordinator can invent agents; "
                 "give registrar_key to have their certificates checked."
             )
+        if self.revocations is not None:
+            found.append(_on_revocations(self.revocations))
         if not self.pinned:
             found.append(
                 "Not proven: that this coordinator is the one you mean. Its key came over the same connection; give "
@@ -126,6 +131,16 @@ def check(  # noqa: PLR0913 all that a receipt is about, by name
     found.check_inputs(inputs)
     found.check_outputs(outputs)
     return Verified(found, pinned, state, receipt)
+
+
+def _on_revocations(seen: RevocationsSeen) -> str:
+    if seen.problem or seen.issued_ms is None:
+        return f"Not proven: that the agent's key was not revoked: {seen.problem}."
+    when = datetime.fromtimestamp(seen.issued_ms / 1000, UTC).isoformat(timespec="seconds")
+    return (
+        f"Said by the coordinator: the agent's key is not among the {seen.count} that were revoked by {when}. Nobody "
+        "between can hide one for long; who runs the coordinator can."
+    )
 
 
 def check_agent(receipt: VerifiedReceipt, agents: Sequence[str]) -> None:

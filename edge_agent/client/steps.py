@@ -36,13 +36,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Make this HTTP call, within so many seconds."""
+    """Make this HTTP call, within so many seconds.
+
+    Attributes:
+        most_bytes: of the answer; one that is longer is not read to its end. None where it may be of any length.
+    """
 
     method: str
     path: str
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    most_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

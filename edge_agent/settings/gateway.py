@@ -94,6 +94,11 @@ class Client(Section):
         description="The registrar's public key (PEM): results count only if the agents that signed them have its "
         "certificates.",
     )
+    revocations_file: Path | None = Field(
+        default=None,
+        description="Where the newest list of revoked keys is kept, with the registrar's key: an older one is refused "
+        "from then on. One file for each coordinator.",
+    )
 
     def read_api_key(self) -> str | None:
         """Return the key, or None if none is set.

@@ -51,8 +51,9 @@ def open_revocations(data: bytes, signers: Sequence[PublicKey], *, network: str)
     for signer in signers[:-1]:
         try:
             return open_envelope(data, signer, Revocations, network=network, max_bytes=limit).statement
-        except SignatureRefusedError:
-            continue
+        except SignatureRefusedError as error:
+            if error.error_code != "unknown-key":
+                raise
     return open_envelope(data, signers[-1], Revocations, network=network, max_bytes=limit).statement
 
 

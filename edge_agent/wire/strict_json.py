@@ -18,7 +18,8 @@ def read(text: str | bytes | bytearray) -> object:
     """Return what the text says.
 
     Raises:
-        InputError: it is not JSON, not UTF-8, nested too deep, or holds NaN or infinity, which JSON does not have.
+        InputError: it is not JSON, not UTF-8, nested too deep, or holds NaN or infinity, which JSON does not have, or
+            half of a surrogate pair, which is no text and can be written to nobody.
     """
     try:
         found: object = from_json(text, allow_inf_nan=False, cache_strings="keys")
@@ -34,9 +35,12 @@ def written(value: object) -> bytes:
 
 def _read_slowly(text: str | bytes | bytearray) -> object:
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        found: object = json.loads(text, parse_constant=_no_constant)
+        json.dumps(found, ensure_ascii=False).encode()
     except InputError:
         raise
+    except UnicodeEncodeError:
+        raise InputError("The JSON text holds half of a surrogate pair, which is no text.") from None
     except UnicodeDecodeError:
         raise InputError("The JSON text is not UTF-8.") from None
     except RecursionError:
@@ -45,6 +49,7 @@ def _read_slowly(text: str | bytes | bytearray) -> object:
         raise InputError(f"The text is not JSON: {error.msg}, in line {error.lineno}, column {error.colno}.") from None
     except ValueError as error:  # an integer of more digits than Python reads
         raise InputError(f"The JSON text cannot be read: {error}.") from None
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -18,7 +18,7 @@ from typing import Any
 from edge_agent.coordinator.gateway import embeddings
 from edge_agent.coordinator.gateway.json_numbers import in_binary_form
 from edge_agent.coordinator.gateway.reading import BESIDE, EMBEDDINGS, MAX_PACKET_BYTES, TOO_MUCH, write
-from edge_agent.errors import EdgeAgentError, InputError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.wire import strict_json
 from edge_agent.wire.oip_binary import split
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json
@@ -55,10 +55,7 @@ def embeddings_body(text: bytes) -> tuple[bytes, int | None]:
     """
     wish = embeddings.wish_from(strict_json.read(text))
     message = {"model": wish.model, "input": wish.texts, "dimensions": wish.dimensions, "encoding_format": wish.form}
-    try:
-        return strict_json.written(message), None
-    except ValueError:
-        raise InputError("'input' holds half of a surrogate pair, which is no text") from None
+    return strict_json.written(message), None
 
 
 def answer(question: dict[str, Any], file: int) -> dict[str, object]:

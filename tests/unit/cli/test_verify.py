@@ -146,7 +146,8 @@ def test_files_are_proven_too(desk: Desk) -> None:
     assert status == 0
     assert f"proven      The input in {desk.request} is the one" in out
     assert f"proven      The output in {desk.response} is the one" in out
-    assert "add --" not in out
+    assert "add --input" not in out
+    assert "add --output" not in out
 
 
 def test_a_variant_of_the_catalogue_is_named(desk: Desk) -> None:

@@ -221,7 +221,12 @@ def test_the_command_goes_on_where_it_was_killed(
     assert main(["batch", "status", str(results), "--json"]) == 0
     assert 0 < json.loads(capsys.readouterr().out)["done"] < 20 * ROWS
     assert main([*arguments, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"rows": 20 * ROWS, "done": 20 * ROWS, "failed": 0}
+    assert json.loads(capsys.readouterr().out) == {
+        "rows": 20 * ROWS,
+        "done": 20 * ROWS,
+        "failed": 0,
+        "unheard": 0,
+    }
     assert labels(results) == {n: n % ROWS % 10 for n in range(20 * ROWS)}
     assert len(service.keys) == 20 * ROWS
 

@@ -1,0 +1,168 @@
+"""What a client knows of revoked keys: the newest list that the coordinator has shown it, and never an older one.
+
+The list is signed by the coordinator, or by the registrar. So nobody between can forge one; an old one may be shown
+again, or none. An older one than was seen is refused, for the life of the client or, with a file, for longer; that
+there is none, or none that is fresh, is said with each result, which then proves less.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.errors import EdgeAgentError, PeerError, RefusedError, StateError
+from edge_agent.folders import write_atomically
+from edge_agent.wire import cose
+from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, Revocations
+from edge_agent.wire.keys import PublicKey
+from edge_agent.wire.receipts import VerifiedReceipt
+from edge_agent.wire.standing import check_not_revoked, open_revocations
+
+ASK_SECONDS = 30.0
+"""A list is asked for again when the one that is known was fetched so long ago."""
+PATIENCE_SECONDS = 5.0
+"""So long one is asked for, retries included."""
+FRESH_MS = 600_000
+"""A list that was made so long ago, or in the future, by the client's clock, is not fresh: clocks differ, too."""
+MAX_LIST_BYTES = MAX_REVOCATIONS_BYTES + cose.MAX_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationsSeen:
+    """What a result was held against.
+
+    Attributes:
+        issued_ms: when the list was made, Unix milliseconds, as its signer says; None if there was none.
+        count: of the keys in it.
+        problem: why there is none, or none that is fresh; empty if all is well.
+    """
+
+    issued_ms: int | None
+    count: int
+    problem: str = ""
+
+
+class KnownRevocations:
+    """The newest list of one coordinator's network; used by several threads.
+
+    Args:
+        file: where it is kept from one client to the next; None for nowhere.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._newest: Revocations | None = None
+        self._due = float("-inf")
+        self._problem = ""
+        self._read = file is None
+
+    def claim(self, now: float) -> bool:
+        """Whether it is time to ask, at this monotonic second: then it is the caller's turn, and nobody else's."""
+        with self._lock:
+            if now < self._due:
+                return False
+            if self._newest is not None:  # until it is here, the others go by the one that is known
+                self._due = now + PATIENCE_SECONDS
+            return True
+
+    def take(self, data: bytes, signers: Sequence[PublicKey], network: str, now: float) -> None:
+        """Take a list that was fetched now.
+
+        Args:
+            data: as it came.
+            signers: the keys of which one must have signed it.
+            network: that it must be for.
+            now: monotonic seconds.
+
+        Raises:
+            PeerError: it is none of theirs, or of another network; `old-revocations`: it lacks what was seen before.
+            StateError: the file cannot be read or written.
+        """
+        with self._lock:
+            self._recall(signers, network)
+            said = open_revocations(data, signers, network=network)
+            _check_continues(self._newest, said)
+            newest = self._newest
+            if newest is None or (said.number, said.issued_ms) > (newest.number, newest.issued_ms):
+                self._newest = said
+                self._keep(data)
+            self._problem, self._due = "", now + ASK_SECONDS
+
+    def miss(self, error: EdgeAgentError, signers: Sequence[PublicKey], network: str, now: float) -> None:
+        """No list came; what was seen before holds on.
+
+        Raises:
+            PeerError, StateError: as `take`, of the file.
+        """
+        with self._lock:
+            self._recall(signers, network)
+            self._problem, self._due = error.message, now + PATIENCE_SECONDS
+
+    def check(self, receipt: VerifiedReceipt, now_ms: int) -> RevocationsSeen:
+        """Return what a result is held against.
+
+        Raises:
+            RefusedError: `revoked`: its agent, or its coordinator, before it was accepted.
+        """
+        newest, problem = self._newest, self._problem
+        if newest is None:
+            return RevocationsSeen(None, 0, f"there is no list of revoked keys ({problem})")
+        check_not_revoked(receipt, newest)
+        return RevocationsSeen(newest.issued_ms, len(newest.revoked), _stale(newest, now_ms, problem))
+
+    def why_revoked(self, agent_id: str) -> str | None:
+        """Return why an agent's key counts no more, by the newest list; None if it does, or nobody knows."""
+        entries = self._newest.revoked if self._newest is not None else ()
+        return next((entry.reason for entry in entries if entry.id == agent_id), None)
+
+    def _recall(self, signers: Sequence[PublicKey], network: str) -> None:
+        """Read the file, once: nothing in it is believed that is not signed."""
+        if self._read or self._file is None:
+            return
+        try:
+            with self._file.open("rb") as stream:
+                data = stream.read(MAX_LIST_BYTES + 1)
+        except FileNotFoundError:
+            data = b""
+        except OSError as error:
+            raise StateError(f"The list of revoked keys in {self._file} cannot be read: {error.strerror}.") from error
+        if data:
+            try:
+                self._newest = open_revocations(data, signers, network=network)
+            except PeerError as error:
+                raise StateError(
+                    f"{self._file} holds no list of revoked keys of this coordinator: {error.message}",
+                    hint="Name another file for each coordinator; delete it if the coordinator's key was changed.",
+                ) from error
+        self._read = True
+
+    def _keep(self, data: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            write_atomically(self._file, data)
+        except OSError as error:
+            raise StateError(f"The list of revoked keys cannot be kept in {self._file}: {error.strerror}.") from error
+
+
+def _check_continues(before: Revocations | None, said: Revocations) -> None:
+    """Refuse a list that lacks a key that an earlier one had: nothing is ever taken out of it."""
+    if before is None:
+        return
+    gone = {entry.id for entry in before.revoked} - {entry.id for entry in said.revoked}
+    if gone or said.number < before.number:
+        raise RefusedError(
+            f"An older list of revoked keys is shown than was seen before: {said.number} keys, after {before.number}.",
+            code="old-revocations",
+            hint="Somebody holds back who was revoked, or the coordinator goes on from a backup: ask its operator.",
+        )
+
+
+def _stale(list_: Revocations, now_ms: int, problem: str) -> str:
+    if abs(now_ms - list_.issued_ms) <= FRESH_MS:
+        return ""
+    text = f"the newest list of revoked keys was made {round((now_ms - list_.issued_ms) / 60_000)} minutes ago"
+    return f"{text} by this machine's clock" + (f" ({problem})" if problem else "")

@@ -1,0 +1,300 @@
+"""A coordinator, or who stands between it and a client, about which keys were revoked: nothing, old things, lies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import COORDINATOR_KEY, NETWORK, START_MS, answer_to, key, scan
+from gateways import served
+from signing import AGENT, SigningService, signed_receipt
+
+from edge_agent.cli import main
+from edge_agent.client import AsyncClient, Client, JobOptions
+from edge_agent.client.proof import Verified
+from edge_agent.client.revocations import ASK_SECONDS, FRESH_MS, MAX_LIST_BYTES
+from edge_agent.coordinator.events import AgentCertificates
+from edge_agent.errors import EdgeAgentError, PeerError, StateError, TransportError
+from edge_agent.wire.certificates import issue
+from edge_agent.wire.envelope import seal
+from edge_agent.wire.identity import Revocations, Revoked
+from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.oip_json import tensor_to_json
+
+REGISTRAR, OTHER = key("registrar"), key("other")
+IMAGE = np.full((1, 1, 8, 8), 3.0, np.float32)
+REQUEST = json.dumps({"inputs": [tensor_to_json(scan(3))]}).encode()
+CERTIFIED = issue(REGISTRAR, network=NETWORK, agent=AGENT.public, sealing_key=None, owner="ada", now_ms=START_MS)
+
+
+def listed(
+    *keys: SigningKey,
+    since_ms: int = START_MS,
+    at_ms: int = START_MS,
+    signer: SigningKey = COORDINATOR_KEY,
+    network: str = NETWORK,
+) -> bytes:
+    """Return a list on which these keys stand."""
+    entries = tuple(Revoked(id=each.public.id, since_ms=since_ms, reason="stolen") for each in keys)
+    return seal(signer, Revocations(network=network, issued_ms=at_ms, number=len(entries), revoked=entries))
+
+
+class Desk:
+    """The part of a coordinator that tells who was revoked, as a test wants it to."""
+
+    registrar = None
+
+    def __init__(self) -> None:
+        self.says: Callable[[], bytes] = listed
+        self.asked = 0
+
+    def revocations(self) -> bytes:
+        """Say it."""
+        self.asked += 1
+        return self.says()
+
+
+class Scene:
+    """A coordinator whose every result is right, and its clients, whose clocks are a test's."""
+
+    def __init__(self, url: str, service: SigningService, desk: Desk) -> None:
+        self.url, self.service, self.desk = url, service, desk
+        self.now_ms = START_MS
+        self.seconds = 0.0
+
+    def client(self, **more: Any) -> Client:  # noqa: ANN401 as Client takes it
+        """Return one that knows both keys."""
+        made = Client(self.url, **{"coordinator_key": COORDINATOR_KEY.public, "registrar_key": REGISTRAR.public} | more)
+        self._set(made)
+        return made
+
+    def _set(self, client: Client | AsyncClient) -> None:
+        client._steps._wall = lambda: self.now_ms / 1000
+        client._way.clock = lambda: self.seconds
+
+    def ask(self, client: Client, *, as_json: bool = False) -> Verified:
+        """Have the one job done that there is; the list is asked for anew each time."""
+        self.seconds += 2 * ASK_SECONDS
+        self.service.keys.clear()
+        self.service._outcomes.clear()
+        verified = (client.infer_json("digits", REQUEST) if as_json else client.infer("digits", IMAGE)).verified
+        assert verified is not None
+        return verified
+
+    def refused(self, client: Client) -> str:
+        """Return the code with which either way of asking is refused."""
+        codes = set()
+        for as_json in (False, True):
+            with pytest.raises(PeerError) as seen:
+                self.ask(client, as_json=as_json)
+            codes.add(seen.value.error_code)
+        (code,) = codes
+        return code
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    """Serve an honest one."""
+    service, desk = SigningService(), Desk()
+    receipt = signed_receipt(bytes(16), (scan(3),), answer_to(scan(3)), certificate=CERTIFIED)
+    service.change = {"receipt": receipt}
+    service.admissions = desk  # type: ignore[assignment] # what is asked of it here
+    with served(service) as url:
+        yield Scene(url, service, desk)
+
+
+def test_an_agent_that_nobody_revoked_is_believed(scene: Scene) -> None:
+    """Without this the tests below could refuse for a wrong reason; it is said how new the list is."""
+    scene.desk.says = lambda: listed(OTHER)
+    with scene.client() as client:
+        seen = scene.ask(client).revocations
+        assert seen is not None
+        assert (seen.issued_ms, seen.count, seen.problem) == (START_MS, 1, "")
+        assert any("not among the 1 that were revoked by" in each for each in scene.ask(client).means())
+    with scene.client(registrar_key=None) as client:
+        assert scene.ask(client).revocations is None
+    assert scene.desk.asked == 2
+
+
+def test_result_of_an_agent_that_was_revoked_before(scene: Scene) -> None:
+    """By every way of asking, with or without asyncio; one that was revoked later was believed rightly."""
+    scene.desk.says = lambda: listed(AGENT, since_ms=START_MS)
+    with scene.client() as client:
+        assert scene.refused(client) == "revoked"
+
+    async def ask() -> str:
+        async with AsyncClient(
+            scene.url, coordinator_key=COORDINATOR_KEY.public, registrar_key=REGISTRAR.public
+        ) as client:
+            scene._set(client)
+            scene.service._outcomes.clear()
+            scene.service.keys.clear()
+            with pytest.raises(PeerError) as seen:
+                await client.infer("digits", IMAGE)
+            return seen.value.error_code
+
+    assert asyncio.run(ask()) == "revoked"
+    scene.desk.says = lambda: listed(AGENT, since_ms=START_MS + 1)
+    with scene.client() as client:
+        assert scene.ask(client).agent_id == AGENT.public.id
+
+
+def test_the_registrar_may_sign_the_list(scene: Scene) -> None:
+    """As `edge-agent verify` takes it."""
+    scene.desk.says = lambda: listed(AGENT, signer=REGISTRAR)
+    with scene.client() as client:
+        assert scene.refused(client) == "revoked"
+
+
+def test_coordinator_that_withholds_the_list(scene: Scene) -> None:
+    """The result is given out, and says what is not proven; what was heard before is not forgotten."""
+
+    def nothing() -> bytes:
+        raise TransportError("away", code="unreachable")
+
+    scene.desk.says = nothing
+    with scene.client() as client:
+        client._way.rng.uniform = lambda *_: 10.0  # type: ignore[method-assign] # no further try fits in
+        for as_json in (False, True):
+            verified = scene.ask(client, as_json=as_json)
+            assert verified.revocations is not None
+            assert verified.revocations.issued_ms is None
+            (sentence,) = [each for each in verified.means() if "was not revoked" in each]
+            assert sentence.startswith("Not proven: ")
+            assert "there is no list" in sentence
+        scene.desk.says = lambda: listed(AGENT)
+        assert scene.refused(client) == "revoked"
+        scene.desk.says = nothing
+        assert scene.refused(client) == "revoked"
+
+
+def test_list_that_is_kept_back_at_an_old_state(scene: Scene) -> None:
+    """A list of an hour ago is genuine, and no news: the result says so; one from the future is none either."""
+    with scene.client() as client:
+        for made_ms, stale in ((-FRESH_MS - 1, True), (-FRESH_MS, False), (FRESH_MS, False), (FRESH_MS + 1, True)):
+            scene.desk.says = lambda made_ms=made_ms: listed(at_ms=START_MS + made_ms)  # type: ignore[misc] # bound now
+            verified = scene.ask(client)
+            assert verified.revocations is not None
+            assert (verified.revocations.issued_ms, verified.revocations.count) == (START_MS + made_ms, 0)
+            assert bool(verified.revocations.problem) is stale
+            assert any(each.startswith("Not proven: that the agent's key was") for each in verified.means()) is stale
+
+
+def test_list_that_is_rolled_back(scene: Scene) -> None:
+    """An older one lacks a key that was seen: nothing is given out, also when another key stands in its place."""
+    scene.desk.says = lambda: listed(OTHER, at_ms=START_MS + 1)
+    with scene.client() as client:
+        assert scene.ask(client).agent_id == AGENT.public.id
+        for older in (listed(), listed(key("third"), at_ms=START_MS + 2)):
+            scene.desk.says = lambda older=older: older  # type: ignore[misc] # bound now
+            assert scene.refused(client) == "old-revocations"
+        scene.desk.says = lambda: listed(OTHER, key("third"), at_ms=START_MS + 3)
+        seen = scene.ask(client).revocations
+        assert seen is not None
+        assert seen.count == 2
+
+
+def test_list_that_is_rolled_back_for_the_next_client(scene: Scene, tmp_path: Path) -> None:
+    """With a file the newest list outlives the process; a file of somebody else's is not taken for one."""
+    kept = tmp_path / "revoked"
+    scene.desk.says = lambda: listed(OTHER)
+    with scene.client(revocations_file=kept) as client:
+        scene.ask(client)
+    before = kept.read_bytes()
+    scene.desk.says = listed
+    with scene.client(revocations_file=kept) as client:
+        assert scene.refused(client) == "old-revocations"
+    assert kept.read_bytes() == before == listed(OTHER)
+    kept.write_bytes(listed(signer=OTHER))
+    with scene.client(revocations_file=kept) as client, pytest.raises(StateError, match="no list of revoked keys"):
+        scene.ask(client)
+
+
+@pytest.mark.parametrize(
+    ("forged", "code"),
+    [
+        (listed(signer=OTHER), "unknown-key"),
+        (listed()[:-1] + bytes((listed()[-1] ^ 1,)), "bad-signature"),
+        (b"nothing of the kind", "malformed"),
+        (bytes(MAX_LIST_BYTES + 1), "too-large"),
+        (seal(COORDINATOR_KEY, Revocations(network="elsewhere", issued_ms=1, number=0, revoked=())), "wrong-network"),
+        (CERTIFIED, "wrong-kind"),
+    ],
+    ids=["by-a-stranger", "altered", "no-list", "endless", "of-another-network", "another-statement"],
+)
+def test_list_that_is_forged(scene: Scene, forged: bytes, code: str) -> None:
+    """Whoever stands between has only the choice to show a genuine one or none."""
+    scene.desk.says = lambda: forged
+    with scene.client() as client:
+        assert scene.refused(client) == code
+        scene.desk.says = listed
+        assert scene.ask(client).agent_id == AGENT.public.id
+
+
+def test_nothing_is_sealed_to_a_revoked_agent(scene: Scene) -> None:
+    """Its certificate counts still; the list says more."""
+    scene.service.operations.registry.certificates = {AGENT.public.id: AgentCertificates(CERTIFIED, b"")}
+    with scene.client() as client:
+        assert client.certificate(AGENT.public.id).owner == "ada"
+        scene.seconds += 2 * ASK_SECONDS
+        scene.desk.says = lambda: listed(AGENT)
+        with pytest.raises(PeerError) as seen:
+            client.certificate(AGENT.public.id)
+        assert seen.value.error_code == "revoked"
+    assert scene.service.submitted == []
+
+
+def test_the_list_is_asked_for_now_and_then(scene: Scene) -> None:
+    """Not for each result; and the newest one is heard within half a minute."""
+    with scene.client() as client:
+        for _ in range(5):
+            client.infer("digits", IMAGE, options=JobOptions(idempotency_key="the one job"))
+        assert scene.desk.asked == 1
+        scene.desk.says = lambda: listed(AGENT)
+        scene.seconds += ASK_SECONDS
+        with pytest.raises(EdgeAgentError, match="was revoked: stolen"):
+            client.infer("digits", IMAGE, options=JobOptions(idempotency_key="the one job"))
+
+
+def test_commands_refuse_or_say_it(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`submit` prints nothing of a revoked agent's, `batch` writes the row down as failed; a stale list is told of."""
+    monkeypatch.setattr("time.time", lambda: START_MS / 1000)
+    registrar, scans, kept = tmp_path / "registrar.pub", tmp_path / "scan.json", tmp_path / "revoked"
+    REGISTRAR.public.write(registrar)
+    scans.write_bytes(REQUEST + b"\n")
+    known = ["--coordinator", scene.url, "--registrar", str(registrar), "--revocations", str(kept)]
+    scene.desk.says = lambda: listed(at_ms=START_MS - FRESH_MS - 1)
+    submit = ["submit", "digits", "--input", str(scans), *known]
+    assert main(submit) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["outputs"]
+    assert "not proven: that the agent's key was not revoked" in printed.err
+    scene.service._outcomes.clear()
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "results.jsonl"
+    rows.write_bytes(scans.read_bytes())
+    batch = ["batch", "run", str(rows), "--model", "digits", "--output", str(out), *known]
+    assert main(batch) == 0
+    assert json.loads(out.read_text().splitlines()[1])["revocations"]["problem"]
+    assert "1 by agents that may have been revoked" in capsys.readouterr().out
+    scene.service._outcomes.clear()
+    out.unlink()
+    scene.desk.says = lambda: listed(AGENT)
+    assert main(submit) == 76
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "was revoked: stolen" in printed.err
+    assert kept.read_bytes() == listed(AGENT)
+    scene.service._outcomes.clear()
+    assert main(batch) == 1
+    assert json.loads(out.read_text().splitlines()[1])["error"]["code"] == "revoked"
+    scene.desk.says = listed
+    scene.service._outcomes.clear()
+    assert main(submit) == 76
+    assert "older list of revoked keys" in capsys.readouterr().err
