@@ -20,7 +20,7 @@ app.conf.update(
 _model: Any = None
 
 
-@app.task
+@app.task(name="infer")  # worker and clients import this file under two names
 def infer(body: bytes) -> bytes:
     """Run."""
     global _model  # noqa: PLW0603 one session a worker process
