@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import random
-import secrets
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +51,7 @@ from edge_agent.coordinator.store import Store, reading_threads
 from edge_agent.coordinator.takeover import take_over
 from edge_agent.coordinator.vigil import STOP_SECONDS, look_after, supervisor
 from edge_agent.coordinator.writer import Writer
+from edge_agent.entropy import Entropy
 from edge_agent.errors import EdgeAgentError, ResourceError, StateError
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.mqtt import Connected, Disconnected, Link, LinkEvent, Message, Published, PublishRefused
@@ -101,14 +101,14 @@ class Coordinator:
             check_secret=options.check_secret,
             trusted_owners=options.trusted_owners,
         )
-        core = self._core
-        counters = self._journal.counters
+        core, counters = self._core, self._journal.counters
         self.observed = Observation(system_now, core.registry, core.leasing, counters, lambda: core.connected)
         self.operations = Operations(core, store, system_now, self._apply, options.registrar)
         self._enrolling = Enrolling(store, key, options, self._execute, self._execute_soon)
         self.admissions = self._enrolling.admissions
         self._boot = boot_number()
         self._clients = Clients()
+        self._entropy = Entropy()
         self._submitted: list[Submit] = []
         self._timer: asyncio.TimerHandle | None = None
         self._stop = asyncio.Event()
@@ -346,7 +346,7 @@ class Coordinator:
             known = await asyncio.to_thread(self._store.request, key)
             if known is not None:
                 self._core.requests.remember(key, *known)
-        drawn = secrets.token_bytes(48)  # at once: each draw lets go of the interpreter
+        drawn = self._entropy.take(48)
         accepted = self._clients.expect(job_id := drawn[:16])
         self._submit(
             Submit(

@@ -11,7 +11,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from queue import Empty, SimpleQueue
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -277,7 +278,8 @@ class Writer:
         self._failed = failed
         # To wake a thread costs more than to write down a row: it is woken for what is urgent, or when it is idle.
         self._queue: deque[Commit | None] = deque()
-        self._awake = threading.Event()
+        self._bell: SimpleQueue[None] = SimpleQueue()  # an event would cost ten calls each time
+        self._rung = False
         self._idle = False
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._max_commits = max_commits
@@ -301,7 +303,7 @@ class Writer:
         if commit.urgent:
             self._put_urgent += 1
         if commit.urgent or self._idle:
-            self._awake.set()
+            self._ring()
 
     @property
     def full(self) -> bool:
@@ -314,8 +316,18 @@ class Writer:
         """Write what is queued, then end."""
         self._queue.append(None)
         self._put_urgent += 1
-        self._awake.set()
+        self._ring()
         self._thread.join(timeout_seconds)
+
+    def _ring(self) -> None:
+        if not self._rung:
+            self._rung = True
+            self._bell.put(None)
+
+    def _wait(self, seconds: float | None) -> None:
+        with suppress(Empty):
+            self._bell.get(timeout=seconds)
+            self._rung = False  # before the queue is looked at: who is behind the next look rings again
 
     def _run(self) -> None:
         with closing(self._store.engine.connect()) as connection:
@@ -363,12 +375,10 @@ class Writer:
             seconds = None if due is None else due - time.monotonic()
             if seconds is not None and seconds <= 0.0:
                 return []
-            self._awake.wait(seconds)
-            self._awake.clear()
+            self._wait(seconds)
         self._idle = False
-        self._awake.clear()
         if self._put_urgent == self._taken_urgent:
-            self._awake.wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
+            self._wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
         group: list[Commit] = []
         while self._queue and len(group) < GROUP_COMMITS:
             commit = self._queue[0]

@@ -15,7 +15,7 @@ from edge_agent.coordinator.gateway.book_routes import add_book_routes
 from edge_agent.coordinator.gateway.dashboard.routes import add_dashboard
 from edge_agent.coordinator.gateway.guard import Guard
 from edge_agent.coordinator.gateway.identity_routes import add_identity_routes
-from edge_agent.coordinator.gateway.inference import add_inference_routes, add_repository_routes
+from edge_agent.coordinator.gateway.inference import add_inference_routes, add_metadata_routes, add_repository_routes
 from edge_agent.coordinator.gateway.intake import Intake
 from edge_agent.coordinator.gateway.jobs import add_job_routes, add_overview_routes
 from edge_agent.coordinator.gateway.log_routes import add_log_routes
@@ -62,10 +62,6 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     def tell(request: Request, problem: Problem) -> Response:
         return refuse(request.url.path, problem)
 
-    app.add_middleware(
-        Guard, access=app.state.access, refuse=refuse, origins=tuple(origins), own_names_only=own_names_only
-    )
-
     @app.exception_handler(EdgeAgentError)
     async def _on_error(request: Request, error: EdgeAgentError) -> Response:
         return tell(request, problem_of(error))
@@ -85,7 +81,16 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
     if intake is None:
         intake = Intake(max_request_bytes=max_request_bytes, max_bytes=max_intake_bytes)
     app.state.reader = intake.reader
-    add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
+    direct = add_inference_routes(app, service, intake, wait_seconds=wait_seconds)
+    app.add_middleware(
+        Guard,
+        access=app.state.access,
+        refuse=refuse,
+        direct=direct,
+        origins=tuple(origins),
+        own_names_only=own_names_only,
+    )
+    add_metadata_routes(app, service)
     add_repository_routes(app, service, intake)
     add_openai_routes(app, service, intake, wait_seconds=wait_seconds)
     add_job_routes(app, service, intake)

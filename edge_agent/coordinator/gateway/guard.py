@@ -48,22 +48,25 @@ class Guard:
         app: the application behind it.
         access: knows the keys.
         refuse: makes an answer of a problem.
+        direct: finds who answers a call without the application's own search; None for most.
         origins: web pages of these may call; `*` stands for all.
         own_names_only: refuse calls under names that are not a loopback address or `localhost`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what stands in front of everything knows it
         self,
         app: ASGIApp,
         *,
         access: Access,
         refuse: Callable[[str, Problem], Response],
+        direct: Callable[[Connection], ASGIApp | None] = lambda _: None,
         origins: Sequence[str] = (),
         own_names_only: bool = False,
     ) -> None:
         self._app = app
         self._access = access
         self._refuse = refuse
+        self._direct = direct
         self._origins = frozenset(origins)
         self._own_names_only = own_names_only
 
@@ -84,6 +87,10 @@ class Guard:
                 await _preflight(headers)(scope, receive, send)
                 return
             scope[_CALLER] = self._admit(scope.get("method", "GET"), scope["path"], headers)
+            answer = self._direct(scope) if scope["type"] == "http" else None
+            if answer is not None:
+                await answer(scope, receive, send)
+                return
         except EdgeAgentError as error:
             problem = problem_of(error)
             await self._refuse(scope["path"], problem)(scope, receive, send)

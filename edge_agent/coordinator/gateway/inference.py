@@ -7,13 +7,13 @@ docs/protocol/extension_model_repository.md.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge_agent import __version__
 from edge_agent.coordinator.events import Outcome
@@ -43,24 +43,13 @@ MAX_INDEX_BYTES = 64 * 1024
 """Of a request for the index, which has one member."""
 
 
-class _Direct(APIRoute):
-    """A route that calls its endpoint with the request and what the path says, and nothing else.
+def add_inference_routes(
+    app: FastAPI, service: Service, intake: Intake, *, wait_seconds: float
+) -> Callable[[Scope], ASGIApp | None]:
+    """Add inference; return what finds who answers a request for it, and nobody for any other.
 
-    That FastAPI looks at each call for what else an endpoint may want costs more than the endpoint itself.
+    The search through the routes, and FastAPI's for what an endpoint may want, cost more than the endpoint itself.
     """
-
-    def __init__(self, path: str, endpoint: Callable[..., Awaitable[Response]], **options: Any) -> None:  # noqa: ANN401 FastAPI's
-        super().__init__(path, endpoint, **options)
-
-        async def call(scope: Scope, receive: Receive, send: Send) -> None:
-            answer = await endpoint(Request(scope, receive, send), **scope["path_params"])
-            await answer(scope, receive, send)
-
-        self.app = call
-
-
-def add_inference_routes(app: FastAPI, service: Service, intake: Intake, *, wait_seconds: float) -> None:
-    """Add what the protocol itself has."""
 
     async def infer(request: Request, family: str, version: str | None = None) -> Response:
         entry = service.catalogue.family(family)
@@ -70,9 +59,28 @@ def add_inference_routes(app: FastAPI, service: Service, intake: Intake, *, wait
             return problem_answer(end)
         return await _inference_answer(entry, given, end, request.headers.get("Accept-Encoding"))
 
-    # What is asked most is found first.
-    for path in ("/v2/models/{family}/infer", "/v2/models/{family}/versions/{version}/infer"):
-        app.router.add_api_route(path, infer, methods=["POST"], route_class_override=_Direct)
+    paths = ("/v2/models/{family}/infer", "/v2/models/{family}/versions/{version}/infer")
+    for path in paths:
+        app.post(path)(infer)
+    routes = {route.path: route for route in app.routes if isinstance(route, APIRoute)}
+
+    def direct(scope: Scope) -> ASGIApp | None:
+        asked = _asked(scope["path"]) if scope["method"] == "POST" and not scope.get("root_path") else None
+        if asked is None:
+            return None
+        family, version = asked
+        scope["route"] = routes[paths[version is not None]]
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await (await infer(Request(scope, receive, send), family, version))(scope, receive, send)
+
+        return answer
+
+    return direct
+
+
+def add_metadata_routes(app: FastAPI, service: Service) -> None:
+    """Add what else the protocol itself has."""
 
     @app.get("/v2")
     @app.get("/v2/")
@@ -130,6 +138,16 @@ def add_repository_routes(app: FastAPI, service: Service, intake: Intake) -> Non
             code="not-supported",
             hint="An agent's owner sets agent.families, and `edge-agent models pull` fetches what is missing.",
         )
+
+
+def _asked(path: str) -> tuple[str, str | None] | None:
+    """Return the family and version of a path for inference; None for other paths."""
+    match path.split("/"):
+        case ["", "v2", "models", family, "infer"] if family:
+            return family, None
+        case ["", "v2", "models", family, "versions", version, "infer"] if family and version:
+            return family, version
+    return None
 
 
 async def _inference_answer(

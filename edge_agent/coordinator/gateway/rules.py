@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from edge_agent.coordinator.access import ANYBODY, Access, Caller, Scope
@@ -72,6 +73,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+@lru_cache(maxsize=64)  # paths may be long, and are not ours
 def need_of(method: str, path: str) -> Scope | Need:
     """Return what a call needs."""
     for rule in RULES:
