@@ -36,7 +36,7 @@ from edge_agent.mqtt.tls import TlsSocket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge_agent.mqtt.client import DisconnectFlags, MQTTMessage, Properties, ReasonCode
+    from edge_agent.mqtt.client import DisconnectFlags, Properties, ReasonCode
     from edge_agent.mqtt.options import LinkOptions, Will
     from edge_agent.mqtt.owner import Owner
     from edge_agent.mqtt.packets import Protocol
@@ -109,7 +109,7 @@ class Connection:
         self._client.on_socket_open = self._guard(self._on_socket_open)
         self._client.on_connect = self._guard(self._on_connect)
         self._client.on_subscribe = self._guard(self._on_subscribe)
-        self._client.on_message = self._guard(self._on_message)
+        self._client.on_delivery = self._guard(self._on_delivery)
         self._client.on_publish = self._guard(self._on_publish)
         self._client.on_disconnect = self._guard(self._on_disconnect)
 
@@ -362,15 +362,15 @@ class Connection:
         self.abilities = replace(self.abilities, retained=retained, retained_by_wildcard=by_wildcard)
         self._owner.found(self.abilities)
 
-    def _on_message(self, _client: object, _data: object, received: MQTTMessage) -> None:
+    def _on_delivery(self, name: bytes, retain: bool, payload: bytes, properties: Properties | None) -> None:  # noqa: FBT001
         try:
-            topic = received.topic
+            topic = name.decode()
         except UnicodeDecodeError:
             self._owner.drop("a message whose topic is not UTF-8")
             return
-        if self._probing is not None and self._probing.takes(topic, retain=bool(received.retain)):
+        if self._probing is not None and self._probing.takes(topic, retain=retain):
             return
-        message = message_of(received, topic)
+        message = message_of(topic, retain, payload, properties)
         if self._up:
             self._events.append(message)
         elif len(self._early) < self._options.inbox_messages:

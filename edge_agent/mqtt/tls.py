@@ -87,6 +87,16 @@ class TlsSocket(ssl.SSLSocket):
             self.failure = explain(error)
             raise
 
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:  # noqa: ANN401 (a buffer)
+        """Read as `ssl.SSLSocket` does."""
+        try:
+            return super().recv_into(buffer, nbytes, flags)
+        except _WAITING:
+            raise
+        except ssl.SSLError as error:
+            self.failure = explain(error)
+            raise
+
     def send(self, data: Buffer, flags: int = 0) -> int:
         """Write as `ssl.SSLSocket` does."""
         try:

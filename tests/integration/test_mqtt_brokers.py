@@ -155,11 +155,11 @@ def test_what_the_broker_can_do_is_found_out_and_said_in_one_line(case: Case, ca
     """By its own words with MQTT 5, by trying with 3.1.1; nothing of the probe is left, and nobody else hears of it."""
     caplog.set_level(logging.INFO)
     topic = f"probe/{case.token}"
-    with (
-        Client(case.options("watcher"), [f"{topic}/kept"]) as watcher,
-        Client(case.options("prober", probe_topic=topic, probe_always=True), ["mine"]) as prober,
-    ):
-        watcher.skip_to(Connected)
+    watcher = Client(case.options("watcher"), [f"{topic}/kept"])
+    prober = Client(case.options("prober", probe_topic=topic, probe_always=True), ["mine"])
+    with watcher, contextlib.ExitStack() as stack:
+        watcher.skip_to(Connected)  # before the probe begins
+        stack.enter_context(prober)
         prober.skip_to(Connected)
         prober.link.publish("mine", b"beside the probe")
         heard: list[object] = []

@@ -272,11 +272,21 @@ def test_garbage_ends_the_connection_and_not_the_link(broker: ScriptedBroker, ga
         up(broker, client)
 
 
-def test_garbage_on_an_open_connection_ends_it(broker: ScriptedBroker) -> None:
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        pytest.param(b"\x32\x03\x00\x09a", id="topic"),
+        pytest.param(b"\x30\x07\x00\x01t\x02\x99\x00x", id="property"),
+        pytest.param(b"\x30\x08\x00\x01t\x03\x08\x00\x05x", id="cut-property"),
+        pytest.param(b"\x30\x03\x00\x00\x00", id="no-topic"),
+        pytest.param(b"\x30\xff\xff\xff\xff\xff", id="length"),
+    ],
+)
+def test_garbage_on_an_open_connection_ends_it(broker: ScriptedBroker, garbage: bytes) -> None:
     """A malformed packet after Connected is the end of that connection only."""
     with Client(options(broker.port, **V5)) as client:
         peer = up(broker, client)
-        peer.sock.sendall(b"\x32\x03\x00\x09a")
+        peer.sock.sendall(garbage)
         client.expect(Disconnected)
         up(broker, client)
 
@@ -289,6 +299,51 @@ def test_a_topic_that_is_not_utf8_is_dropped(broker: ScriptedBroker) -> None:
         peer.send(PUBLISH, b"\0\1t\0x")
         assert client.next() == Message("t", b"x", retain=False)
         assert client.link.dropped == 1
+
+
+def test_packets_that_come_together_are_all_taken_in(broker: ScriptedBroker) -> None:
+    """Nothing that was read waits for the next byte from the broker: not a message, not an acknowledgement."""
+    with Client(options(broker.port, **V5)) as client:
+        peer = up(broker, client)
+        tokens = [client.link.publish("t", b"%d" % n) for n in range(3)]
+        acknowledged = b"".join(packet(PUBACK, mid_of(peer.expect(PUBLISH))) for _ in tokens)
+        said = b"".join(packet(PUBLISH, b"\0\1t\0%c\0" % n + b"%d" % n, 2) for n in range(1, 4))
+        peer.sock.sendall(acknowledged + said + packet(PUBLISH, b"\0\1t\0the last")[:3])
+        assert [client.next() for _ in tokens] == [Published(token) for token in tokens]
+        assert [client.next() for _ in range(3)] == [Message("t", b"%d" % n, retain=False) for n in range(1, 4)]
+        assert [peer.expect(PUBACK)[:2] for _ in range(3)] == [b"\0\1", b"\0\2", b"\0\3"]
+        peer.sock.sendall(packet(PUBLISH, b"\0\1t\0the last")[3:])
+        assert client.next() == Message("t", b"the last", retain=False)
+
+
+@pytest.mark.parametrize("v5", [True, False], ids=["v5", "v3"])
+def test_a_large_message_goes_out_whole_while_the_broker_is_slow(broker: ScriptedBroker, v5: bool) -> None:  # noqa: FBT001
+    """It is sent from where it lies, in as many pieces as the socket takes, and what follows stays behind it."""
+    payload = bytes(range(256)) * 12_000
+    with Client(options(broker.port, **(V5 if v5 else V311))) as client:
+        peer = broker.accept(v5=v5)
+        peer.welcome()
+        client.expect(Connected)
+        first = client.link.publish("large", payload, content_type="text/plain")
+        second = client.link.publish("t", b"behind it")
+        body = peer.expect(PUBLISH)
+        said = b"\0\5large" + mid_of(body) + (b"\x0d\3\0\x0atext/plain" if v5 else b"")
+        assert body == said + payload
+        peer.send(PUBACK, mid_of(body))
+        small = peer.expect(PUBLISH)
+        assert small.endswith(b"behind it")
+        peer.send(PUBACK, mid_of(small))
+        assert [client.next(), client.next()] == [Published(first), Published(second)]
+
+
+@pytest.mark.parametrize("flags", [4, 6])
+def test_a_message_of_a_qos_that_nobody_asked_for_ends_the_connection(broker: ScriptedBroker, flags: int) -> None:
+    """We subscribe with QoS 1: 2 is more than was granted, 3 is nothing at all."""
+    with Client(options(broker.port, **V5)) as client:
+        peer = up(broker, client)
+        peer.send(PUBLISH, b"\0\1t\0\1\0x", flags=flags)
+        client.expect(Disconnected)
+        up(broker, client)
 
 
 def test_a_sink_that_raises_loses_the_event_and_not_the_link(
