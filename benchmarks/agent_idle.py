@@ -143,7 +143,8 @@ def main() -> None:
     cpu = (after.user + after.system - before.user - before.system) / lasted
     low, high = min(online), max(online)
     print(f"start to online   median {statistics.median(online):.2f} s of {STARTS} ({low:.2f} to {high:.2f})")
-    print(f"idle memory       PSS {memory.pss / 1e6:.1f} MB, RSS {memory.rss / 1e6:.1f} MB, {threads} threads")
+    own, share, resident = (size / 1e6 for size in (memory.uss, memory.pss, memory.rss))
+    print(f"idle memory       {own:.1f} MB its own (USS), PSS {share:.1f} MB, RSS {resident:.1f} MB, {threads} threads")
     day = 86_400 / lasted
     print(f"idle CPU          {cpu:.3%} of one core over {lasted:.0f} s")
     print(f"idle wake-ups     {woken / lasted:.2f} a second, of all threads")
