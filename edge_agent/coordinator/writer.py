@@ -337,9 +337,9 @@ class Writer:
                 group = self._next_group()
                 now = self.owes_since = time.monotonic()
                 wanted = any(commit.durable for commit in group or ())
-                records = [record for commit in group or () for record in self._young.take(commit, now)]
-                records += self._young.due(now) if group is not None else self._young.all()
                 try:
+                    records = [record for commit in group or () for record in self._young.take(commit, now)]
+                    records += self._young.due(now) if group is not None else self._young.all()
                     if wanted is not durable:
                         # FULL survives a power cut, NORMAL a crash of the process; outside a transaction only.
                         mode = "FULL" if wanted else "NORMAL"
