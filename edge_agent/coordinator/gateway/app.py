@@ -52,7 +52,13 @@ def make_app(  # noqa: PLR0913 what a gateway consists of
         own_names_only: see `Guard`.
     """
     # The generated documentation pages load scripts from elsewhere: nothing here phones home.
-    app = FastAPI(title="edge-agent coordinator", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="edge-agent coordinator",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours tells of jobs, not of what carries them
+    )
 
     app.state.access = access if access is not None else Access.open()
 

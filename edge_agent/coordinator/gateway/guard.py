@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -124,6 +125,7 @@ def bearer(authorization: str | None) -> str | None:
     return match[1] if match else None
 
 
+@lru_cache(maxsize=64)  # names may be long, and are not ours
 def _is_loopback(host: str) -> bool:
     name = re.sub(r":[0-9]{1,5}$", "", host)
     if name.lower() == "localhost":
