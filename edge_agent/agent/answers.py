@@ -39,7 +39,7 @@ class Answers:
         return seal_together(self._key, said)
 
     def _result(self, held: Held, klass: VariantClass, done: RunDone, now: Now) -> Result:
-        """Say what came out, of exactly these inputs: their salted digests are made anew from the bytes that ran."""
+        """Say what came out, of exactly these inputs: what is held has the digests that the job names (`attach`)."""
         job = held.job
         return Result(
             network=self._network,
@@ -50,7 +50,7 @@ class Answers:
             family=job.family,
             variant=job.variant,
             klass=klass,
-            inputs=tuple(TensorDigest.of(tensor, job.salt) for tensor in held.inputs),
+            inputs=job.inputs,
             outputs=tuple(TensorDigest.of(tensor) for tensor in done.outputs),
             received_ms=held.received_ms,
             finished_ms=now.wall_ms,

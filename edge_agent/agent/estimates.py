@@ -99,7 +99,7 @@ def is_usual(family: Family, inputs: Sequence[Tensor]) -> bool:
     """Return whether inputs have the shapes that costs and canary runs are about."""
     extents = family.extents
     usual = {
-        port.name: tuple(size if isinstance(size, int) else extents.get(size, 1) for size in port.shape)
+        port.name: tuple([size if isinstance(size, int) else extents.get(size, 1) for size in port.shape])
         for port in family.inputs
     }
     return all(usual.get(tensor.name) == tensor.spec.shape for tensor in inputs)

@@ -82,7 +82,7 @@ class Intake:
         if job.epoch < self._attempts.newest_epoch(job.job):  # it came late
             raise RefusedError("a newer attempt of this job is held already", code="stale-epoch")
         try:
-            inputs = tuple(attach(job.inputs, opened.attachments, job.salt))
+            inputs = tuple(attach(job.inputs, opened.attachments, job.salt, copied=False))
         except PeerError as error:
             text = f"Refused the inputs of a job: {error.message}"
             note = Note(logging.WARNING, text, "refused", (("code", error.error_code), ("job_id", job.job.hex())))

@@ -62,7 +62,8 @@ class Unsealing:
             raise MalformedError(f"The inputs are not those of a sealed job: {problem}.")
         if not self._keys:
             raise RefusedError("this agent takes no sealed jobs", code="wrong-input")
-        unsealed = open_question(run.inputs[0], self._keys, network=self._network, agent_id=self._agent_id)
+        sealed = replace(run.inputs[0], data=bytes(run.inputs[0].data))  # it may be a view of the message
+        unsealed = open_question(sealed, self._keys, network=self._network, agent_id=self._agent_id)
         self._runs[run.token] = unsealed
         return replace(run, inputs=unsealed.question.inputs, outputs=unsealed.question.outputs)
 

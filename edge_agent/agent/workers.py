@@ -148,12 +148,13 @@ class Workers:
                 self._put(RunFailed(command.token, error.error_code, error.message, "requester"))
                 continue
             requests.append(Request(run.token, run.variant, run.inputs, run.outputs, run.max_output_bytes))
-        why: EdgeAgentError = self._worker.full()
+        problem: EdgeAgentError | None = None
         try:
             refused = self._worker.run_all(requests)
         except EdgeAgentError as error:
-            refused, why = requests, error
+            refused, problem = requests, error
         for left in refused:
+            why = problem or self._worker.full()
             self._put(self._unsealing.closed(RunFailed(left.token, why.error_code, why.message, "agent")))
 
     def _measure(self, command: RunCanary) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "application/edge-agent+cbor"
 TOGETHER_TYPE = "application/edge-agent-together+cbor"
 """Of a statement that was signed with others: the proof stands in the unprotected header."""
+_LARGE_BYTES = 64 * 1024
 _HEADER_LABELS = {cose.ALGORITHM, cose.CONTENT_TYPE, cose.KEY_ID}
 _PROOF_ALONE = {cose.PROOF}
 MAX_MESSAGES = 256
@@ -274,13 +275,21 @@ def signed_part(data: bytes | memoryview, max_statement_bytes: int) -> bytes:
     return bytes(data[:end])
 
 
-def attach(specs: Sequence[TensorDigest], attachments: Sequence[bytes | memoryview], salt: bytes = b"") -> list[Tensor]:
+def attach(
+    specs: Sequence[TensorDigest],
+    attachments: Sequence[bytes | memoryview],
+    salt: bytes = b"",
+    *,
+    copied: bool = True,
+) -> list[Tensor]:
     """Return the tensors that a statement names, made of the bytes that came beside it.
 
     Args:
         specs: the statement's `inputs` or `outputs`.
         attachments: what `open_envelope` returned with it.
         salt: the job's salt for inputs, nothing for outputs.
+        copied: whether tensors have bytes of their own; else large ones are views of the message, which stays in
+            memory as long as one of them, for who hands them on and does nothing else with them.
 
     Raises:
         MalformedError: another number of tensors, or another length than a shape asks for.
@@ -297,7 +306,8 @@ def attach(specs: Sequence[TensorDigest], attachments: Sequence[bytes | memoryvi
             )
         if digest(attachment, salt) != spec.digest:
             raise DigestMismatchError(f"The bytes of the tensor {spec.name!r} do not have the signed digest.")
-        tensors.append(Tensor(spec.spec, bytes(attachment)))
+        own = copied or len(attachment) < _LARGE_BYTES
+        tensors.append(Tensor(spec.spec, bytes(attachment) if own else cast("bytes", attachment)))
     return tensors
 
 

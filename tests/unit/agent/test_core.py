@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 
 import pytest
@@ -39,7 +40,7 @@ from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SE
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
 from edge_agent.notes import Note
 from edge_agent.wire.envelope import attach
-from edge_agent.wire.messages import Birth, Failure, Offers, Progress, Result
+from edge_agent.wire.messages import Birth, Failure, Offers, Progress, Result, TensorDigest
 
 
 @pytest.fixture
@@ -70,12 +71,14 @@ def test_a_job_runs_and_is_answered_with_a_signed_result(agent: AgentScript) -> 
     """The result commits to the inputs that ran, with the job's salt, and to the outputs that travel beside it."""
     (run,) = _runs(agent.tell(agent.coordinator.job(3)))
     assert (run.variant, run.inputs, run.outputs) == (chosen_variant(), (scan(3),), ())
+    salt = hashlib.sha256(b"salt 3").digest()
     agent.clock.advance(0.25)
     (opened,) = agent.said(agent.run_done(run), Result)
     result = opened.statement
     assert (result.job, result.epoch, result.agent_id) == (job_id(3), 1, agent.id)
     assert (result.variant, result.klass.variant) == (chosen_variant(), chosen_variant())
     assert result.finished_ms - result.received_ms == 250
+    assert result.inputs == tuple(TensorDigest.of(tensor, salt) for tensor in run.inputs)
     assert attach(result.outputs, opened.attachments) == list(answer_to(scan(3)))
 
 

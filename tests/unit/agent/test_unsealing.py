@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -63,6 +65,14 @@ def test_a_sealed_run_is_opened_and_its_answer_sealed(between: Unsealing) -> Non
     assert answer == answer_to(IMAGE)
     again = RunDone(7, answer_to(IMAGE), 5)
     assert between.closed(again) is again
+
+
+def test_a_sealed_run_that_is_a_view_of_its_message_is_opened(between: Unsealing) -> None:
+    """As `attach` gives large inputs to the agent."""
+    asked = sealed()
+    view = replace(asked, data=cast("bytes", memoryview(asked.data)))
+    assert between.opened(run(7, view)).inputs == (IMAGE,)
+    between.forget()
 
 
 @pytest.mark.parametrize(

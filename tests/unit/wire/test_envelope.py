@@ -185,6 +185,25 @@ def test_a_tensor_that_was_swapped_is_a_digest_mismatch() -> None:
         attach(specs, [wire_samples.INPUT.data])
 
 
+@pytest.mark.parametrize("size", [64, 600_000])
+def test_tensors_that_are_only_handed_on_are_not_copied_where_that_costs(size: int) -> None:
+    """Large ones are views of the message, after the same checks; small ones do not keep it in memory."""
+    tensor = Tensor(TensorSpec("image", DataType.UINT8, (size,)), bytes(range(1, 251)) * (size // 250) or bytes(size))
+    message = tensor.data + b"what follows"
+    view = memoryview(message)[: len(tensor.data)]
+    specs = (TensorDigest.of(tensor, wire_samples.SALT),)
+    (found,) = attach(specs, [view], wire_samples.SALT, copied=False)
+    assert (found.spec, bytes(found.data)) == (tensor.spec, tensor.data)
+    assert isinstance(found.data, memoryview) == (size > 64)
+    assert found.data == tensor.data
+    with pytest.raises(DigestMismatchError):
+        attach(specs, [memoryview(bytes(size))], bytes(16), copied=False)
+    with pytest.raises(MalformedError):
+        attach(specs, [view[:-1]], wire_samples.SALT, copied=False)
+    (copied,) = attach(specs, [view], wire_samples.SALT)
+    assert type(copied.data) is bytes
+
+
 def test_a_tensor_of_another_length_is_refused_before_it_is_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A gigabyte in the place of eight bytes costs no hashing."""
     specs = (TensorDigest.of(wire_samples.INPUT),)
