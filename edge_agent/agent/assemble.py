@@ -26,10 +26,11 @@ from edge_agent.clock import Now
 from edge_agent.connection import home_link_options
 from edge_agent.folders import make_private
 from edge_agent.inference.containment import offered
-from edge_agent.inference.installed import here
+from edge_agent.inference.installed import here, runtime_name
 from edge_agent.models import experience_file
 from edge_agent.models.content import Content
 from edge_agent.models.fit import MachineFacts
+from edge_agent.models.optimised import OptimisedFiles, key
 from edge_agent.models.store import Store
 from edge_agent.mqtt import LinkOptions
 from edge_agent.own_keys import AgentKeys
@@ -68,6 +69,8 @@ def make_agent(
     own = settings.agent
     make_private(own.state_dir)
     machine = profile()
+    content = Content(settings.models.dir)
+    content.prepare()
     options = Options(
         network=settings.network.name,
         state_dir=own.state_dir,
@@ -100,9 +103,8 @@ def make_agent(
         tracer=None
         if settings.telemetry.endpoint is None
         else Tracer.connect(settings.telemetry.endpoint, "edge-agent", settings.telemetry.job_share),
+        copies=None if settings.models.optimised == "off" else _copies(settings, content, machine),
     )
-    content = Content(settings.models.dir)
-    content.prepare()
     store = Store(content=content)
     summary = summarise(machine, own.labels)
     calibrator = Calibrator(machine, own.state_dir, store, summary.facts)
@@ -141,6 +143,12 @@ def _wishes(settings: Settings, reload: Callable[[], Settings], key: SigningKey,
     most = settings.agent.threads or machine.usable_threads
     cpus = float(machine.usable_threads)
     return Wishes(wanted(settings), lambda: wanted(reload()), readers, local_zone, account, most, cpus)
+
+
+def _copies(settings: Settings, content: Content, machine: Profile) -> OptimisedFiles:
+    features = (f"{name}: {there}" for name, there in machine.cpu.features.items())
+    made_for = key(runtime_name(), machine.isa_path, (*features, machine.cpu.model or ""))
+    return OptimisedFiles(content, made_for, settings.models.max_bytes, settings.models.keep_free_bytes)
 
 
 def _pull_settings(settings: Settings) -> dict[str, str]:

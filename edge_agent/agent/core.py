@@ -53,6 +53,8 @@ from edge_agent.errors import PeerError, RefusedError
 from edge_agent.inference.events import (
     CanaryDone,
     CanaryFailed,
+    CopyMade,
+    CopyWanted,
     LoadFailed,
     ModelLoaded,
     RunDone,
@@ -197,6 +199,8 @@ class Core:
                 return []
             case ConditionsChanged():
                 return self._planner.on_conditions(event.budget_bytes, event.conditions, now)
+            case CopyWanted() | CopyMade():
+                return self._planner.on_copy(event, now)
             case WorkerStarted() | ModelLoaded() | LoadFailed() | CanaryDone() | CanaryFailed():
                 return self._planner.on_worker_event(event, now)
 

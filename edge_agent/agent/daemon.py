@@ -20,7 +20,6 @@ from edge_agent.agent.asked import HomeSaid, HomeUp, OwnerAsked, ReloadRequested
 from edge_agent.agent.control import ControlSocket
 from edge_agent.agent.core import Core
 from edge_agent.agent.events import (
-    CancelCanary,
     CatalogueChanged,
     Command,
     CountAccepted,
@@ -31,21 +30,16 @@ from edge_agent.agent.events import (
     KeepCertificates,
     LinkDown,
     LinkUp,
-    LoadModel,
     MessageReceived,
     PlanRequested,
     Publish,
     RestRequested,
-    RunCanary,
-    RunModel,
     SaveExperience,
     SpoolResult,
     StartWorker,
     StopRequested,
     StopWorker,
     Tick,
-    UnloadModel,
-    UseThreads,
     WorkRequested,
 )
 from edge_agent.agent.fetching import Fetching
@@ -63,7 +57,7 @@ from edge_agent.agent.status import StatusFile, in_a_line, standing
 from edge_agent.agent.tracing import Traces
 from edge_agent.agent.unsealing import Unsealing, halves_of, hybrid_key
 from edge_agent.agent.wanted import Ways
-from edge_agent.agent.workers import Workers
+from edge_agent.agent.workers import WorkerCommand, Workers
 from edge_agent.clock import boot_number, system_now, utc_stamp
 from edge_agent.enrolling.keeping import keep_certificates
 from edge_agent.inference.events import RunDone
@@ -144,13 +138,14 @@ class Agent:
         self._inbox = Inbox(options.inbox_messages, options.inbox_bytes, self._topics.jobs(self._presence.agent_id))
         self._sessions = Sessions(options.state_dir)
         self._session = 0
-        spool = options.state_dir / SPOOL_FILE
-        self._spooling = Spooling(spool, options.rules.spool_bytes, self._inbox.put, stamp=utc_stamp)
+        self._spooling = Spooling(
+            options.state_dir / SPOOL_FILE, options.rules.spool_bytes, self._inbox.put, stamp=utc_stamp
+        )
         self._exit_status: int | None = None
         self._lookout = Lookout(system_now().monotonic)
         room = options.policy.room_bytes(machine.budget_bytes)
         unsealing = Unsealing(halves, options.network, self._presence.agent_id)
-        self._workers = Workers(self._inbox.put, store, options.threads, room, unsealing)
+        self._workers = Workers(self._inbox.put, store, options.threads, room, unsealing, options.copies)
         self._supervisor = supervisor.here()
         fetched = (lambda: 0) if fetching is None else (lambda: fetching.fetched_bytes)
         ways = Ways(self._inbox.put, self._status, lambda: self._core.latest_version, fetched)
@@ -316,13 +311,13 @@ class Agent:
             match command:
                 case Publish():
                     messages.append(command)
-                case UseThreads() | RunModel() | RunCanary() | CancelCanary() | LoadModel() | UnloadModel():
-                    self._workers.do(command)
                 case StartWorker() | StopWorker():
                     self._publish(messages)  # ending a worker may take a while
                     messages = []
                     self._workers.do(command)
                     self._write_status()
+                case _ if isinstance(command, WorkerCommand):
+                    self._workers.do(command)
                 case Note():
                     self._journal.write(command, system_now().monotonic)
                 case FetchModels():

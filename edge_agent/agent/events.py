@@ -244,8 +244,20 @@ class RunCanary:
 
 
 @dataclass(frozen=True, slots=True)
+class MakeCopy:
+    """Make an optimised copy of a variant of a family, in a process of its own with so much memory above an idle one.
+
+    It takes the place of a canary run.
+    """
+
+    variant: Variant
+    family: Family
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CancelCanary:
-    """Call the canary run off that goes on; its outcome, if it still comes, is ignored."""
+    """Call the canary run off, or the copy, that goes on; its outcome, if it still comes, is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +371,7 @@ Command = (
     | StopWorker
     | UseThreads
     | RunCanary
+    | MakeCopy
     | CancelCanary
     | LoadModel
     | UnloadModel

@@ -1,13 +1,17 @@
-"""When canary runs are made: one at a time, while no job runs, and in memory that nothing else needs. Pure."""
+"""When canary runs are made: one at a time, while no job runs, and in memory that nothing else needs. Pure.
+
+Optimised copies of what is served are made likewise, when nothing is left to be measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.agent.events import CancelCanary, Command, RunCanary
+from edge_agent.agent.events import CancelCanary, Command, MakeCopy, RunCanary
 from edge_agent.agent.plans import Plan
 from edge_agent.clock import Now
+from edge_agent.inference.events import CopyMade, CopyWanted
 from edge_agent.models.catalogue import Variant
 from edge_agent.models.selection import IDLE_WORKER_BYTES
 
@@ -30,6 +34,7 @@ class Canary:
         limit_bytes: what it may take.
         disturbed: whether a job ran meanwhile.
         counted: whether it is one of the search's runs, and not one of what is served already.
+        copies: whether a copy is made, and nothing is measured.
     """
 
     plan: Plan
@@ -38,6 +43,7 @@ class Canary:
     limit_bytes: int
     disturbed: bool
     counted: bool
+    copies: bool = False
 
 
 class Measuring:
@@ -53,6 +59,7 @@ class Measuring:
         self._quiet_at = 0.0
         self._waits_since: float | None = None
         self._again: dict[str, tuple[Plan, Variant]] = {}
+        self._uncopied: set[str] = set()
         self._disturbed: dict[str, int] = {}
         self._alone: set[str] = set()
 
@@ -68,8 +75,15 @@ class Measuring:
         """Measure what is served already once more, when there is time."""
         self._again[variant.digest] = (plan, variant)
 
+    def on_copy(self, event: CopyWanted | CopyMade) -> None:
+        """Have an optimised copy made of a variant that is served, when there is time; or take note that it was."""
+        if isinstance(event, CopyWanted):
+            self._uncopied.add(event.digest.hex())
+        elif self.canary is not None and self.canary.copies:
+            self.end(event.digest)
+
     def due(self, plans: Sequence[Plan]) -> tuple[Plan, Variant] | None:
-        """Return what to measure next: searches in the order of the plans, then what is to be measured again."""
+        """Return what is next: searches in the order of the plans, what is to be measured again, copies."""
         for plan in plans:
             if plan.trials is not None and not plan.over and (variant := plan.trials.next()) is not None:
                 return plan, variant
@@ -77,6 +91,10 @@ class Measuring:
             if any(plan is other for other in plans) and plan.trials is not None and plan.over:
                 return plan, variant
             del self._again[digest]
+        served = {plan.chosen.variant.digest: plan for plan in plans if plan.chosen is not None and plan.over}
+        self._uncopied &= served.keys()
+        if self._uncopied and (plan := served[min(self._uncopied)]).chosen is not None:
+            return plan, plan.chosen.variant
         return None
 
     def needs_sleep(self, plan: Plan, variant: Variant, held_bytes: int, room_bytes: int) -> bool:
@@ -111,12 +129,17 @@ class Measuring:
     def begin(self, plan: Plan, variant: Variant, limit_bytes: int, now: Now) -> Command:
         """Make a run."""
         counted = not plan.over
+        copies = not counted and variant.digest not in self._again
         if counted and plan.trials is not None:
             plan.trials.begin()
+        if copies:
+            self._uncopied.discard(variant.digest)
         self._again.pop(variant.digest, None)
         self._waits_since = self.retry_at = None
         disturbed = bool(self._active) or now.monotonic < self._quiet_at
-        self.canary = Canary(plan, variant, now.monotonic + PATIENCE_SECONDS, limit_bytes, disturbed, counted)
+        self.canary = Canary(plan, variant, now.monotonic + PATIENCE_SECONDS, limit_bytes, disturbed, counted, copies)
+        if copies:
+            return MakeCopy(variant, plan.family, limit_bytes)
         return RunCanary(variant, plan.family, limit_bytes)
 
     def nothing_due(self) -> None:
@@ -141,7 +164,9 @@ class Measuring:
 
     def uncount(self, canary: Canary) -> None:
         """Take note that a run said nothing."""
-        if canary.counted and canary.plan.trials is not None:
+        if canary.copies:
+            self._uncopied.add(canary.variant.digest)
+        elif canary.counted and canary.plan.trials is not None:
             canary.plan.trials.runs -= 1
         elif not canary.counted:
             self.again(canary.plan, canary.variant)

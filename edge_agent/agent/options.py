@@ -12,6 +12,7 @@ from edge_agent.agent.reporting import Detail
 from edge_agent.agent.rules import Rules
 from edge_agent.agent.wanted import Wishes
 from edge_agent.models.fit import MachineFacts
+from edge_agent.models.optimised import OptimisedFiles
 from edge_agent.mqtt import LinkOptions
 from edge_agent.telemetry import Tracer
 from edge_agent.wire.messages import Machine
@@ -32,6 +33,7 @@ class Options:
         sealing: opens inputs that were sealed to this agent.
         tracer: takes spans, if somebody wants traces.
         status_detail: how much the coordinator is told of how the machine fares.
+        copies: optimised copies of models; None if none are kept.
     """
 
     network: str
@@ -47,6 +49,7 @@ class Options:
     sealing: SealingKey | None = None
     status_detail: Detail = "codes"
     tracer: Tracer | None = None
+    copies: OptimisedFiles | None = None
 
     @property
     def sealing_public(self) -> bytes | None:

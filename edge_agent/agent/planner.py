@@ -25,6 +25,8 @@ from edge_agent.inference.events import (
     CANCELLED,
     CanaryDone,
     CanaryFailed,
+    CopyMade,
+    CopyWanted,
     LoadFailed,
     ModelLoaded,
     WorkerDied,
@@ -116,8 +118,7 @@ class Planner:
         self._keeper.threads = threads
 
     def _plans_of(self, digest: bytes) -> list[Plan]:
-        named = digest.hex()
-        return [p for p in self.plans if p.chosen and p.chosen.variant.digest == named]
+        return [p for p in self.plans if p.chosen and p.chosen.variant.digest_bytes == digest]
 
     # -- what is considered -------------------------------------------------------------------------------------------
 
@@ -159,15 +160,14 @@ class Planner:
             self.decided = True
             if not any(plan.chosen for plan in self.plans):
                 text = "Nothing of the catalogue can be served on this machine"
-                commands += [Note(logging.WARNING, text, "nothing-fits")]
+                commands.append(Note(logging.WARNING, text, "nothing-fits"))
         return [*commands, *self._fetch(now), *self._next(now)]
 
     def _fetch(self, now: Now) -> list[Command]:
         """Ask for the files that would be measured if they were here."""
         if not self._policy.download or self._measuring.resting:
             return []
-        wanted = [absent for plan in self.plans for absent in self._prospects.absent(plan.family, now)]
-        return [FetchModels(tuple(wanted))]
+        return [FetchModels(self._prospects.absent((plan.family for plan in self.plans), now))]
 
     # -- what workers say ---------------------------------------------------------------------------------------------
 
@@ -195,6 +195,11 @@ class Planner:
             case _:
                 return []
         return [*commands, *self._next(now)]
+
+    def on_copy(self, event: CopyWanted | CopyMade, now: Now) -> list[Command]:
+        """Take note that an optimised copy of a model is wanted, or of what became of one."""
+        self._measuring.on_copy(event)
+        return self._next(now)
 
     def on_worker_died(self, event: WorkerDied, computing: tuple[bytes, bytes] | None, now: Now) -> list[Command]:
         """Start another one; `computing` is the run that it was at, if any: the variant, and a digest of the inputs."""
@@ -229,8 +234,7 @@ class Planner:
     def _on_canary(self, event: CanaryDone | CanaryFailed, now: Now) -> list[Command]:
         if isinstance(event, CanaryFailed) and event.code == CANCELLED:
             return []  # the run that goes on now, perhaps of the same variant, is another one
-        canary = self._measuring.end(event.digest)
-        if canary is None:
+        if (canary := self._measuring.end(event.digest)) is None or canary.copies:
             return []
         return [*self._outcomes.take(canary, event, now), *self._search(now)]
 
@@ -253,8 +257,7 @@ class Planner:
         """Begin the next canary run, if one is due and nothing is in its way."""
         if self._measuring.canary is not None:
             return []
-        due = self._measuring.due(self.plans)
-        if due is None:
+        if (due := self._measuring.due(self.plans)) is None:
             self._measuring.nothing_due()
             return []
         if self.worker is WorkerState.STARTING or self._keeper.asked is not None:
@@ -283,11 +286,9 @@ class Planner:
     @property
     def _room_bytes(self) -> int:
         """What models may take now: a worker that runs keeps the limit that it was started with."""
-        room = self._prospects.room_bytes
-        limit = self._keeper.limit_bytes
-        if limit is not None and self.worker in {WorkerState.STARTING, WorkerState.UP}:
-            return min(room, limit)
-        return room
+        room, limit = self._prospects.room_bytes, self._keeper.limit_bytes
+        runs = self.worker in {WorkerState.STARTING, WorkerState.UP}
+        return min(room, limit) if limit is not None and runs else room
 
     def _start(self, now: Now) -> list[Command]:
         """Start the serving worker, with as much memory as there is now."""
@@ -369,11 +370,10 @@ class Planner:
 
     def sleep(self) -> list[Command]:
         """End the worker, to free its memory while there is nothing to do."""
-        commands = self._keeper.sleep()
-        if commands:
-            forget_loads(self.plans)
-            commands.append(Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep"))
-        return commands
+        if not (commands := self._keeper.sleep()):
+            return []
+        forget_loads(self.plans)
+        return [*commands, Note(logging.INFO, "The worker sleeps: there is nothing to do", "worker-asleep")]
 
     def wake(self, now: Now) -> list[Command]:
         """Start the worker if it sleeps; a canary run, which may have its memory, is called off."""

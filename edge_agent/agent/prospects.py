@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from edge_agent.agent.events import SaveExperience, Wanted
@@ -110,8 +111,11 @@ class Prospects:
             return Plan(family, why=why, reasons=[Lost(variant, why) for variant in family.variants])
         return Plan(family, self._trials(family, here, now))
 
-    def absent(self, family: Family, now: Now) -> list[Wanted]:
+    def absent(self, families: Iterable[Family], now: Now) -> tuple[Wanted, ...]:
         """Return the variants that would be measured first if their files were here, as far as they are not."""
+        return tuple(wanted for family in families for wanted in self._absent(family, now))
+
+    def _absent(self, family: Family, now: Now) -> list[Wanted]:
         if self._policy.refuses_family(family.name) or not self._policy.value_of(family.name):
             return []
         here = self._circumstances.here

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from edge_agent.agent.copies import Copies
 from edge_agent.agent.events import (
     CancelCanary,
     LoadModel,
+    MakeCopy,
     RunCanary,
     RunModel,
     StartWorker,
@@ -20,16 +22,19 @@ from edge_agent.errors import EdgeAgentError, PeerError, UsageError
 from edge_agent.inference import bounds, control_group
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.containment import Containment
-from edge_agent.inference.events import CanaryFailed, LoadFailed, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.inference.events import CanaryFailed, CopyMade, LoadFailed, RunFailed, WorkerDied, WorkerEvent
 from edge_agent.inference.handle import Request, Worker
 from edge_agent.inference.launch import Options
 from edge_agent.inference.measurements import request
+from edge_agent.models.optimised import OptimisedFiles
 from edge_agent.models.store import Store
 
 STOP_SECONDS = 2.0
 NO_PID = -1
 
-WorkerCommand = StartWorker | StopWorker | UseThreads | RunModel | RunCanary | CancelCanary | LoadModel | UnloadModel
+WorkerCommand = (
+    StartWorker | StopWorker | UseThreads | RunModel | RunCanary | MakeCopy | CancelCanary | LoadModel | UnloadModel
+)
 
 log = logging.getLogger("edge_agent.agent")
 
@@ -43,15 +48,17 @@ class Workers:
         threads: for one inference.
         memory_limit_bytes: what the serving worker's models may take together.
         unsealing: opens sealed inputs for the worker, and seals what it answers.
+        files: optimised copies of models; None if none are kept.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 each is a seam
         self,
         put: Callable[[WorkerEvent], None],
         store: Store,
         threads: int,
         memory_limit_bytes: int,
         unsealing: Unsealing,
+        files: OptimisedFiles | None = None,
     ) -> None:
         self._put = put
         self._unsealing = unsealing
@@ -59,8 +66,9 @@ class Workers:
         self._threads = threads
         self._cpus: float | None = None
         self._delegated, self._why_not = control_group.enter()
+        self._copies = Copies(files, store, self._load)
         self._worker = Worker(
-            lambda event: put(unsealing.closed(event)),
+            self._heard,
             threads=threads,
             memory_limit_bytes=memory_limit_bytes,
             readable=store.readable,
@@ -69,6 +77,10 @@ class Workers:
         )
         self._runs: list[RunModel] = []
         self._canaries = Canaries(put, logging.getLogger("edge_agent.canary"))
+
+    def _heard(self, event: WorkerEvent) -> None:
+        for told in self._copies.heard(event):
+            self._put(self._unsealing.closed(told))
 
     @property
     def pid(self) -> int | None:
@@ -111,7 +123,7 @@ class Workers:
                     self._worker.kill("hung")
                 else:
                     self._stop(0.0 if command.at_once else STOP_SECONDS)
-            case RunCanary():
+            case RunCanary() | MakeCopy():
                 self._measure(command)
             case CancelCanary():
                 self._canaries.cancel()
@@ -127,6 +139,7 @@ class Workers:
 
     def _stop(self, seconds: float) -> None:
         self._worker.stop(seconds)
+        self._copies.forget()
         self._unsealing.forget()  # what it had not answered ends without an event
 
     def _start(self, limit_bytes: int | None) -> None:
@@ -157,22 +170,34 @@ class Workers:
             why = problem or self._worker.full()
             self._put(self._unsealing.closed(RunFailed(left.token, why.error_code, why.message, "agent")))
 
-    def _measure(self, command: RunCanary) -> None:
+    def _measure(self, command: RunCanary | MakeCopy) -> None:
+        if isinstance(command, MakeCopy):
+            self._copy(command)
+            return
         variant = command.variant
         try:
             asked = request(command.family, variant, self._store, self._threads)
         except EdgeAgentError as error:
             self._put(CanaryFailed(variant.digest_bytes, error.error_code, error.message))
         else:
-            limits = (self._threads, command.limit_bytes, self._store.readable, self._delegated, self._cpus)
-            self._canaries.start(asked, Options(*limits))
+            self._canaries.start(asked, self._limits(command))
+
+    def _copy(self, command: MakeCopy) -> None:
+        try:
+            self._canaries.begin(self._copies.making(command, self._limits(command)))
+        except EdgeAgentError as error:
+            self._put(CopyMade(command.variant.digest_bytes, error.message))
+
+    def _limits(self, command: RunCanary | MakeCopy) -> Options:
+        return Options(self._threads, command.limit_bytes, self._store.readable, self._delegated, self._cpus)
 
     def _load(self, command: LoadModel) -> None:
-        variant = command.variant
+        digest = command.variant.digest_bytes
         try:
-            self._worker.load(variant.digest_bytes, self._store.open_variant(variant), command.threads, command.lanes)
+            fd, optimised = self._copies.open(command)
+            self._worker.load(digest, fd, command.threads, command.lanes, optimised=optimised)
         except EdgeAgentError as error:
-            self._put(LoadFailed(variant.digest_bytes, error.error_code, error.message))
+            self._put(LoadFailed(digest, error.error_code, error.message))
 
     def _unload(self, variant: bytes) -> None:
         try:

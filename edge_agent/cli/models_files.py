@@ -321,21 +321,29 @@ def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, cont
     parts = stale(content.partials(), time.time())
     left = [entry for entry in entries if entry not in gone]
     used = sum(entry.size_bytes for entry in left)
+    # Optimised copies go first: they can be made again.
+    copies = content.optimised()
+    full = used + sum(copies.values()) > settings.models.max_bytes
+    idle = [digest for digest in copies if digest and (full or (whole and digest not in known))]
     room = Room(content.free_bytes(), used, settings.models.max_bytes, keep_free_bytes=0)
     try:
         gone += make_room(left, room, 0)
     except EdgeAgentError as error:
         print(f"note: {error.message}", file=sys.stderr)
-    freed = sum(entry.size_bytes for entry in gone)
+    freed = sum(entry.size_bytes for entry in gone) + sum(copies[digest] for digest in idle)
     if not args.dry_run:
         for digest in (*(entry.digest for entry in gone), *parts):
             content.remove(digest)
+        for digest in idle:
+            content.remove_optimised(digest)
     if args.json:
         removed = [{"digest": entry.digest, "bytes": entry.size_bytes} for entry in gone]
-        print(json.dumps({"removed": removed, "parts": parts, "dry_run": args.dry_run}, indent=2))
+        found = {"removed": removed, "parts": parts, "optimised": idle, "dry_run": args.dry_run}
+        print(json.dumps(found, indent=2))
     else:
         word = "Would remove" if args.dry_run else "Removed"
-        print(f"{word} {len(gone)} files ({_size(freed)}) and {len(parts)} old parts; {len(entries) - len(gone)} stay.")
+        what = f"{len(gone)} files, {len(idle)} optimised copies ({_size(freed)}) and {len(parts)} old parts"
+        print(f"{word} {what}; {len(entries) - len(gone)} files stay.")
     return 0
 
 

@@ -14,10 +14,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.inference.events import CANCELLED, CanaryDone, CanaryFailed, WorkerDied, WorkerEvent, WorkerStarted
+from edge_agent.inference.events import (
+    CANCELLED,
+    CanaryDone,
+    CanaryFailed,
+    CopyMade,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
 from edge_agent.inference.launch import Options
 from edge_agent.inference.process import Canary, WorkerProcess
 
@@ -27,6 +35,16 @@ LIMIT_SECONDS = 20.0
 """How long one canary run may take then; what takes longer to load is no use for jobs either."""
 
 Outcome: TypeAlias = CanaryDone | CanaryFailed
+
+
+class Run(Protocol):
+    """What goes on in a process of its own: `run` waits for its outcome, if it has one, and `cancel` hurries it."""
+
+    def run(self) -> Outcome | CopyMade | None:
+        """Do it; no process is left then."""
+
+    def cancel(self) -> None:
+        """Call it off, from any thread."""
 
 
 class CanaryRun:
@@ -105,18 +123,26 @@ class Canaries:
         log: for the start and end of the processes.
     """
 
-    def __init__(self, sink: Callable[[Outcome], None], log: logging.Logger) -> None:
+    def __init__(self, sink: Callable[[Outcome | CopyMade], None], log: logging.Logger) -> None:
         self._sink = sink
         self._log = log
-        self._run: CanaryRun | None = None
+        self._run: Run | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, request: Canary, options: Options) -> None:
         """Begin a run; one that is still going on is called off first."""
+        self.begin(CanaryRun(request, options, self._log))
+
+    def begin(self, run: Run) -> None:
+        """Begin anything that takes the place of a canary run; what is still going on is called off first."""
         self.cancel()
-        run = self._run = CanaryRun(request, options, self._log)
-        self._thread = threading.Thread(target=lambda: self._sink(run.run()), name="canary", daemon=True)
+        self._run = run
+        self._thread = threading.Thread(target=self._tell, args=(run,), name="canary", daemon=True)
         self._thread.start()
+
+    def _tell(self, run: Run) -> None:
+        if (outcome := run.run()) is not None:
+            self._sink(outcome)
 
     def cancel(self) -> None:
         """Call off what runs, and wait for its end, which takes no longer than to kill a process."""

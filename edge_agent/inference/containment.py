@@ -92,11 +92,13 @@ def offered() -> Containment:
     )
 
 
-def enter(readable: Iterable[str]) -> Containment:
+def enter(readable: Iterable[str], scratch: tuple[int, int] | None = None) -> Containment:
     """Contain this process for good; to be called when all is imported, and before anything foreign is read.
 
     Args:
         readable: what it may read beside its code and its libraries: folders of models.
+        scratch: the one file that it may write, as a descriptor, and the bytes that it may have; None for no file.
+            Where Landlock can't say that it is the only one, none may be written.
 
     Returns:
         What is in force: what `offered` says, but for capabilities that whoever started us keeps us from giving up.
@@ -106,16 +108,18 @@ def enter(readable: Iterable[str]) -> Containment:
     """
     found = offered()
     limits.keep_files()
-    limits.bound()
+    writes = scratch is not None and FILES in found.in_force
+    limits.bound(scratch[1] if scratch is not None and writes else 0)
     if why := _give_up_privileges():
         in_force = tuple(name for name in found.in_force if name != PRIVILEGES)
         found = Containment(in_force, (*found.missing, (PRIVILEGES, why)))
     if FILES in found.in_force:
         _be_one_thread()
-        landlock.restrict([*code(), *_LIBRARIES, *_SYSTEM, limits.own_folder(), *readable], landlock.abi())
+        allowed = [*code(), *_LIBRARIES, *_SYSTEM, limits.own_folder(), *readable]
+        landlock.restrict(allowed, landlock.abi(), None if scratch is None else f"/proc/self/fd/{scratch[0]}")
     here = seccomp.architecture()
     if CALLS in found.in_force and here is not None:
-        seccomp.install(here)
+        seccomp.install(here, writes=writes)
     return found
 
 

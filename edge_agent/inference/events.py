@@ -136,6 +136,30 @@ class WorkerDied:
     tokens: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CopyWanted:
+    """A model was loaded from its own file, and an optimised copy of it may be made when there is time."""
+
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CopyMade:
+    """A copy was made, or could not be; `why_not` is empty if it will be loaded the next time."""
+
+    digest: bytes
+    why_not: str
+
+
 WorkerEvent: TypeAlias = (
-    WorkerStarted | ModelLoaded | LoadFailed | RunDone | RunFailed | CanaryDone | CanaryFailed | WorkerDied
+    WorkerStarted
+    | ModelLoaded
+    | LoadFailed
+    | RunDone
+    | RunFailed
+    | CanaryDone
+    | CanaryFailed
+    | WorkerDied
+    | CopyWanted
+    | CopyMade
 )

@@ -131,7 +131,7 @@ class Worker:
         process.start()
         self._process = process
 
-    def load(self, digest: bytes, fd: int, threads: int = 0, lanes: int = 1) -> None:
+    def load(self, digest: bytes, fd: int, threads: int = 0, lanes: int = 1, *, optimised: str = "") -> None:
         """Load the model in the file `fd`, which this call takes over. Answer: `ModelLoaded` or `LoadFailed`.
 
         Args:
@@ -139,6 +139,7 @@ class Worker:
             fd: the verified file.
             threads: for this model, at most the worker's; 0 for the worker's.
             lanes: how many runs of it are computed side by side, at most the worker's threads.
+            optimised: empty for the model's own file; else it is a copy, whose weights are "in-place" or "copied".
 
         Raises:
             WorkerError: no worker was started.
@@ -149,6 +150,8 @@ class Worker:
             header["threads"] = threads
         if lanes > 1:
             header["lanes"] = lanes
+        if optimised:
+            header["optimised"] = optimised
         self._running(fd).load(header, digest, fd)
 
     def unload(self, digest: bytes) -> None:

@@ -17,7 +17,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _CREATE_VERSION = 1
 _RULE_PATH_BENEATH = 1
 
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 # What each ABI can refuse of files, all of it, cumulated: execute, write, read, list, remove and make of all kinds (1),
 # link and rename between folders (2), truncate (3), ioctl on devices (5).
 _FILE_RIGHTS = ((1, 0x1FFF), (2, 0x3FFF), (3, 0x7FFF), (5, 0xFFFF))
@@ -45,7 +45,7 @@ def scopes(version: int) -> bool:
     return version >= _SCOPE_ABI
 
 
-def restrict(readable: Iterable[str], version: int) -> None:
+def restrict(readable: Iterable[str], version: int, writable: str | None = None) -> None:
     """Let this thread, and all that it starts, read `readable` and what is below it; no other file, and write none.
 
     Files that are open already stay open. TCP, signals and abstract sockets are refused as far as `version` goes.
@@ -54,6 +54,7 @@ def restrict(readable: Iterable[str], version: int) -> None:
     Args:
         readable: files and folders.
         version: as `abi` gives it, at least 1.
+        writable: the one file that may be opened to be written, if any.
 
     Raises:
         OSError: the kernel refuses a step; nothing is to be trusted then.
@@ -68,12 +69,14 @@ def restrict(readable: Iterable[str], version: int) -> None:
     try:
         for path in readable:
             _allow(ruleset, path)
+        if writable is not None:
+            _allow(ruleset, writable, (_WRITE_FILE | _TRUNCATE) & rights)
         _called(_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)
 
 
-def _allow(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, more: int = 0) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError as error:
@@ -82,7 +85,7 @@ def _allow(ruleset: int, path: str) -> None:
         raise
     try:
         folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        rule = struct.pack("<Qi", _READ_FILE | _READ_DIR if folder else _READ_FILE, descriptor)
+        rule = struct.pack("<Qi", more | _READ_FILE | (_READ_DIR if folder else 0), descriptor)
         _called(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, rule, 0)
     finally:
         os.close(descriptor)

@@ -71,6 +71,36 @@ def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
     )
 
 
+def spawn_optimiser(options: Options, model: int, into: int, most_bytes: int, asked: int) -> subprocess.Popen[bytes]:
+    """Start a process that makes an optimised copy of a model, and says on its standard output what came of it.
+
+    Args:
+        options: as for a worker.
+        model: the verified file.
+        into: the file that it fills.
+        most_bytes: that this may have.
+        asked: what it is asked, as a file.
+
+    Raises:
+        OSError: the process could not be made.
+    """
+    command = [sys.executable, "-P", "-m", "edge_agent.inference.optimiser", "--parent", str(os.getpid())]
+    command += ["--model", str(model), "--into", str(into), "--most-bytes", str(most_bytes)]
+    if options.memory_limit_bytes is not None:
+        command += ["--memory-limit-bytes", str(options.memory_limit_bytes)]
+    command += [f"--read={path}" for path in options.readable]
+    return subprocess.Popen(
+        command,
+        stdin=asked,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(model, into),
+        env=environment(os.environ),
+        cwd="/",
+        process_group=0,
+    )
+
+
 def environment(daemon: Mapping[str, str]) -> dict[str, str]:
     """Return the worker's environment: what it needs, and of the daemon's what finds the same packages."""
     passed_on = {name: daemon[name] for name in _PASSED_ON if name in daemon}

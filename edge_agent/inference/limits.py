@@ -24,6 +24,7 @@ SPARE_TASKS = 4096
 MAX_STACKS_BYTES = 256 * 1024 * 1024
 """All stacks together count no more than this beyond the limit of what models may take."""
 _ATTRIBUTES_BYTES = 64
+_MADV_DONTNEED = 4
 _threads = 0  # whose stacks are counted
 _base: int | None = None  # the limit without stacks
 _peak: int | None = None  # /proc/self/clear_refs, once it can't be opened any more
@@ -133,9 +134,27 @@ def own_folder() -> str:
     return f"/proc/{os.getpid()}"
 
 
-def bound() -> None:
-    """Bound what a process that has gone wrong can use up: descriptors, files, threads."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+def drop_pages(fd: int) -> None:
+    """Let go of the pages of a file that is mapped into this process; what is needed again is read again.
+
+    Whoever laid weights out anew has read them all once, and needs most of them no more.
+    """
+    name = str(Path(f"/proc/self/fd/{fd}").readlink())
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:  # noqa: PTH123 - twice as fast
+        for line in maps:
+            where, *_, path = line.rstrip("\n").split(maxsplit=5)
+            if path == name:
+                begin, end = (int(address, 16) for address in where.split("-"))
+                _libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), _MADV_DONTNEED)
+
+
+def bound(file_bytes: int = 0) -> None:
+    """Bound what a process that has gone wrong can use up: descriptors, files, threads.
+
+    Args:
+        file_bytes: that any file may have which it writes.
+    """
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

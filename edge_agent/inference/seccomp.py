@@ -69,13 +69,17 @@ def offered() -> str:
     return ""
 
 
-def install(here: Architecture) -> None:
+def install(here: Architecture, *, writes: bool = False) -> None:
     """Allow all threads of this process nothing but what `syscalls` says; `no_new_privs` has to be set before.
+
+    Args:
+        here: the architecture.
+        writes: whether files may be opened to be written, where something else says which.
 
     Raises:
         OSError: the kernel refuses.
     """
-    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program(here, os.getpid()))
+    code = b"".join(struct.pack("<HBBI", *instruction) for instruction in program(here, os.getpid(), writes=writes))
     memory = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("@HP", len(code) // 8, ctypes.addressof(memory))
     found = _libc.syscall(_SECCOMP[here.column], _SET_FILTER, _ALL_THREADS, header)
@@ -83,8 +87,9 @@ def install(here: Architecture) -> None:
         raise OSError(ctypes.get_errno(), "seccomp: the filter was refused")
 
 
-def program(here: Architecture, pid: int) -> list[Instruction]:
-    """Return the filter for a process with this number."""
+def program(here: Architecture, pid: int, *, writes: bool = False) -> list[Instruction]:
+    """Return the filter for a process with this number, which may open files to write them, or not."""
+    opens = 0 if writes else _OPEN_TO_WRITE
     code: list[Instruction] = [
         *(_load(_ARCHITECTURE), (_IF_EQUAL, 1, 0, here.audit), _return(KILL)),
         *(_load(_NUMBER), (_IF_AT_LEAST, 0, 1, _X32), _return(KILL)),
@@ -92,8 +97,8 @@ def program(here: Architecture, pid: int) -> list[Instruction]:
     for number in _numbers(ALLOWED, here):
         code += _when(number, [_return(ALLOW)])
     checks = {
-        "open": _none_of(1, _OPEN_TO_WRITE),
-        "openat": _none_of(2, _OPEN_TO_WRITE),
+        "open": _none_of(1, opens),
+        "openat": _none_of(2, opens),
         "mmap": _map(),
         "clone": _exactly(0, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD),
         "prctl": _one_of(0, _PRCTLS),

@@ -28,7 +28,7 @@ from edge_agent.inference.messages import (
     tensors_of,
     text_of,
 )
-from edge_agent.inference.sessions import PROVIDERS, Session, runtime_name
+from edge_agent.inference.sessions import PROVIDERS, Session, Weights, runtime_name
 
 MAX_COMMAND_BYTES = 2**31
 """The parts of one command together. The daemon's own limits are far lower; this one bounds a mistake."""
@@ -109,7 +109,9 @@ class Service:
         self._lanes[digest] = min(max(1, lanes), self._threads)
         try:
             threads = integer_of(frame.header, "threads") if "threads" in frame.header else self._threads
-            session = self._sessions[digest] = Session(_fd(frame), min(max(1, threads), self._threads))
+            threads = min(max(1, threads), self._threads)
+            weights = Weights(text_of(frame.header, "optimised")) if "optimised" in frame.header else None
+            session = self._sessions[digest] = Session(_fd(frame), threads, optimised=weights)
         except (EdgeAgentError, MemoryError) as error:
             limits.trim()
             self._say({"say": "load-failed", "digest": digest, **_failure(error)})

@@ -12,6 +12,7 @@ import os
 import time
 import weakref
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,12 +78,22 @@ def runtime_name() -> str:
     return f"onnxruntime {ort.__version__}"
 
 
+class Weights(Enum):
+    """What becomes of the weights of an optimised file that is mapped into memory."""
+
+    IN_PLACE = "in-place"
+    """They are used where they lie. What kernels lay out anew is there twice, but the file's part can be read again."""
+    COPIED = "copied"
+    """The file is mapped only while it is loaded."""
+
+
 class Session:
     """A loaded model.
 
     Args:
         fd: the very file that was verified; read from its start, and not closed.
         threads: for the inside of an operator, at least 1.
+        optimised: it is a file that `save_optimised` made, and what is to become of its weights.
 
     Raises:
         WorkerError: "model-load": the file is no model, or one that cannot be served.
@@ -90,13 +101,14 @@ class Session:
         ResourceError: there is not enough memory for it.
     """
 
-    def __init__(self, fd: int, threads: int) -> None:
+    def __init__(self, fd: int, threads: int, *, optimised: Weights | None = None) -> None:
         before = limits.status_bytes("RssAnon")
         started = time.perf_counter_ns()
-        domains = model_file.check(fd)
+        library = None if optimised is not None else _library(model_file.check(fd))
         limits.count_stacks(threads)
         weakref.finalize(self, limits.count_stacks, -threads).atexit = False
-        self._session = _open(fd, threads, _library(domains))
+        options = session_options(threads, optimised=optimised)
+        self._session = _open(fd, options, library)
         self.inputs = tuple(_port(node, "input") for node in self._session.get_inputs())
         self.outputs = tuple(_port(node, "output") for node in self._session.get_outputs())
         self._ports = {port.name: port for port in self.outputs}
@@ -108,6 +120,8 @@ class Session:
             )
         self.load_us = (time.perf_counter_ns() - started) // 1000
         limits.trim()
+        if optimised is Weights.IN_PLACE:
+            limits.drop_pages(fd)
         self.memory_bytes = max(0, limits.status_bytes("RssAnon") - before)
 
     def run(self, inputs: Sequence[Tensor], wanted: Sequence[str], max_output_bytes: int) -> list[Output]:
@@ -198,7 +212,28 @@ def _library(domains: frozenset[str]) -> str | None:
     return path
 
 
-def session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime ships no types
+def save_optimised(fd: int, into: int, threads: int) -> None:
+    """Write what onnxruntime makes of a model with the options of every session here, in its own format.
+
+    Args:
+        fd: the model's file.
+        into: the file to be written, which is opened anew.
+        threads: as for a session.
+
+    Raises:
+        WorkerError: "model-load": the model cannot be loaded, or not be written in that format.
+        ResourceError: there is not enough memory.
+    """
+    if model_file.check(fd) & custom_ops.DOMAINS:
+        raise WorkerError("Models with custom operators are not kept in onnxruntime's format.", code="model-load")
+    options = session_options(threads)
+    options.optimized_model_filepath = f"/proc/self/fd/{into}"
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.log_severity_level = 4  # that it fits this machine alone is what is wanted
+    _open(fd, options, None)
+
+
+def session_options(threads: int, *, optimised: Weights | None = None) -> Any:  # noqa: ANN401 - onnxruntime ships no types
     """Return the options of every session here, so that what is measured is what serves."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -207,7 +242,11 @@ def session_options(threads: int) -> Any:  # noqa: ANN401 - onnxruntime ships no
     # Waiting threads that spin starve the others on a small machine with more to do.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.add_session_config_entry("session.load_model_format", "ONNX")
+    options.add_session_config_entry("session.load_model_format", "ONNX" if optimised is None else "ORT")
+    if optimised is not None:
+        options.add_session_config_entry("session.use_memory_mapped_ort_model", "1")
+    if optimised is Weights.IN_PLACE:
+        options.add_session_config_entry("session.use_ort_model_bytes_for_initializers", "1")
     return options
 
 
@@ -216,8 +255,7 @@ def open_bytes(data: bytes, threads: int) -> Any:  # noqa: ANN401 - as above
     return ort.InferenceSession(data, session_options(threads), providers=list(PROVIDERS), enable_fallback=0)
 
 
-def _open(fd: int, threads: int, library: str | None) -> Any:  # noqa: ANN401 - as above
-    options = session_options(threads)
+def _open(fd: int, options: Any, library: str | None) -> Any:  # noqa: ANN401 - as above
     path = f"/proc/self/fd/{fd}"
     try:
         os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))

@@ -3,6 +3,7 @@
     sha256/ab/abcd…     a file whose bytes have that digest, read-only, made durable before it got its name
     partial/abcd…       what has come of a file so far; never looked at by who loads models
     pins/abcd…          an empty file: this one is never evicted
+    optimised/abcd….*   what was made of the model with that digest on this machine (`optimised`); goes with it
 
 A name below `sha256/` appears only by renaming a file that was hashed and synced, so that a power cut leaves either the
 whole file or none. Who loads a model hashes it again (`store`).
@@ -25,7 +26,7 @@ from edge_agent.errors import ResourceError, StateError
 from edge_agent.folders import make_private
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-_FOLDERS = ("sha256", "partial", "pins")
+_FOLDERS = ("sha256", "partial", "pins", "optimised")
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -103,8 +104,9 @@ class Content:
                             yield path.name, path.lstat()
 
     def used_bytes(self) -> int:
-        """Return what all files take, unfinished ones included."""
-        return sum(entry.size_bytes for entry in self.entries()) + sum(size for _, size, _ in self.partials())
+        """Return what all files take, unfinished and optimised ones included."""
+        whole = sum(entry.size_bytes for entry in self.entries())
+        return whole + sum(size for _, size, _ in self.partials()) + sum(self.optimised().values())
 
     def free_bytes(self) -> int:
         """Return what an ordinary user may still write to the disk of the store."""
@@ -141,6 +143,52 @@ class Content:
         with contextlib.suppress(OSError):
             os.utime(self.path(digest))
 
+    # -- optimised models -----------------------------------------------------------------------------------------
+
+    @property
+    def optimised_folder(self) -> Path:
+        """Where models are as onnxruntime has optimised them, and nothing else."""
+        return self.root / "optimised"
+
+    def optimised_path(self, digest: str) -> Path:
+        """Return where the optimised copy of a model lies, or would.
+
+        Raises:
+            ValueError: it is no digest.
+        """
+        return self.optimised_folder / f"{_checked(digest)}.ort"
+
+    def optimised(self) -> dict[str, int]:
+        """Return the bytes that the optimised copy of each model takes, by its digest; "" for what is unfinished."""
+        found: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            for path in self.optimised_folder.iterdir():
+                digest = path.name.partition(".")[0]
+                with contextlib.suppress(OSError):  # it went away meanwhile
+                    name = digest if _DIGEST.fullmatch(digest) else ""
+                    found[name] = found.get(name, 0) + path.lstat().st_size
+        return found
+
+    def make_optimised(self) -> Path:
+        """Make the folder of optimised copies, and return it.
+
+        Raises:
+            StateError: the store cannot be written.
+        """
+        self._make_folders()
+        return self.optimised_folder
+
+    def remove_optimised(self, digest: str) -> None:
+        """Take the optimised copy of a model away.
+
+        Raises:
+            StateError: the store cannot be written.
+        """
+        path = self.optimised_path(digest)
+        with self._explained("removed"):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
+
     # -- changes --------------------------------------------------------------------------------------------------
 
     def remove(self, digest: str) -> None:
@@ -148,6 +196,7 @@ class Content:
         with self._explained("removed"):
             self.path(digest).unlink(missing_ok=True)
             (self.root / "partial" / digest).unlink(missing_ok=True)
+        self.remove_optimised(digest)
 
     @contextlib.contextmanager
     def incoming(self, digest: str) -> Iterator[Incoming]:

@@ -141,14 +141,14 @@ class Downloader:
         if incoming.size_bytes > wanted.size_bytes:
             incoming.restart()
         here = incoming.size_bytes
-        room = Room(
-            free_bytes=self.content.free_bytes(),
-            used_bytes=self.content.used_bytes(),
-            max_bytes=self.budget.max_bytes,
-            keep_free_bytes=self.budget.keep_free_bytes,
-        )
+        needed = wanted.size_bytes - here
+        room = self._room()
+        for digest in filter(None, self.content.optimised() if room.missing(needed) else ()):
+            self.content.remove_optimised(digest)  # made again when there is room
+            if not (room := self._room()).missing(needed):
+                break
         try:
-            gone = make_room(self.content.entries(), room, wanted.size_bytes - here, in_use=in_use)
+            gone = make_room(self.content.entries(), room, needed, in_use=in_use)
         except BaseException:
             if not here:
                 incoming.discard()
@@ -156,6 +156,14 @@ class Downloader:
         for entry in gone:
             self.content.remove(entry.digest)
             self.evicted.append(entry.digest)
+
+    def _room(self) -> Room:
+        return Room(
+            free_bytes=self.content.free_bytes(),
+            used_bytes=self.content.used_bytes(),
+            max_bytes=self.budget.max_bytes,
+            keep_free_bytes=self.budget.keep_free_bytes,
+        )
 
 
 class _Transfer:

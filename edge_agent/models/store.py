@@ -43,7 +43,8 @@ class Store:
     @property
     def readable(self) -> tuple[str, ...]:
         """The folders that hold models and nothing else, absolute: what a worker has to be able to read."""
-        folders = [*([] if self._content is None else [self._content.folder]), *self._roots]
+        content = self._content
+        folders = [*([] if content is None else [content.folder, content.optimised_folder]), *self._roots]
         return tuple(os.path.abspath(folder) for folder in folders)  # noqa: PTH100 - links are left to who opens it
 
     def has(self, variant: Variant) -> bool:
@@ -52,6 +53,11 @@ class Store:
         if variant.golden is not None:
             files.append((variant.golden.file, variant.golden.digest))
         return all(self._look_for(name, digest) is not None for name, digest in files)
+
+    def touch(self, variant: Variant) -> None:
+        """Note that a variant is used now, though its file is not opened."""
+        if self._content is not None:
+            self._content.touch(variant.digest)
 
     def path_of(self, variant: Variant) -> Path:
         """Return where the variant's file lies, for people and logs.

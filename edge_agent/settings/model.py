@@ -263,6 +263,10 @@ class Models(_Section):
     keep_free_bytes: Annotated[int, Field(ge=0, le=2**50)] = Field(
         default=1024 * MIB, description="Of the disk, so much is left free whatever is fetched."
     )
+    optimised: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether a copy of each served model is kept as onnxruntime has optimised it, to be loaded faster.",
+    )
     mirrors: Annotated[tuple[Annotated[str, AfterValidator(_mirror)], ...], Field(max_length=16)] = Field(
         default=(),
         description="Addresses that are asked for `sha256/DIGEST` first, such as a machine at home.",

@@ -1,0 +1,150 @@
+"""Between the serving worker and the optimised copies of its models: which file it loads, and when a copy goes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from edge_agent.agent.events import LoadModel, MakeCopy
+from edge_agent.errors import ResourceError
+from edge_agent.inference import containment
+from edge_agent.inference.events import (
+    CopyMade,
+    CopyWanted,
+    LoadFailed,
+    ModelLoaded,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
+from edge_agent.inference.installed import runtime_name
+from edge_agent.inference.launch import Options
+from edge_agent.inference.optimising import CALLED_OFF, Optimising, Request, judge
+from edge_agent.models.optimised import OptimisedFiles, Scratch
+from edge_agent.models.store import Store
+
+log = logging.getLogger("edge_agent.optimised")
+
+
+class Copies:
+    """The copies that the serving worker was given.
+
+    Args:
+        files: the copies of this machine; None if none are kept.
+        store: the models themselves.
+        load: has the worker load a model again, when its copy was of no use.
+    """
+
+    def __init__(self, files: OptimisedFiles | None, store: Store, load: Callable[[LoadModel], None]) -> None:
+        self._files = files if containment.FILES in containment.offered().in_force else None
+        self._store = store
+        self._load = load
+        self._runtime = runtime_name()
+        self._given: dict[bytes, LoadModel] = {}  # that the worker was given a copy of
+
+    def open(self, command: LoadModel) -> tuple[int, str]:
+        """Return a descriptor of what is to be loaded, and if it is a copy, how, as `Worker.load` has it.
+
+        Raises:
+            StateError, DigestMismatchError: as `Store.open_variant`.
+        """
+        variant = command.variant
+        if self._files is not None and self._store.has(variant):
+            copy = self._files.open(variant.digest)
+            if copy is not None:
+                self._store.touch(variant)
+                self._given[variant.digest_bytes] = command
+                return copy[0], "in-place" if copy[1] else "copied"
+        return self._store.open_variant(variant), ""
+
+    def heard(self, event: WorkerEvent) -> Sequence[WorkerEvent]:
+        """Return what is to be told of what the worker says; called on a thread of the worker's handle."""
+        if self._files is None:
+            return (event,)
+        match event:
+            case WorkerStarted() if event.runtime != self._runtime:
+                # Installed anew beneath us; copies are made again by the agent's next start.
+                self._files = None
+            case ModelLoaded() if event.digest not in self._given and self._files.wants(event.digest.hex()):
+                return (event, CopyWanted(event.digest))
+            case LoadFailed() if (command := self._given.pop(event.digest, None)) is not None:
+                self._refuse(event.digest, f"it cannot be loaded: {event.message}")
+                self._load(command)
+                return ()
+            case WorkerDied():
+                for digest in tuple(self._given):
+                    self._refuse(digest, f"a worker that had loaded it ended: {event.message}")
+                self._given.clear()
+        return (event,)
+
+    def forget(self) -> None:
+        """The worker was stopped: what it was given says nothing any more."""
+        self._given.clear()
+
+    def making(self, command: MakeCopy, options: Options) -> Making:
+        """Return what makes a copy.
+
+        Raises:
+            ResourceError: there is no room for one.
+            StateError, DigestMismatchError: as `Store.open_variant` and `Store.golden_file`.
+        """
+        variant = command.variant
+        golden = b"" if variant.golden is None else self._store.golden_file(variant)
+        scratch = None if self._files is None else self._files.scratch(variant.size_bytes)
+        if scratch is None or self._files is None:
+            raise ResourceError("There is no room on the disk for an optimised copy.", code="disk-full")
+        try:
+            model = self._store.open_variant(variant)
+        except BaseException:
+            scratch.close()
+            raise
+        return Making(variant.digest, Request(model, scratch, golden, command.family.extents), options, self._files)
+
+    def _refuse(self, digest: bytes, why: str) -> None:
+        if self._files is not None:
+            text = "The optimised copy of model %s is not used any more: %s"
+            log.warning(text, digest.hex()[:12], why, extra={"action": "optimised-refused"})
+            self._files.refuse(digest.hex(), why)
+
+
+class Making:
+    """One copy that is made, judged, and kept or not; takes the place of a canary run.
+
+    Args:
+        variant: the digest.
+        request: what is asked of the process.
+        options: how workers are started.
+        files: where it is kept.
+    """
+
+    def __init__(self, variant: str, request: Request, options: Options, files: OptimisedFiles) -> None:
+        self._variant = variant
+        self._scratch: Scratch = request.scratch
+        self._optimising = Optimising(request, options)
+        self._files = files
+
+    def run(self) -> CopyMade | None:
+        """Make it, and say what came of it; nothing if it was called off."""
+        try:
+            report = self._optimising.run()
+            if report == CALLED_OFF:
+                return None
+            judged = report if isinstance(report, str) else judge(report)
+            why = judged if isinstance(judged, str) else ""
+            fields = {"action": "optimised", "digest": self._variant}
+            if isinstance(judged, str):
+                self._files.refuse(self._variant, why)
+                log.info("No optimised copy of model %s: %s", self._variant[:12], why, extra=fields)
+            elif not self._files.keep(self._variant, self._scratch, in_place=judged.in_place):
+                why = "it cannot be kept"
+            else:
+                log.info("Made an optimised copy of model %s: %s", self._variant[:12], judged.text, extra=fields)
+            return CopyMade(bytes.fromhex(self._variant), why)
+        finally:
+            self._files.discard()
+            os.close(self._scratch.fd)
+
+    def cancel(self) -> None:
+        """Call it off."""
+        self._optimising.cancel()

@@ -1,0 +1,259 @@
+"""When optimised copies are made, which file the worker is given, and what becomes of a copy that is of no use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import canary_done, digits, of_type
+
+from edge_agent.agent import copies
+from edge_agent.agent.copies import Copies, Making
+from edge_agent.agent.events import CancelCanary, LoadModel, MakeCopy, RunCanary
+from edge_agent.agent.measuring import PATIENCE_SECONDS, QUIET_SECONDS
+from edge_agent.errors import ResourceError
+from edge_agent.inference.containment import FILES, Containment
+from edge_agent.inference.events import (
+    CopyMade,
+    CopyWanted,
+    LoadFailed,
+    ModelLoaded,
+    WorkerDied,
+    WorkerEvent,
+    WorkerStarted,
+)
+from edge_agent.inference.launch import Options
+from edge_agent.inference.optimising import CALLED_OFF, Found, Report
+from edge_agent.models.content import Content
+from edge_agent.models.optimised import OptimisedFiles
+from edge_agent.models.store import Store
+
+from .test_planner import Bench
+
+FAMILY = digits()
+VARIANT = FAMILY.variants[0]
+DIGEST = VARIANT.digest_bytes
+LOAD = LoadModel(VARIANT, 1)
+LOADED = ModelLoaded(DIGEST, 5.0, (), (), 1)
+
+
+# -- when: the planner ------------------------------------------------------------------------------------------------
+
+
+def serving() -> tuple[Bench, bytes]:
+    """Return a planner that serves, and what it serves."""
+    bench = Bench().serving()
+    (offer,) = bench.planner.offers()
+    return bench, offer.variant
+
+
+def wanted(bench: Bench, variant: bytes) -> list[Any]:
+    """Say that a copy is wanted, and wait until all has been quiet."""
+    commands = list(bench.planner.on_copy(CopyWanted(variant), bench.clock.now))
+    bench.clock.advance(QUIET_SECONDS)
+    return [*commands, *bench.planner.on_tick(bench.clock.now)]
+
+
+def test_a_copy_is_made_when_nothing_runs_and_what_is_offered_does_not_wait_for_it() -> None:
+    """In the place of a canary run, with memory that nothing else needs; nothing changes in the offers."""
+    bench, variant = serving()
+    before = bench.offered
+    bench.planner.on_load(1, bench.clock.now)
+    assert of_type(bench.planner.on_copy(CopyWanted(variant), bench.clock.now), MakeCopy) == []
+    bench.planner.on_load(0, bench.clock.now)
+    bench.clock.advance(QUIET_SECONDS)
+    (made,) = of_type(bench.planner.on_tick(bench.clock.now), MakeCopy)
+    assert (made.variant.digest_bytes, made.family.name) == (variant, "digits")
+    assert made.limit_bytes > 0
+    assert bench.offered == before
+    assert bench.planner.ready
+    assert of_type(bench.planner.on_copy(CopyMade(variant, ""), bench.clock.now), MakeCopy) == []
+    assert of_type(bench.planner.on_tick(bench.clock.now), MakeCopy) == []
+
+
+def test_a_copy_that_is_called_off_is_made_later() -> None:
+    """A rest, for one, has the machine at once."""
+    bench, variant = serving()
+    assert len(of_type(wanted(bench, variant), MakeCopy)) == 1
+    assert of_type(bench.planner.quieten(), CancelCanary)
+    assert of_type(bench.planner.on_tick(bench.clock.now), MakeCopy) == []
+    assert len(of_type(bench.planner.rise(bench.clock.now), MakeCopy)) == 1
+
+
+def test_a_copy_that_never_comes_costs_the_variant_nothing() -> None:
+    """It is still served, and nothing is held against it."""
+    bench, variant = serving()
+    before = (bench.offered, bench.lost)
+    assert len(of_type(wanted(bench, variant), MakeCopy)) == 1
+    bench.clock.advance(PATIENCE_SECONDS)
+    assert of_type(bench.planner.on_tick(bench.clock.now), CancelCanary)
+    assert (bench.offered, bench.lost) == before
+
+
+def test_what_is_to_be_measured_again_comes_first_and_is_measured() -> None:
+    """A copy that waits beside it does not take its place."""
+    bench, variant = serving()
+    plan = bench.planner.plans[0]
+    assert plan.chosen is not None
+    bench.planner._measuring.again(plan, plan.chosen.variant)
+    commands = wanted(bench, variant)
+    assert len(of_type(commands, RunCanary)) == 1
+    assert of_type(commands, MakeCopy) == []
+    assert len(of_type(bench.tell(canary_done(variant)), MakeCopy)) == 1
+
+
+def test_no_copy_is_made_of_what_is_not_served() -> None:
+    """Any more."""
+    bench, _ = serving()
+    assert of_type(wanted(bench, bytes(32)), MakeCopy) == []
+
+
+# -- which: between agent and worker ----------------------------------------------------------------------------------
+
+
+class Agent:
+    """What is between an agent and its worker, and what either says."""
+
+    def __init__(self, folder: Path) -> None:
+        content = Content(folder)
+        content.prepare()
+        self.files = OptimisedFiles(content, "here", 10**12, 0)
+        self.again: list[LoadModel] = []
+        self.copies = Copies(self.files, Store(content=content), self.again.append)
+
+    def made(self, *, in_place: bool = True) -> None:
+        """Let there be a copy."""
+        scratch = self.files.scratch(100)
+        assert scratch is not None
+        os.write(scratch.fd, b"a copy")
+        assert self.files.keep(VARIANT.digest, scratch, in_place=in_place)
+        scratch.close()
+
+    def open(self) -> str:
+        """Return how the worker is to load what it is given."""
+        fd, how = self.copies.open(LOAD)
+        os.close(fd)
+        return how
+
+    def hear(self, event: WorkerEvent) -> list[WorkerEvent]:
+        """Let the worker say something."""
+        return list(self.copies.heard(event))
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
+    """Return one on a machine with Landlock."""
+    monkeypatch.setattr(copies.containment, "offered", lambda: Containment((FILES,)))
+    return Agent(tmp_path)
+
+
+def test_a_model_without_a_copy_is_loaded_from_its_own_file(agent: Agent) -> None:
+    """And a copy is wanted behind it."""
+    assert agent.open() == ""
+    assert agent.hear(LOADED) == [LOADED, CopyWanted(DIGEST)]
+
+
+@pytest.mark.parametrize(("in_place", "how"), [(True, "in-place"), (False, "copied")])
+def test_a_copy_is_loaded_as_it_was_found_best(agent: Agent, in_place: bool, how: str) -> None:  # noqa: FBT001 a parameter
+    """None is wanted then."""
+    agent.made(in_place=in_place)
+    assert agent.open() == how
+    assert agent.hear(LOADED) == [LOADED]
+
+
+def test_a_copy_that_cannot_be_loaded_is_not_the_models_fault(agent: Agent) -> None:
+    """The model is loaded from its own file at once, the planner hears of nothing, and no other copy is made soon."""
+    agent.made()
+    agent.open()
+    assert agent.hear(LoadFailed(DIGEST, "model-load", "No.")) == []
+    assert agent.again == [LOAD]
+    assert agent.open() == ""
+    assert agent.hear(LOADED) == [LOADED]
+    failed = LoadFailed(DIGEST, "model-load", "No.")
+    assert agent.hear(failed) == [failed]
+
+
+def test_a_worker_that_dies_takes_the_copies_with_it_that_it_had_loaded(agent: Agent) -> None:
+    """Whatever it died of: the next one goes by the models themselves."""
+    agent.made()
+    agent.open()
+    agent.hear(LOADED)
+    died = WorkerDied(1, "worker-died", "It was killed.", ())
+    assert agent.hear(died) == [died]
+    assert agent.open() == ""
+    assert not agent.files.wants(VARIANT.digest)
+
+
+def test_a_worker_that_is_stopped_says_nothing_against_a_copy(agent: Agent) -> None:
+    """A later death is that of another one."""
+    agent.made()
+    agent.open()
+    agent.copies.forget()
+    agent.hear(WorkerDied(1, "worker-died", "It was killed.", ()))
+    assert agent.open() == "in-place"
+
+
+def test_copies_are_for_the_onnxruntime_that_the_agent_started_with(agent: Agent) -> None:
+    """One that was installed beneath it gets none, and none is made for it under the wrong name."""
+    agent.made()
+    agent.hear(WorkerStarted(1, "onnxruntime 0.0.1", (), 300.0))
+    assert agent.open() == ""
+    assert agent.hear(LOADED) == [LOADED]
+    with pytest.raises(ResourceError):
+        agent.copies.making(MakeCopy(VARIANT, FAMILY, 1), Options(1))
+
+
+def test_without_landlock_there_are_no_copies(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else could keep who makes one to that one file."""
+    agent.made()
+    monkeypatch.setattr(copies.containment, "offered", lambda: Containment(missing=((FILES, "old kernel"),)))
+    agent.copies = Copies(agent.files, Store(), agent.again.append)
+    assert agent.open() == ""
+    assert agent.hear(LOADED) == [LOADED]
+
+
+def test_a_model_that_is_gone_is_not_loaded_from_its_copy(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the owner removed is not served from what is left of it."""
+    agent.made()
+    monkeypatch.setattr(Store, "has", lambda *_: False)
+    assert agent.open() == ""
+
+
+# -- one that is made -------------------------------------------------------------------------------------------------
+
+FOUND = Found(100_000, 10**8, same=True)
+FAST = Found(10_000, 10**8, same=True)
+
+
+@pytest.mark.parametrize(
+    ("report", "kept", "why"),
+    [
+        (Report(FOUND, FAST, FAST), True, ""),
+        (Report(FOUND, FOUND, FOUND), False, "it loads in 100.0 ms instead of 100.0"),
+        ("the process that made it ended with -9", False, "the process that made it ended with -9"),
+    ],
+    ids=["kept", "not-worth-it", "failed"],
+)
+def test_what_becomes_of_a_copy(
+    agent: Agent,
+    monkeypatch: pytest.MonkeyPatch,
+    report: Report | str,
+    kept: bool,  # noqa: FBT001 as above
+    why: str,
+) -> None:
+    """It is loaded the next time, or not made again soon; what was being made is gone."""
+    monkeypatch.setattr(copies.Optimising, "run", lambda _: report)
+    making = agent.copies.making(MakeCopy(VARIANT, FAMILY, 1), Options(1))
+    assert isinstance(making, Making)
+    assert making.run() == CopyMade(DIGEST, why)
+    assert agent.open() == ("in-place" if kept else "")
+    assert not agent.files.wants(VARIANT.digest)
+
+
+def test_a_copy_that_was_called_off_is_still_wanted(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is told, since somebody knows."""
+    monkeypatch.setattr(copies.Optimising, "run", lambda _: CALLED_OFF)
+    assert agent.copies.making(MakeCopy(VARIANT, FAMILY, 1), Options(1)).run() is None
+    assert agent.files.wants(VARIANT.digest)
