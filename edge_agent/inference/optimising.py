@@ -30,7 +30,7 @@ WORTH_SHARE, WORTH_US = 0.2, 1_000
 """A copy that saves less of the time to load, or less in all, is not worth its place on the disk …"""
 WORTH_MEMORY_SHARE = 0.1
 """… unless it saves so much of the memory."""
-MORE_SHARE, MORE_BYTES = 1.1, 2 * 1024 * 1024
+MORE_SHARE, MORE_BYTES = 1.05, 1024 * 1024
 """A copy may hold so many times the memory of the model, and so much more."""
 
 CALLED_OFF = "it was called off"
