@@ -26,8 +26,8 @@ from edge_agent.clock import Now
 from edge_agent.errors import PeerError
 from edge_agent.inference.events import RunDone
 from edge_agent.notes import Note
-from edge_agent.wire.envelope import signed_part
-from edge_agent.wire.messages import MAX_HELD, Result, Settled, VariantClass
+from edge_agent.wire.envelope import attached_bytes
+from edge_agent.wire.messages import MAX_HELD, Settled, VariantClass
 
 
 class _Unsigned(NamedTuple):
@@ -78,17 +78,18 @@ class Delivery:
         payloads = self._answers.results([(one.held, one.klass, one.done) for one in results], now)
         commands: list[Command] = []
         for one, payload in zip(results, payloads, strict=True):
-            commands += self._give(one.held, payload, one.done.run_us / 1e6, now)
+            commands += self._give(one.held, payload, one.done, now)
         return commands
 
-    def _give(self, held: Held, payload: bytes, run_seconds: float, now: Now) -> list[Command]:
+    def _give(self, held: Held, payload: bytes, done: RunDone, now: Now) -> list[Command]:
         if len(payload) > self._max_answer_bytes:
             return self.fail(held, "too-large", self._too_large(len(payload)), "agent", now, retry=True)
-        self.tally.finished(held.job.family, round(run_seconds * 1e6), now.wall_ms)
+        self.tally.finished(held.job.family, done.run_us, now.wall_ms)
         answer = self._attempts.finish(held, payload, now)
         answer.family, answer.variant = held.job.family, held.job.variant
+        answer.signed_bytes = len(payload) - attached_bytes([tensor.data for tensor in done.outputs])
         note = attempt_note("Finished an attempt", "attempt-finished", answer.key)
-        return [note, *self._spool(answer, run_seconds), self.say(answer)]
+        return [note, *self._spool(answer, done.run_us / 1e6), self.say(answer)]
 
     def fail(  # noqa: PLR0913 the fields of the statement
         self, held: Held, code: str, message: str, blame: Blame, now: Now, *, retry: bool
@@ -161,9 +162,8 @@ class Delivery:
             if not self._attempts.drop(key):
                 continue
             if answer is not None and answer.family and attempt.outcome == "accepted":
-                signed = signed_part(answer.payload, Result.max_statement_bytes)
                 amount = self._worth(answer.family, answer.variant)
-                commands.append(CountAccepted(answer.family, amount, Entry.of(*key, signed)))
+                commands.append(CountAccepted(answer.family, amount, Entry.of(*key, answer.signed())))
             if attempt.outcome == "refused":
                 text = f"The coordinator refused our answer: {attempt.code}"
                 commands.append(Note(logging.WARNING, text, "answer-refused", _fields(key)))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from edge_agent.clock import Now
+from edge_agent.wire.envelope import signed_part
+from edge_agent.wire.messages import Result
 
 REDELIVER_FIRST_SECONDS = 5.0
 REDELIVER_MAX_SECONDS = 60.0
@@ -57,6 +59,7 @@ class Answer:
         spooled: whether it is on disk, too.
         family: of a result; empty for a failure.
         variant: of a result, by its digest.
+        signed_bytes: at the start of the payload; 0 where it was not made here and now.
     """
 
     key: Key
@@ -67,6 +70,11 @@ class Answer:
     spooled: bool = False
     family: str = ""
     variant: bytes = b""
+    signed_bytes: int = 0
+
+    def signed(self) -> bytes:
+        """Return the part of a result that is signed."""
+        return self.payload[: self.signed_bytes] or signed_part(self.payload, Result.max_statement_bytes)
 
 
 class Unsettled:

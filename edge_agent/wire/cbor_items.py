@@ -59,8 +59,13 @@ def byte_string_at(data: bytes | bytearray | memoryview, at: int, what: str) -> 
     if 0 <= length < 24:
         if at + 1 + length <= size:
             return at + 1, at + 1 + length
-    elif first == 0x58 and at + 1 < size and (length := data[at + 1]) >= 24 and at + 2 + length <= size:
-        return at + 2, at + 2 + length
+    elif first == 0x58:
+        if at + 1 < size and (length := data[at + 1]) >= 24 and at + 2 + length <= size:
+            return at + 2, at + 2 + length
+    elif first == 0x59 and at + 2 < size:
+        length = data[at + 1] << 8 | data[at + 2]
+        if length >= 256 and at + 3 + length <= size:
+            return at + 3, at + 3 + length
     head = read_head(data, at)
     if head.major != BYTES:
         raise MalformedError(f"{what} is not a byte string.")

@@ -101,6 +101,11 @@ def seal_together(key: SigningKey, statements: Sequence[tuple[Statement, Sequenc
     return messages
 
 
+def attached_bytes(tensors: Sequence[bytes | memoryview]) -> int:
+    """Return how much of a message its tensors take: all that stands behind what is signed."""
+    return sum([len(byte_string_head(len(tensor))) + len(tensor) for tensor in tensors])
+
+
 def _encoded(statement: Statement, tensors: Sequence[bytes | memoryview]) -> bytes:
     if len(tensors) != len(statement.attached):
         raise ValueError(f"A {statement.kind} with {len(statement.attached)} tensors was given {len(tensors)}.")
@@ -384,9 +389,9 @@ def _validate(kind: type[S], fields: object) -> S:
 def _check_signer(statement: Statement, key: PublicKey) -> None:
     """An agent speaks only for itself, and a coordinator only announces its own key."""
     if statement.signed_by == "agent":
-        if getattr(statement, "agent_id", None) != key.id:
+        if vars(statement).get("agent_id") != key.id:
             raise RefusedError("An agent's statement is signed by another agent's key.", code="wrong-agent")
-    elif getattr(statement, "coordinator_key", key.raw) != key.raw:
+    elif vars(statement).get("coordinator_key", key.raw) != key.raw:
         raise SignatureRefusedError("A hello announces another key than the one that signed it.", code="unknown-key")
 
 

@@ -23,6 +23,7 @@ from fakes import (
 from edge_agent.agent.core import Rules
 from edge_agent.agent.events import (
     Command,
+    CountAccepted,
     Exit,
     LinkDown,
     LinkUp,
@@ -34,12 +35,13 @@ from edge_agent.agent.events import (
     StopRequested,
     StopWorker,
 )
+from edge_agent.agent.own_copy import Entry
 from edge_agent.agent.pipeline import LEAST_RUNS
 from edge_agent.agent.repeating import PRESENT_AGAIN_SECONDS, WHOLE_EVERY
 from edge_agent.agent.unsettled import REDELIVER_FIRST_SECONDS, REDELIVER_MAX_SECONDS
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, RunFailed, WorkerDied
 from edge_agent.notes import Note
-from edge_agent.wire.envelope import attach
+from edge_agent.wire.envelope import attach, signed_part
 from edge_agent.wire.messages import Birth, Failure, Offers, Progress, Result, TensorDigest
 
 
@@ -80,6 +82,16 @@ def test_a_job_runs_and_is_answered_with_a_signed_result(agent: AgentScript) -> 
     assert result.finished_ms - result.received_ms == 250
     assert result.inputs == tuple(TensorDigest.of(tensor, salt) for tensor in run.inputs)
     assert attach(result.outputs, opened.attachments) == list(answer_to(scan(3)))
+
+
+def test_an_accepted_result_is_counted_by_what_was_signed_of_it(agent: AgentScript) -> None:
+    """The entry of the owner's own account is that of the signed part, which is found without reading it again."""
+    (run,) = _runs(agent.tell(agent.coordinator.job(3)))
+    (said,) = [c for c in agent.run_done(run) if isinstance(c, Publish)]
+    counted = [c for c in agent.tell(agent.coordinator.settled(3)) if isinstance(c, CountAccepted)]
+    entry = Entry.of(job_id(3), 1, signed_part(said.payload, Result.max_statement_bytes))
+    assert [one.entry for one in counted] == [entry]
+    assert len(signed_part(said.payload, Result.max_statement_bytes)) < len(said.payload)
 
 
 def test_the_worker_is_given_two_runs_at_once_and_no_more(agent: AgentScript) -> None:

@@ -329,6 +329,25 @@ def test_a_byte_string_head_is_the_shortest(size: int) -> None:
     assert int.from_bytes(head[1:] or bytes((head[0] & 0x1F,)), "big") == size
 
 
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 65_535, 65_536])
+def test_a_byte_string_is_found_where_it_is_and_nowhere_else(size: int) -> None:
+    """Of each length of length; cut short, or with its length written longer than necessary, it is refused."""
+    head = cbor_items.byte_string_head(size)
+    data = b"\x01" + head + bytes(size)
+    assert cbor_items.byte_string_at(data, 1, "This") == (1 + len(head), len(data))
+    assert cbor_items.byte_string_at(data + b"more", 1, "This") == (1 + len(head), len(data))
+    for cut in range(len(data) - 1, max(0, len(data) - 5), -1):
+        with pytest.raises(MalformedError):
+            cbor_items.byte_string_at(data[:cut], 1, "This")
+    for first, width in ((0x58, 1), (0x59, 2), (0x5A, 4), (0x5B, 8)):
+        if width > len(head) - 1 and size < 1 << 8 * width:
+            longer = bytes([first]) + size.to_bytes(width, "big") + bytes(size)
+            with pytest.raises(MalformedError):
+                cbor_items.byte_string_at(longer, 0, "This")
+    with pytest.raises(MalformedError):
+        cbor_items.byte_string_at(bytes([head[0] | 0x20]) + head[1:] + bytes(size), 0, "This text")
+
+
 def test_a_byte_string_that_cbor_cannot_announce_is_refused() -> None:
     """The last length is 2**64-1."""
     with pytest.raises(ValueError, match="more than CBOR can announce"):
