@@ -13,7 +13,7 @@ from edge_agent.wire.envelope import CONTENT_TYPE, seal
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.merkle import Frontier, Place, Span
 from edge_agent.wire.messages import TreeHead
-from edge_agent.wire.receipts import make_receipt, receipt_leaf
+from edge_agent.wire.receipts import Countersigned, make_receipt, make_receipts, receipt_leaf
 
 
 def receipt(number: int, *, network: str = wire_samples.NETWORK, coordinator: SigningKey | None = None) -> bytes:
@@ -28,6 +28,15 @@ def receipt(number: int, *, network: str = wire_samples.NETWORK, coordinator: Si
         salt=wire_samples.SALT,
         accepted_ms=wire_samples.NOW_MS,
     )
+
+
+def together(count: int) -> list[bytes]:
+    """Return receipts that share a signature, each with its proof."""
+    results = (wire_samples.result().model_copy(update={"epoch": number + 1}) for number in range(count))
+    encoded = (strict_cbor.encode(result.model_dump()) for result in results)
+    signed = [cose.sign1(wire_samples.AGENT, data, content_type=CONTENT_TYPE) for data in encoded]
+    some = [Countersigned(each, wire_samples.AGENT.public, wire_samples.SALT) for each in signed]
+    return make_receipts(wire_samples.COORDINATOR, some, network=wire_samples.NETWORK, accepted_ms=wire_samples.NOW_MS)
 
 
 class Log:

@@ -104,13 +104,14 @@ class Checking:
         sealed = is_sealed(tensor.spec for tensor in job.inputs)
         drawn = draw.check < probability and not sealed
         verification = Verification(job.mode, "signed", (), probability, drawn, period)
-        alone = not (demanded or proven or self._parties.others(job, attempt.variant, vote.party.owner))
+        alone = drawn and not (demanded or proven or self._parties.others(job, attempt.variant, vote.party.owner))
         case = self._open(job, attempt, vote, draw, verification, proven) if drawn and not alone else None
         if case is None or not (demanded or proven or self._somebody_for(case)):
-            if case is not None or (drawn and alone):
+            if case is not None or alone:
                 self._orphans.pop(job.id, None)
                 self.known.plan(vote.party, job.family, attempt.variant, draw.seed, now.monotonic)
             self.trust.accepted(vote.party, attempt.variant)
+            # Whoever is no newcomer before an accepted result is none after it.
             entries = () if share >= 1.0 else self._unchecked(job, vote.party, attempt.variant, now)
             return self._acceptance.accept(job, attempt, verified, verification, now, entries)
         self._cases[job.id] = case
@@ -165,9 +166,7 @@ class Checking:
             self._look_again_at = 0.0
 
     def _unchecked(self, job: Job, party: Party, variant: bytes, now: Now) -> tuple[Record, ...]:
-        """Enter a result that nobody checks; that of a newcomer is worth nothing."""
-        if self.trust.newcomer(party, variant):
-            return ()
+        """Enter a result that nobody checks, of who is no newcomer: a newcomer's would be worth nothing."""
         amount = amount_of(self._variant(job, variant))
         return tuple(self.ledger.unchecked(job.id, party, variant, amount, now.wall_ms))
 
@@ -390,5 +389,7 @@ class Checking:
         for number in settlement.wrong:
             found += self.ledger.forfeited(review.votes[number].party, at_ms)
         if len(review.votes) == 1 and not case.demanded and not lost:
-            found += self._unchecked(case.job, review.subject.party, review.variant, now)
+            party = review.subject.party
+            if not self.trust.newcomer(party, review.variant):
+                found += self._unchecked(case.job, party, review.variant, now)
         return tuple(found)

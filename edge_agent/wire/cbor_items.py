@@ -33,6 +33,8 @@ def byte_string_head(size: int) -> bytes:
     """Return what stands in front of the `size` bytes of a byte string."""
     if size < 256:
         return _SHORT_HEADS[size]
+    if size < 65_536:
+        return b"\x59" + size.to_bytes(2, "big")
     for info, width in _WIDTHS.items():
         if size < 1 << (8 * width):
             return bytes((0x40 + info,)) + size.to_bytes(width, "big")

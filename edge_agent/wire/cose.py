@@ -146,13 +146,22 @@ def sign_together(
         b"".join(
             (
                 head,
-                strict_cbor.encode({**entries, PROOF: [index, len(payloads), *path]}),
+                _header({**entries, PROOF: [index, len(payloads), *path]}),
                 _byte_string(payload),
                 signature,
             )
         )
         for index, (payload, path, entries) in enumerate(zip(payloads, paths, more, strict=True))
     ]
+
+
+def _header(entries: dict[int | str, Any]) -> bytes:
+    order = _text_order(tuple(entries))
+    return strict_cbor.encode_ordered({name: entries[name] for name in order})
+
+
+_text_order = lru_cache(maxsize=64)(strict_cbor.text_order)
+"""The labels beside a proof are few, and all of them are texts."""
 
 
 def sign1_end(data: bytes | memoryview, start: int = 0) -> int:
@@ -197,6 +206,21 @@ def first_sign1(data: bytes | memoryview, max_bytes: int) -> tuple[Sign1, int]:
         raise MalformedError("A COSE header label stands in both the protected and the unprotected header.")
     payload, signature = bytes(data[payload_at:payload_end]), bytes(data[signature_at:end])
     return Sign1(protected, unprotected, payload, signature, protected_bytes), end
+
+
+def unprotected_span(data: bytes) -> tuple[int, int] | None:
+    """Return where the unprotected header of a COSE_Sign1 begins and ends, for who knows what it looks like.
+
+    None if the rest of it is anything else than a tag and the protected header that all messages here have.
+
+    Raises:
+        MalformedError: there is no COSE_Sign1.
+    """
+    protected_at, protected_end, unprotected_end, *_, end = _spans(data, 0)
+    usual = data[0] == TAGGED and end == len(data) and protected_at < protected_end
+    if usual and _protected_header(data[protected_at:protected_end]).keys() == {ALGORITHM, CONTENT_TYPE, KEY_ID}:
+        return protected_end, unprotected_end
+    return None
 
 
 def _spans(data: bytes | memoryview, start: int) -> tuple[int, int, int, int, int, int, int]:

@@ -9,8 +9,9 @@ or it does not.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_agent.errors import InputError, MalformedError, RefusedError, SignatureRefusedError
 from edge_agent.wire import cose, merkle, strict_cbor
@@ -170,7 +171,28 @@ def without_salt(receipt: bytes) -> bytes:
     Raises:
         PeerError: it is no receipt.
     """
-    return _bare(cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES))
+    span = cose.unprotected_span(receipt) if len(receipt) <= MAX_RECEIPT_FILE_BYTES else None
+    usual = _USUAL.fullmatch(receipt, *span) if span is not None else None
+    if span is None or usual is None or not _is_whole(usual):
+        return _bare(cose.parse_sign1(receipt, MAX_RECEIPT_FILE_BYTES))
+    at, end = span
+    kept = receipt[at + _SALTED_BYTES : end]
+    return receipt[:at] + (b"\xa1" + kept if kept else b"\xa0") + receipt[end:]
+
+
+def _is_whole(usual: re.Match[bytes]) -> bool:
+    """Whether a proof has as many hashes as it says, if there is one: two numbers stand before them."""
+    return usual["items"] is None or len(usual["hashes"]) == _ITEM_BYTES * (usual["items"][0] - 0x82)
+
+
+_SALTED_BYTES: Final = len(b"\xa1\x64salt\x58\x20") + SALT_BYTES
+_ITEM_BYTES: Final = len(b"\x58\x20") + merkle.HASH_BYTES
+_USUAL: Final = re.compile(
+    rb"\xa1\x64salt\x58\x20.{32}|\xa2\x64salt\x58\x20.{32}\x65proof"
+    rb"(?P<items>[\x82-\x88])(?:[\x00-\x17]|\x18[\x18-\xff]){2}(?P<hashes>(?:\x58\x20.{32})*)",
+    re.DOTALL,
+)
+"""The unprotected header of nearly all receipts, in its one encoding: a salt, and a proof or none."""
 
 
 def receipt_leaf(receipt: bytes) -> bytes:

@@ -122,9 +122,9 @@ def _is_plain(value: object, max_depth: int, max_items: int) -> bool:
     for depth in range(max_depth + 1):
         left -= len(level)
         inner: list[Any] = []
-        for item in level:
+        for item in [item for item in level if type(item) not in _LEAVES]:
             kind = type(item)
-            if kind in _LEAVES or (kind is int and MIN_INTEGER <= item <= MAX_INTEGER):
+            if kind is int and MIN_INTEGER <= item <= MAX_INTEGER:
                 continue
             if kind is float and math.isfinite(item):
                 continue

@@ -7,6 +7,7 @@ control lists can be written with the agent's id as the only variable.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from edge_agent.errors import MalformedError, UsageError
@@ -150,13 +151,7 @@ class Topics:
             return None, COORDINATOR
         if topic == self.revocations:
             return None, REVOCATIONS
-        levels = topic.split("/")
-        if len(levels) in {4, 5} and levels[0] == PREFIX and levels[1] == self.network:
-            agent_id, channel = levels[2:4]
-            known = channel in CHANNELS if len(levels) == 4 else channel == PROBE
-            if known and _AGENT_ID.match(agent_id):
-                return agent_id, channel
-        raise MalformedError(f"{topic[:200]!r} is not a topic of the network {self.network}.")
+        return _agents_own(self.network, topic)
 
     def _of(self, agent_id: str, channel: str) -> str:
         if not _AGENT_ID.match(agent_id):
@@ -165,6 +160,18 @@ class Topics:
 
     def __repr__(self) -> str:
         return f"Topics({self.network!r})"
+
+
+@lru_cache(maxsize=4096)
+def _agents_own(network: str, topic: str) -> tuple[str, str]:
+    # The same for each message of an agent. What is none is remembered by nobody: it may be long.
+    levels = topic.split("/")
+    if len(levels) in {4, 5} and levels[0] == PREFIX and levels[1] == network:
+        agent_id, channel = levels[2:4]
+        known = channel in CHANNELS if len(levels) == 4 else channel == PROBE
+        if known and _AGENT_ID.match(agent_id):
+            return agent_id, channel
+    raise MalformedError(f"{topic[:200]!r} is not a topic of the network {network}.")
 
 
 def _known(channel: str) -> str:
