@@ -26,6 +26,7 @@ MAX_STACKS_BYTES = 256 * 1024 * 1024
 _ATTRIBUTES_BYTES = 64
 _MADV_DONTNEED = 4
 _threads = 0  # whose stacks are counted
+_mapped = 0  # bytes of files
 _base: int | None = None  # the limit without stacks
 _peak: int | None = None  # /proc/self/clear_refs, once it can't be opened any more
 _own: int | None = None
@@ -84,10 +85,25 @@ def count_stacks(threads: int) -> None:
     """Raise the limit by the stacks of so many threads that are to come, or lower it when they are gone (negative)."""
     global _threads  # noqa: PLW0603 - as above
     _threads = max(0, _threads + threads)
+    _apply()
+
+
+def count_mapped(file_bytes: int) -> None:
+    """Raise the limit by a file that is to be mapped, or lower it when it is gone (negative), as far as stacks may.
+
+    onnxruntime maps files so that it could write to its copy of them, and that is counted, though it only reads: these
+    pages are the file's, and the kernel can take them back.
+    """
+    global _mapped  # noqa: PLW0603 - as above
+    _mapped = max(0, _mapped + file_bytes)
+    _apply()
+
+
+def _apply() -> None:
     if _base is None:
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (min(_base + _threads * THREAD_STACK_BYTES, hard), hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (min(_base + _threads * THREAD_STACK_BYTES + _mapped, hard), hard))
 
 
 def no_core_dumps() -> None:
@@ -137,7 +153,8 @@ def own_folder() -> str:
 def drop_pages(fd: int) -> None:
     """Let go of the pages of a file that is mapped into this process; what is needed again is read again.
 
-    Whoever laid weights out anew has read them all once, and needs most of them no more.
+    Whoever laid weights out anew has read them all once, and needs most of them no more. Had anything been written to
+    these pages it would be lost, so the outputs are compared before a copy serves.
     """
     name = str(Path(f"/proc/self/fd/{fd}").readlink())
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:  # noqa: PTH123 - twice as fast

@@ -107,8 +107,11 @@ class Session:
         library = None if optimised is not None else _library(model_file.check(fd))
         limits.count_stacks(threads)
         weakref.finalize(self, limits.count_stacks, -threads).atexit = False
-        options = session_options(threads, optimised=optimised)
-        self._session = _open(fd, options, library)
+        mapped = 0 if optimised is None else os.fstat(fd).st_size
+        limits.count_mapped(mapped)
+        unmapped = weakref.finalize(self, limits.count_mapped, -mapped)
+        unmapped.atexit = False
+        self._session = _open(fd, session_options(threads, optimised=optimised), library)
         self.inputs = tuple(_port(node, "input") for node in self._session.get_inputs())
         self.outputs = tuple(_port(node, "output") for node in self._session.get_outputs())
         self._ports = {port.name: port for port in self.outputs}
@@ -122,6 +125,8 @@ class Session:
         limits.trim()
         if optimised is Weights.IN_PLACE:
             limits.drop_pages(fd)
+        else:
+            unmapped()
         self.memory_bytes = max(0, limits.status_bytes("RssAnon") - before)
 
     def run(self, inputs: Sequence[Tensor], wanted: Sequence[str], max_output_bytes: int) -> list[Output]:

@@ -259,3 +259,35 @@ attempt("rename", lambda: os.rename({str(other)!r}, {str(tmp_path / "new")!r}))
     assert set(said.values()) <= {"Permission denied", "Operation not permitted"}
     assert len(said) == 5
     assert other.read_bytes() == b"as it was"
+
+
+def test_a_mapped_copy_takes_nothing_from_what_runs_may_have(tmp_path: Path) -> None:
+    """The limit rises by the copy while it is loaded in place, and is what it was when that is gone."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(MODELS["convolution"])
+    program = f"""
+import gc, os, resource
+from edge_agent.inference import limits, sessions
+limits.limit_memory(200 << 20)
+soft = lambda: resource.getrlimit(resource.RLIMIT_DATA)
+model, copy = os.open({str(path)!r}, os.O_RDONLY), os.open({str(tmp_path / "copy")!r}, os.O_RDWR | os.O_CREAT)
+before = soft()
+sessions.save_optimised(model, copy, 1)
+size = os.fstat(copy).st_size
+for weights, more in ((sessions.Weights.IN_PLACE, size), (sessions.Weights.COPIED, 0)):
+    session = sessions.Session(copy, 1, optimised=weights)
+    assert soft() == (before[0] + more + limits.THREAD_STACK_BYTES, before[1]), (weights, before, soft())
+    del session
+    gc.collect()
+    assert soft() == before
+os.truncate(copy, 100)
+try:
+    sessions.Session(copy, 1, optimised=sessions.Weights.IN_PLACE)
+except sessions.WorkerError:
+    pass
+gc.collect()
+assert soft() == before
+print("as it was")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[0] == "as it was", done.stderr
