@@ -139,6 +139,25 @@ def test_gc_removes_what_no_catalogue_names(content: Content, capsys: pytest.Cap
     assert {entry.digest for entry in content.entries()} == {VARIANT.digest, hashlib.sha256(b"pinned").hexdigest()}
 
 
+def test_gc_removes_optimised_copies_before_models(
+    content: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of unknown models always, all of them over the limit; a dry run none."""
+    assert main(["models", "import", str(BUILTIN_DIR / VARIANT.file)]) == 0
+    for digest in (VARIANT.digest, "ab" * 32):
+        content.make_optimised().joinpath(f"{digest}.ort").write_bytes(bytes(1000))
+    capsys.readouterr()
+    assert main(["models", "gc", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["optimised"] == ["ab" * 32]
+    assert len(content.optimised()) == 2
+    assert main(["models", "gc"]) == 0
+    assert content.optimised() == {VARIANT.digest: 1000}
+    monkeypatch.setenv("EDGE_AGENT_MODELS_MAX_BYTES", str(VARIANT.size_bytes + 500))
+    assert main(["models", "gc"]) == 0
+    assert content.optimised() == {}
+    assert [entry.digest for entry in content.entries()] == [VARIANT.digest]
+
+
 def test_gc_keeps_to_the_limit(
     content: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
