@@ -83,7 +83,9 @@ def copy_of_state(network: Network, folder: Path) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Return all files below a folder that a running agent leaves alone."""
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    # It makes optimised copies of what it serves when it has time.
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "optimised"]
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     # The running agent is sent a certificate for each key that it announces, soon after its start.
     return {name: content for name, content in files.items() if name not in {"agent.crt", "certificate.cose"}}
 
