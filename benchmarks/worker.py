@@ -115,11 +115,11 @@ class Piped:
         assert isinstance(event, WorkerStarted)
         return event.start_ms
 
-    def load(self, digest: bytes, content: bytes) -> float:
+    def load(self, digest: bytes, content: bytes, lanes: int = 1, together: int = 1) -> float:
         """Load a model, and return the milliseconds that took."""
         fd = os.memfd_create("model")
         os.write(fd, content)
-        self.worker.load(digest, fd)
+        self.worker.load(digest, fd, 1 if lanes > 1 else 0, lanes=lanes, together=together)
         event = self.events.get()
         assert isinstance(event, ModelLoaded), event
         return event.load_ms

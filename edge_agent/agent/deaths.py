@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.clock import Now
+from edge_agent.models.selection import Measured
 
 MAX_DEATHS = 3
 """A variant over which the worker ended so often …"""
@@ -14,7 +15,12 @@ class Deaths:
     """The deaths of late, by variant."""
 
     def __init__(self) -> None:
+        self._ever: set[bytes] = set()
         self._late: dict[bytes, list[tuple[float, bytes | None]]] = {}
+
+    def together(self, entry: Measured) -> int:
+        """Return how many waiting runs of a variant are made one: a death costs all of them, so after one none."""
+        return 1 if entry.variant.digest_bytes in self._ever else entry.together
 
     def blame(self, variant: bytes, inputs: bytes | None, message: str, now: Now) -> str:
         """Take note of a death; return in words why it was one too many, if it was. The count begins anew then.
@@ -31,6 +37,7 @@ class Deaths:
             self._late[known] = [death for death in deaths if now.monotonic - death[0] < WITHIN_SECONDS]
             if not self._late[known]:
                 del self._late[known]
+        self._ever.add(variant)
         late = self._late.setdefault(variant, [])
         if inputs is None or all(inputs != others for _, others in late):
             late.append((now.monotonic, inputs))

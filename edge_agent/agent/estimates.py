@@ -34,6 +34,7 @@ class _Estimate:
     measured_us: int
     slack_us: float
     lanes: int = 1
+    together: int = 1
     mean_us: float = 0.0
     jobs: int = 0
     off_since: float | None = None
@@ -52,9 +53,8 @@ class Estimates:
         """Start anew from a measurement; `target_ms` is the latency target of its family."""
         digest = entry.variant.digest_bytes
         before = self._known.get(digest)
-        estimate = _Estimate(
-            max(1, entry.p50_us), max(UNNOTICED_US, EQUAL_SPEED_OF_TARGET * target_ms * 1000), entry.lanes
-        )
+        slack_us = max(UNNOTICED_US, EQUAL_SPEED_OF_TARGET * target_ms * 1000)
+        estimate = _Estimate(max(1, entry.p50_us), slack_us, entry.lanes, entry.together)
         if before is not None:
             estimate.pause_seconds, estimate.not_before = before.pause_seconds, before.not_before
         self._known[digest] = estimate
@@ -77,8 +77,10 @@ class Estimates:
         weight = max(WEIGHT, 1 / estimate.jobs)
         estimate.mean_us += weight * (max(1, run_us) - estimate.mean_us)
         apart = abs(math.log(max(1.0, estimate.mean_us) / estimate.measured_us))
-        # Beside others a run takes longer than alone, as it was measured: up to as many times as there are of them.
-        if estimate.measured_us < estimate.mean_us <= estimate.measured_us * estimate.lanes:
+        # Beside others a run takes longer than alone, as it was measured, and as one with others less: up to as many
+        # times as there are of them.
+        shortest_us, longest_us = estimate.measured_us / estimate.together, estimate.measured_us * estimate.lanes
+        if shortest_us <= estimate.mean_us <= longest_us and shortest_us != longest_us:
             apart = 0.0
         if apart <= math.log(1 + DRIFT) or abs(estimate.mean_us - estimate.measured_us) <= estimate.slack_us:
             estimate.off_since, estimate.off_jobs = None, 0

@@ -267,11 +267,13 @@ class LoadModel:
     Attributes:
         threads: the best number for it, 0 the worker's own.
         lanes: how many runs of it are computed side by side.
+        together: how many waiting runs of it are made one.
     """
 
     variant: Variant
     threads: int = 0
     lanes: int = 1
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

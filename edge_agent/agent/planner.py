@@ -111,7 +111,7 @@ class Planner:
 
     def pipeline(self, variant: bytes) -> Pipeline:
         """Return how the worker is kept busy with a variant."""
-        return pipeline_of(self._plans_of(variant), self._serving.estimates, self._keeper.threads)
+        return pipeline_of(self._plans_of(variant), self._serving.estimates, self._keeper.threads, self._deaths)
 
     def use_threads(self, threads: int) -> None:
         """Take another number of threads from the next start of the worker on."""
@@ -322,7 +322,7 @@ class Planner:
             waiting = next((plan.chosen for plan in wanted if plan.chosen and not plan.loaded), None)
             if waiting is not None:
                 self._keeper.ask(waiting.variant.digest_bytes, now)
-                return [LoadModel(waiting.variant, waiting.threads, waiting.lanes)]
+                return [LoadModel(waiting.variant, waiting.threads, waiting.lanes, self._deaths.together(waiting))]
         elif wanted and self.decided and self.worker is WorkerState.OFF:
             return self._start(now)
         commands = self._measure(now)

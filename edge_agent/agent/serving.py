@@ -72,11 +72,7 @@ class Serving:
         if (
             before is not None
             and before.variant == entry.variant
-            and (before.threads, before.lanes)
-            == (
-                entry.threads,
-                entry.lanes,
-            )
+            and (before.threads, before.lanes, before.together) == (entry.threads, entry.lanes, entry.together)
         ):
             return []  # measured again, and nothing to be done
         commands: list[Command] = []

@@ -126,6 +126,7 @@ def describe(plans: Iterable[Plan]) -> list[dict[str, Any]]:
                 "held_bytes": chosen.held_bytes if chosen else None,
                 "threads": chosen.threads if chosen else None,
                 "lanes": chosen.lanes if chosen else None,
+                "together": chosen.together if chosen else None,
                 "checked": chosen.checked if chosen else None,
                 "loaded": plan.loaded,
                 "lost": [{"variant": lost.variant.name, "why": lost.reason} for lost in plan.lost],

@@ -195,7 +195,8 @@ class Workers:
         digest = command.variant.digest_bytes
         try:
             fd, optimised = self._copies.open(command)
-            self._worker.load(digest, fd, command.threads, command.lanes, optimised=optimised)
+            ways = {"lanes": command.lanes, "together": command.together}
+            self._worker.load(digest, fd, command.threads, optimised=optimised, **ways)
         except EdgeAgentError as error:
             self._put(LoadFailed(digest, error.error_code, error.message))
 

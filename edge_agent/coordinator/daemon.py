@@ -343,7 +343,7 @@ class Coordinator:
             raise ResourceError("the database is behind with what waits to be written", code="queue-full")
         key = options.idempotency_key
         if key is not None and self._core.requests.may_be_stored(key):
-            known = await asyncio.to_thread(self._store.request, key)
+            known = self._writer.request(key) or await asyncio.to_thread(self._store.request, key)
             if known is not None:
                 self._core.requests.remember(key, *known)
         drawn = self._entropy.take(48)

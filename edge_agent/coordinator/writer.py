@@ -38,7 +38,7 @@ from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.rows import NO_INPUTS, pack_tensors, placement_to_text, verification_to_text
 from edge_agent.coordinator.schema import agents, attempts, jobs, results, standings
 from edge_agent.coordinator.store import FINAL, Store
-from edge_agent.coordinator.young import YoungJobs, input_bytes, needs_inputs
+from edge_agent.coordinator.young import YoungJobs, commit_bytes, keys_of, may_wait, needs_inputs
 from edge_agent.errors import StateError
 from edge_agent.wire.receipts import receipt_leaf
 
@@ -237,18 +237,6 @@ _BULK = Statements(
 )
 
 
-def commit_bytes(commit: Commit) -> int:
-    """Return how many bytes of tensors a commit keeps in memory."""
-    total = 0
-    for record in commit.records:
-        match record:
-            case InsertJob():
-                total += input_bytes(record)
-            case EndJob():
-                total += sum(len(tensor.data) for tensor in record.outcome.outputs)
-    return total
-
-
 class Writer:
     """The only thread that writes jobs; see `young` for what it does not write at once.
 
@@ -277,7 +265,7 @@ class Writer:
         self._committed = committed
         self._failed = failed
         # To wake a thread costs more than to write down a row: it is woken for what is urgent, or when it is idle.
-        self._queue: deque[Commit | None] = deque()
+        self._queue: deque[tuple[float, Commit] | None] = deque()  # with the monotonic second at which each came
         self._bell: SimpleQueue[None] = SimpleQueue()  # an event would cost ten calls each time
         self._rung = False
         self._idle = False
@@ -289,6 +277,7 @@ class Writer:
         self._done_commits = self._done_bytes = 0
         self._put_urgent = self._taken_urgent = 0
         self._young = YoungJobs(max_bytes // 2)
+        self._keys: dict[str, tuple[bytes, bytes]] = {}
         self.owes_since: float | None = None
 
     def start(self) -> None:
@@ -299,11 +288,18 @@ class Writer:
         """Put a commit in the queue; its turn comes in order."""
         self._put_commits += 1
         self._put_bytes += commit_bytes(commit)
-        self._queue.append(commit)
+        self._keys.update(keys_of(commit.records))
+        self._queue.append((time.monotonic(), commit))
         if commit.urgent:
             self._put_urgent += 1
-        if commit.urgent or self._idle:
+        presses = self._put_commits - self._done_commits >= GROUP_COMMITS
+        presses = presses or self._put_bytes - self._done_bytes >= self._max_bytes // 4
+        if self._idle or presses or not may_wait(commit):
             self._ring()
+
+    def request(self, idempotency_key: str) -> tuple[bytes, bytes] | None:
+        """Return (job id, request digest) of a job with this key that is not written yet."""
+        return self._keys.get(idempotency_key)
 
     @property
     def full(self) -> bool:
@@ -336,9 +332,9 @@ class Writer:
             while going_on:
                 group = self._next_group()
                 now = self.owes_since = time.monotonic()
-                wanted = any(commit.durable for commit in group or ())
+                wanted = any(commit.durable for _, commit in group or ())
                 try:
-                    records = [record for commit in group or () for record in self._young.take(commit, now)]
+                    records = [record for at, commit in group or () for record in self._young.take(commit, at)]
                     records += self._young.due(now) if group is not None else self._young.all()
                     if wanted is not durable:
                         # FULL survives a power cut, NORMAL a crash of the process; outside a transaction only.
@@ -359,13 +355,15 @@ class Writer:
                     self._failed(error)
                     return
                 self.owes_since = None
+                for key in keys_of(records):
+                    self._keys.pop(key, None)
                 if group:
                     self._done_commits += len(group)
-                    self._done_bytes += sum(commit_bytes(commit) for commit in group)
-                    self._committed(group)
+                    self._done_bytes += sum(commit_bytes(commit) for _, commit in group)
+                    self._committed([commit for _, commit in group])
                 going_on = group is not None
 
-    def _next_group(self) -> list[Commit] | None:
+    def _next_group(self) -> list[tuple[float, Commit]] | None:
         """Wait for something to do; return the commits that came, maybe none, or None when the end is wanted."""
         while True:
             due = self._young.next_due()
@@ -379,12 +377,12 @@ class Writer:
         self._idle = False
         if self._put_urgent == self._taken_urgent:
             self._wait(LINGER_SECONDS)  # nobody is woken up for what nobody waits for
-        group: list[Commit] = []
+        group: list[tuple[float, Commit]] = []
         while self._queue and len(group) < GROUP_COMMITS:
-            commit = self._queue[0]
-            if commit is None:
+            first = self._queue[0]
+            if first is None:
                 return group or None
-            group.append(commit)
-            self._taken_urgent += commit.urgent
+            group.append(first)
+            self._taken_urgent += first[1].urgent
             self._queue.popleft()
         return group

@@ -7,7 +7,7 @@ written in one transaction, without its inputs, which nothing needs any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -33,6 +33,13 @@ class _Job:
     records: list[Record] = field(default_factory=list)
 
 
+def may_wait(commit: Commit) -> bool:
+    """Return whether a commit says nothing but that jobs were taken on and went out, which nobody waits for."""
+    if commit.urgent or commit.durable or commit.then:
+        return False
+    return all(isinstance(record, InsertJob | InsertAttempt | EndAttempt) for record in commit.records)
+
+
 class YoungJobs:
     """Takes commits in order, and gives back what is to be written, in an order that leaves each job's own as it was.
 
@@ -53,11 +60,11 @@ class YoungJobs:
 
         Args:
             commit: what happened; whatever follows from it is done when everything that it waits for is written.
-            now: monotonic seconds.
+            now: monotonic seconds at which it did.
         """
         if commit.durable:  # it may be about any of them
             yield from self.all()
-        waits = not (commit.urgent or commit.durable or commit.then)
+        waits = may_wait(commit)
         for record in commit.records:
             job_id = job_of(record)
             if waits and isinstance(record, InsertJob):
@@ -123,3 +130,21 @@ def job_of(record: Record) -> bytes:
         case InsertAttempt() | EndAttempt() | Verified():
             return record.job_id
     return b""
+
+
+def commit_bytes(commit: Commit) -> int:
+    """Return how many bytes of tensors a commit keeps in memory."""
+    total = 0
+    for record in commit.records:
+        match record:
+            case InsertJob():
+                total += input_bytes(record)
+            case EndJob():
+                total += sum(len(tensor.data) for tensor in record.outcome.outputs)
+    return total
+
+
+def keys_of(records: Iterable[Record]) -> dict[str, tuple[bytes, bytes]]:
+    """Return what `Store.request` will say of the jobs among these, by their idempotency keys."""
+    submits = [record.submit for record in records if isinstance(record, InsertJob)]
+    return {s.idempotency_key: (s.job_id, s.request_digest) for s in submits if s.idempotency_key is not None}

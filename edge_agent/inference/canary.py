@@ -16,7 +16,7 @@ from itertools import cycle
 from typing import NamedTuple
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.inference import limits, samples
+from edge_agent.inference import limits, samples, together
 from edge_agent.inference.messages import Case
 from edge_agent.inference.sessions import Output, Session
 
@@ -26,8 +26,8 @@ MAX_WARM_UP_FRACTION = 0.2
 """Of the time for one number of threads, no more than this goes into runs that are not counted."""
 SAME_SPEED = 1.05
 """A number of threads that is faster by less is not worth its threads."""
-WORTH_LANES = 1.15
-"""Runs side by side, each with one thread, must do so many times what the best number of threads does for one run."""
+WORTH = 1.15
+"""Runs side by side, each with one thread, or as one must do so many times what single runs do at best."""
 MOST_LANES_US = 250_000
 """A single run that takes longer with one thread gets its threads: somebody waits for it."""
 
@@ -66,7 +66,8 @@ class Times(NamedTuple):
 class Measured(NamedTuple):
     """What a canary run found; bytes are above what the worker had before it.
 
-    `lanes` is how many runs side by side do the most; with more than one, each has one thread. `outputs` are those of
+    `lanes` is how many runs side by side do the most; with more than one, each has one thread. `together` is how many
+    waiting runs are best made one, which pays where it is more than one. `outputs` are those of
     the number of threads that comes first in `times`, the best one. `not_finite` says in words what is wrong with the
     outputs for made-up inputs, which are not sent.
     """
@@ -79,6 +80,7 @@ class Measured(NamedTuple):
     outputs: list[list[Output]]
     not_finite: str
     lanes: int = 1
+    together: int = 1
 
 
 def measure(fd: int, plan: Plan) -> Measured:
@@ -108,6 +110,7 @@ def measure(fd: int, plan: Plan) -> Measured:
     times = [_time_runs(session, cases, plan.seconds, plan.threads[0])]
     run_peak_bytes = max(0, limits.status_bytes("VmHWM") - before - inputs_bytes)
     beside = _Beside()
+    as_one = {plan.threads[0]: _as_one(session, fd, cases, plan, times[0], run_peak_bytes)}
     for threads in plan.threads[1:]:
         if time.monotonic() - started + load_us / 1e6 > plan.within_seconds:
             break
@@ -118,17 +121,24 @@ def measure(fd: int, plan: Plan) -> Measured:
         session = Session(fd, threads)
         answers[threads] = _answers(session, cases, plan)
         times.append(_time_runs(session, cases, plan.seconds, threads))
+        as_one[threads] = _as_one(session, fd, cases, plan, times[-1], run_peak_bytes)
         if threads == 1 and times[-1].p50_us <= MOST_LANES_US:
             limits.reset_peak()
             beside = _side_by_side(session, cases, plan.seconds, max(plan.threads))
             beside_peak_bytes = max(0, limits.status_bytes("VmHWM") - before - inputs_bytes)
     fastest = min(entry.p50_us for entry in times)
     times.sort(key=lambda entry: (entry.p50_us > SAME_SPEED * fastest, entry.threads))
-    if beside.per_second > WORTH_LANES * 1e6 / max(1, fastest):
+    best_together = max(as_one, key=lambda threads: as_one[threads].per_second)
+    several = as_one[best_together]
+    if several.per_second > WORTH * max(1e6 / max(1, fastest), beside.per_second):
+        times.sort(key=lambda entry: entry.threads != best_together)
+        beside = _Beside()
+    elif beside.per_second > WORTH * 1e6 / max(1, fastest):
         times.sort(key=lambda entry: entry.threads != 1)
         run_peak_bytes = max(run_peak_bytes, beside_peak_bytes)
+        several = together.AsOne()
     else:
-        beside = _Beside()
+        beside, several = _Beside(), together.AsOne()
     best = answers[times[0].threads]
     return Measured(
         times=times,
@@ -139,7 +149,16 @@ def measure(fd: int, plan: Plan) -> Measured:
         outputs=best.outputs,
         not_finite=best.not_finite,
         lanes=beside.lanes,
+        together=several.runs,
     )
+
+
+def _as_one(  # noqa: PLR0913, PLR0917 what was measured so far
+    session: Session, fd: int, cases: Sequence[Case], plan: Plan, alone: Times, run_peak_bytes: int
+) -> together.AsOne:
+    if alone.p50_us > together.MOST_RUN_US:
+        return together.AsOne()
+    return together.measured(session, fd, [case.inputs for case in cases], plan.seconds / 2, run_peak_bytes)
 
 
 class _Beside(NamedTuple):

@@ -96,6 +96,7 @@ class CanaryDone:
         tried: every number of threads that was tried, with its median time in microseconds.
         runtime: that it ran in.
         lanes: how many runs side by side do the most here; with more than one, each has one thread.
+        together: how many waiting runs are best made one here.
     """
 
     digest: bytes
@@ -115,6 +116,7 @@ class CanaryDone:
     tried: tuple[tuple[int, int], ...] = ()
     runtime: str = ""
     lanes: int = 1
+    together: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -212,6 +213,23 @@ class FrameReader:
         except BaseException:
             self.close()
             raise
+
+    def alike_there(self, frame: Frame) -> bool:
+        """Whether another frame has begun that has the very header of one that was read: a run of the same shapes.
+
+        Raises:
+            MalformedError: the stream ends in the middle of its header.
+        """
+        if self._at == self._end and not select.select([self._connection], [], [], 0)[0]:
+            return False
+        if not self._wait_for(_PREFIX.size):
+            return False
+        size = _PREFIX.unpack_from(self._ahead, self._at)[0]
+        if size > _KNOWN_HEADER_BYTES or not self._wait_for(_PREFIX.size + size):
+            return False
+        begins = self._at + _PREFIX.size
+        known = self._known.get(bytes(self._ahead[begins : begins + size]))
+        return known is not None and known.header is frame.header
 
     def close(self) -> None:
         """Close a descriptor that belongs to no frame that was read."""

@@ -58,7 +58,8 @@ class Worker:
     """Starts the worker process, gives it commands, and tells the sink what comes of them.
 
     No call waits for the worker, but for `stop`. Commands are answered in their order, one at a time, but for runs of
-    a model with several lanes, which are computed side by side: each is answered when it is done. A
+    a model with several lanes, which are computed side by side, or that was loaded to have waiting runs made
+    one: each is answered when it is done. A
     command to a worker that has died on its own is dropped: the `WorkerDied` that says so is on its way or
     was given before. A worker that was stopped or killed with "stop" says nothing more, and what it still
     held is forgotten.
@@ -131,7 +132,9 @@ class Worker:
         process.start()
         self._process = process
 
-    def load(self, digest: bytes, fd: int, threads: int = 0, lanes: int = 1, *, optimised: str = "") -> None:
+    def load(  # noqa: PLR0913 all that is known of how it is served
+        self, digest: bytes, fd: int, threads: int = 0, *, lanes: int = 1, together: int = 1, optimised: str = ""
+    ) -> None:
         """Load the model in the file `fd`, which this call takes over. Answer: `ModelLoaded` or `LoadFailed`.
 
         Args:
@@ -139,6 +142,7 @@ class Worker:
             fd: the verified file.
             threads: for this model, at most the worker's; 0 for the worker's.
             lanes: how many runs of it are computed side by side, at most the worker's threads.
+            together: how many waiting runs of it are made one.
             optimised: empty for the model's own file; else it is a copy, whose weights are "in-place" or "copied".
 
         Raises:
@@ -150,6 +154,8 @@ class Worker:
             header["threads"] = threads
         if lanes > 1:
             header["lanes"] = lanes
+        if together > 1:
+            header["together"] = together
         if optimised:
             header["optimised"] = optimised
         self._running(fd).load(header, digest, fd)

@@ -52,4 +52,5 @@ def measurement(variant: Variant, done: CanaryDone) -> Measured:
         threads=done.threads,
         checked=done.checked,
         lanes=done.lanes,
+        together=done.together,
     )

@@ -364,15 +364,16 @@ def _canary_done(header: Header, why: str, *, checked: bool) -> CanaryDone:
         cpu_us=cpu_us,
         checked=checked,
         tried=tuple((entry[0], entry[1]) for entry in tried),
-        lanes=_lanes_of(header),
+        lanes=_few(header, "lanes"),
+        together=_few(header, "together"),
     )
 
 
-def _lanes_of(header: Header) -> int:
-    lanes = integer_of(header, "lanes")
-    if not 1 <= lanes <= MAX_THREADS:
-        raise MalformedError("A canary run's lanes are none.")
-    return lanes
+def _few(header: Header, name: str) -> int:
+    count = integer_of(header, name)
+    if not 1 <= count <= MAX_THREADS:
+        raise MalformedError(f"A canary run's {name} are none.")
+    return count
 
 
 def _times(entry: Value) -> tuple[int, int, int, int, int]:

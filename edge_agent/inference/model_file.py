@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 from typing import NoReturn
 
 from edge_agent.errors import WorkerError
@@ -71,6 +72,12 @@ def check(fd: int) -> frozenset[str]:
         _refuse(f"The model file cannot be read: {error}.")
     with data:
         return _walk(data, size)
+
+
+def mentions(fd: int, names: Sequence[bytes]) -> bool:
+    """Return whether any of these stands anywhere in a model file that `check` let through."""
+    with mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as data:
+        return any(data.find(name) >= 0 for name in names)
 
 
 def _walk(data: mmap.mmap, size: int) -> frozenset[str]:  # noqa: C901, PLR0912, PLR0915 - one loop, once a field; calls would double its time

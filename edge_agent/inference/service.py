@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from edge_agent.errors import EdgeAgentError, InputError, MalformedError, ResourceError, TooLargeError, WorkerError
-from edge_agent.inference import canary, frames, limits
+from edge_agent.inference import canary, frames, limits, together
 from edge_agent.inference.beside import Beside
 from edge_agent.inference.containment import NOTHING, Containment
 from edge_agent.inference.events import Blame
@@ -40,7 +40,8 @@ class Service:
     """Carries out commands and answers them on `connection`, with `threads` inside an operator.
 
     One command at a time, but for runs of models that were loaded with several lanes: these are computed side by side,
-    each on a thread, while this one reads the next command. Whatever is no run waits until they are done.
+    each on a thread, while this one reads the next command. Whatever is no run waits until they are done. Runs of
+    models that were loaded to have them made one are, as far as they have the same shapes and are there already.
     """
 
     def __init__(self, connection: socket.socket, threads: int, contained: Containment = NOTHING) -> None:
@@ -49,7 +50,9 @@ class Service:
         self._threads = threads
         self._sessions: dict[bytes, Session] = {}
         self._lanes: dict[bytes, int] = {}
+        self._together: dict[bytes, int] = {}
         self._beside = Beside(self._run)
+        self._rooms = [frames.Room(REUSED_BYTES) for _ in range(together.MOST - 1)]  # of runs that are made one
         self._sending = threading.Lock()
         self._commands: dict[str, Callable[[frames.Frame], None]] = {
             "run": self._run,
@@ -77,6 +80,11 @@ class Service:
             try:
                 name = text_of(frame.header, "do")
                 lanes = self._lanes.get(digest_of(frame.header), 1) if name == "run" else 1
+                several = self._together.get(digest_of(frame.header), 1) if name == "run" else 1
+                if several > 1:
+                    self._beside.wait()
+                    self._run_several(self._gathered(frame, several, reader))
+                    continue
                 if lanes > 1:
                     rooms += self._beside.put(frame, rooms.pop(), lanes)
                     if not rooms:
@@ -107,6 +115,8 @@ class Service:
         self._sessions.pop(digest, None)
         lanes = integer_of(frame.header, "lanes") if "lanes" in frame.header else 1
         self._lanes[digest] = min(max(1, lanes), self._threads)
+        several = integer_of(frame.header, "together") if "together" in frame.header else 1
+        self._together[digest] = min(max(1, several), together.MOST)
         try:
             threads = integer_of(frame.header, "threads") if "threads" in frame.header else self._threads
             threads = min(max(1, threads), self._threads)
@@ -123,6 +133,7 @@ class Service:
     def _unload(self, frame: frames.Frame) -> None:
         self._sessions.pop(digest_of(frame.header), None)
         self._lanes.pop(digest_of(frame.header), None)
+        self._together.pop(digest_of(frame.header), None)
         gc.collect()
         limits.trim()
 
@@ -141,6 +152,41 @@ class Service:
         parts = [output.data for output in outputs]
         head = done_head(tuple([output.spec for output in outputs]), frames.lengths_of(parts))
         self._send(frames.with_head(head, parts, token=token, run_us=run_us))
+
+    def _gathered(self, frame: frames.Frame, most: int, reader: frames.FrameReader) -> list[frames.Frame]:
+        """Return a run with those behind it that have its shapes and are there already: nobody is waited for."""
+        found, rooms = [frame], iter(self._rooms)
+        while len(found) < most and reader.alike_there(frame):
+            another = reader.read(next(rooms))
+            if another is None:
+                break
+            found.append(another)
+        return found
+
+    def _run_several(self, several: Sequence[frames.Frame]) -> None:
+        """Compute runs of the same shapes as one; if that fails, each by itself, so that each has its own answer."""
+        if len(several) == 1:
+            self._run(several[0])
+            return
+        started = time.perf_counter_ns()
+        run = run_of(several[0])
+        session = self._sessions.get(run.digest)
+        try:
+            if session is None:
+                raise WorkerError("The model is not loaded in the worker.")
+            inputs = [tensors_of(frame, "inputs") for frame in several]
+            answers = session.run_several(inputs, run.outputs, run.max_output_bytes)
+        except (EdgeAgentError, MemoryError):
+            for frame in several:
+                self._run(frame)
+            return
+        run_us = (time.perf_counter_ns() - started) // 1000 // len(several)
+        buffers: list[frames.Buffer] = []
+        for frame, outputs in zip(several, answers, strict=True):
+            parts = [output.data for output in outputs]
+            head = done_head(tuple([output.spec for output in outputs]), frames.lengths_of(parts))
+            buffers += frames.with_head(head, parts, token=frame.token, run_us=run_us)
+        self._send(buffers)
 
     def _canary(self, frame: frames.Frame) -> None:
         header = frame.header
@@ -161,7 +207,7 @@ class Service:
             answer: dict[str, object] = {"say": "canary-done", "digest": digest, "load_us": found.load_us}
             answer |= {"times": [list(times) for times in found.times], "not_finite": plain(found.not_finite)}
             answer |= {"load_peak_bytes": found.load_peak_bytes, "steady_bytes": found.steady_bytes}
-            answer |= {"run_peak_bytes": found.run_peak_bytes, "lanes": found.lanes}
+            answer |= {"run_peak_bytes": found.run_peak_bytes, "lanes": found.lanes, "together": found.together}
             specs = [spec_entries([output.spec for output in outputs]) for outputs in found.outputs]
             parts = [output.data for outputs in found.outputs for output in outputs]
             self._say({**answer, "cases": specs}, parts)

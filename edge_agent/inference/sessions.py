@@ -157,6 +157,44 @@ class Session:
             raise TooLargeError(f"The outputs have {total} bytes, more than the {max_output_bytes} that are allowed.")
         return outputs
 
+    def run_several(
+        self, runs: Sequence[Sequence[Tensor]], wanted: Sequence[str], max_output_bytes: int
+    ) -> list[list[Output]]:
+        """Return the outputs of several runs whose inputs have the same shapes, computed as one.
+
+        Args:
+            runs: the inputs of each.
+            wanted: the outputs that each has asked for.
+            max_output_bytes: of each run.
+
+        Raises:
+            EdgeAgentError: as `run`; or the model has not answered each; see `together.take_several`.
+        """
+        self._check(runs[0])
+        ports = self._wanted(wanted)
+        feed = {
+            first.name: np.concatenate([_array(inputs[place]) for inputs in runs])
+            for place, first in enumerate(runs[0])
+        }
+        try:
+            results = self._session.run([port.name for port in ports], feed)
+        except MemoryError:
+            raise ResourceError("There is not enough memory for these runs.") from None
+        except Exception as error:
+            raise _failure(error, "model-run", "The model failed while running") from error
+        total_rows = len(next(iter(feed.values())))
+        if not (total_rows and all(_has_rows(result, total_rows) for result in results)):
+            raise WorkerError("The model does not answer several runs at once.", code="model-run")
+        rows = total_rows // len(runs)
+        found = []
+        for at in range(0, total_rows, rows):
+            outputs = [_output(port, result[at : at + rows]) for port, result in zip(ports, results, strict=True)]
+            total = sum(len(output.data) for output in outputs)
+            if total > max_output_bytes:
+                raise TooLargeError(f"The outputs have {total} bytes, more than the {max_output_bytes} allowed.")
+            found.append(outputs)
+        return found
+
     # -- inputs ----------------------------------------------------------------------------------------------
 
     def _check(self, inputs: Sequence[Tensor]) -> None:
@@ -200,6 +238,10 @@ class Session:
             data = ctypes.string_at(result.data_ptr(), size) if (size := result.tensor_size_in_bytes()) else b""
             outputs.append(Output(TensorSpec(port.name, port.datatype, tuple(result.shape())), data))
         return outputs
+
+
+def _has_rows(result: object, rows: int) -> bool:
+    return isinstance(result, np.ndarray) and result.ndim > 0 and len(result) == rows
 
 
 def _library(domains: frozenset[str]) -> str | None:

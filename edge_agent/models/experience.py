@@ -92,6 +92,7 @@ class Success(_Learnt):
     threads: _Count
     checked: bool
     lanes: Annotated[int, Field(ge=1, le=1024)] = 1
+    together: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class Failure(_Learnt):

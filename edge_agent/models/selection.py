@@ -74,6 +74,8 @@ class Measured:
     """Whether there were golden outputs to hold it against; if not, it is only known to run."""
     lanes: int = 1
     """How many runs side by side do the most; with more than one, each has one thread."""
+    together: int = 1
+    """How many waiting runs are best made one: more than one where that pays, and leaves every bit as it was."""
 
     def __post_init__(self) -> None:
         numbers = (self.p50_us, self.peak_bytes, self.p95_us, self.steady_bytes, self.cpu_us, self.threads)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from fakes import AgentScript, answer_to, chosen_variant, job_id, of_type
+from fakes import RUNTIME, AgentScript, answer_to, chosen_variant, job_id, of_type
 
 from edge_agent.agent.estimates import MIN_JOBS, Estimates
-from edge_agent.agent.events import PaceChanged, Publish, RunModel
+from edge_agent.agent.events import LoadModel, PaceChanged, Publish, RunModel
 from edge_agent.agent.pipeline import LEAST_RUNS
-from edge_agent.inference.events import RunDone, WorkerDied
+from edge_agent.inference.events import RunDone, WorkerDied, WorkerStarted
 from edge_agent.wire import cose
 from edge_agent.wire.messages import Failure, Result
 
@@ -93,6 +93,41 @@ def test_runs_beside_others_are_no_reason_to_measure_again(agent: AgentScript) -
     assert plan.chosen is not None
     measured = dataclasses.replace(plan.chosen, p50_us=10_000)
     for run_us, drifts in ((19_000, False), (40_000, True)):
+        estimates = Estimates()
+        estimates.begin(measured, 1.0)
+        told = [estimates.saw(chosen_variant(), run_us, 10.0 * number) for number in range(MIN_JOBS + 10)]
+        assert any(told) is drifts
+
+
+def test_runs_that_are_made_one_are_given_together_and_as_many_behind_them(agent: AgentScript) -> None:
+    """Else those that come while they are computed would be fewer than pay."""
+    agent.measured(lanes=1, together=4)
+    runs = given(agent, *range(1, 12))
+    assert len(runs) == 8
+    assert agent.core.attempts.computing_tokens() == [run.token for run in runs[:4]]
+
+
+def test_after_a_death_no_runs_of_the_variant_are_made_one(agent: AgentScript) -> None:
+    """It cost all that were one; whichever of them it was, it costs one the next time."""
+    agent.measured(lanes=1, together=4)
+    given(agent, *range(1, 7))
+    commands = agent.tell(WorkerDied(4000, "worker-died", "It was killed (signal 9).", ()))
+    failed = [opened.statement.job for opened in agent.said(commands, Failure)]
+    assert failed == [job_id(number) for number in range(1, 5)]
+    started = agent.tell(WorkerStarted(4001, RUNTIME, ("CPUExecutionProvider",), 400.0))
+    (load,) = of_type(started, LoadModel)
+    assert (load.lanes, load.together) == (1, 1)
+    runs = of_type(agent.play_worker(started), RunModel)
+    assert len(runs) == LEAST_RUNS
+    assert agent.core.attempts.computing_tokens() == [runs[0].token]
+
+
+def test_runs_that_were_made_one_are_no_reason_to_measure_again(agent: AgentScript) -> None:
+    """Each takes down to as many times less as there were of them; less than that is a drift."""
+    (plan,) = agent.planner.plans
+    assert plan.chosen is not None
+    measured = dataclasses.replace(plan.chosen, p50_us=40_000, lanes=1, together=4)
+    for run_us, drifts in ((11_000, False), (5_000, True)):
         estimates = Estimates()
         estimates.begin(measured, 1.0)
         told = [estimates.saw(chosen_variant(), run_us, 10.0 * number) for number in range(MIN_JOBS + 10)]

@@ -15,7 +15,8 @@ from edge_agent.coordinator.inbox import Inbox
 from edge_agent.coordinator.jobs import JobState
 from edge_agent.coordinator.sending import SUSPECT_BYTES, SUSPECT_TIMES, Sending
 from edge_agent.coordinator.timers import SMALLEST, Kind, Timer, Timers
-from edge_agent.coordinator.writer import Writer, commit_bytes
+from edge_agent.coordinator.writer import Writer
+from edge_agent.coordinator.young import commit_bytes
 from edge_agent.errors import ResourceError, TooLargeError, TransportError
 from edge_agent.mqtt import Disconnected, LinkEvent, Message, Published, PublishRefused
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec

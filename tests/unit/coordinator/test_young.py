@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,3 +183,72 @@ def test_the_inputs_of_a_result_that_is_still_checked_stay_until_it_is_not(store
     assert unpack_tensors(kept[0] or b"") == insert(1).submit.inputs
     assert kept[1] == NO_INPUTS
     assert store.read(pending.read_pending) == []
+
+
+# -- keys, and when the writer is woken ------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(store: Store, **bounds: int) -> Iterator[tuple[Writer, list[Exception]]]:
+    """Run a writer; it writes everything at the end."""
+    failures: list[Exception] = []
+    writing = Writer(store, lambda _: None, failures.append, **bounds)
+    writing.start()
+    yield writing, failures
+    writing.stop(WAIT_SECONDS)
+
+
+def test_a_key_whose_job_is_young_is_known_though_memory_and_database_have_it_not(store: Store) -> None:
+    """Another job under it would break the database's rule, and end the coordinator."""
+    with running(store) as (writing, failures):
+        writing.write(waits(insert(1)))
+        known = (insert(1).submit.job_id, insert(1).submit.request_digest)
+        assert writing.request("key-1") == known
+        assert store.request("key-1") is None
+    assert writing.request("key-1") is None
+    assert store.request("key-1") == known
+    assert failures == []
+
+
+def _counted(monkeypatch: pytest.MonkeyPatch, store: Store, commits: list[Commit], **bounds: int) -> int:
+    """Return how often a writer is woken by commits that come while a young job waits."""
+    rings: list[None] = []
+    with running(store, **bounds) as (writing, _):
+        writing.write(waits(insert(1)))
+        while not writing._done_commits:
+            time.sleep(0.001)  # the writer's thread takes it; nothing says so
+        monkeypatch.setattr(writing, "_ring", lambda: rings.append(None))
+        for commit in commits:
+            writing.write(commit)
+        monkeypatch.undo()
+    return len(rings)
+
+
+def test_nobody_is_woken_for_jobs_that_may_wait_and_at_once_for_anything_else(
+    monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    """What was found out about an agent, above all."""
+    assert _counted(monkeypatch, store, [waits(insert(2)), waits(lease(2, 1))]) == 0
+    verdict = waits(Verified(JOB, Verification("signed", "rechecked")))
+    assert _counted(monkeypatch, store, [verdict, Commit((end(2, 1, well=False),))]) == 2
+
+
+@pytest.mark.parametrize("what", ["bytes", "commits"])
+def test_the_writer_is_woken_before_what_waits_is_too_much(
+    monkeypatch: pytest.MonkeyPatch, store: Store, what: str
+) -> None:
+    """Else nothing new would be taken on for a second, though nobody writes."""
+    one = input_bytes(insert(2))
+    if what == "bytes":
+        assert _counted(monkeypatch, store, [waits(insert(n)) for n in range(2, 6)], max_bytes=12 * one) == 2
+    else:
+        many = [waits(lease(1, epoch)) for epoch in range(1, writer.GROUP_COMMITS + 2)]
+        assert _counted(monkeypatch, store, many) == 2
+
+
+def test_a_job_is_a_second_old_a_second_after_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However late the writer took it."""
+    waiting = YoungJobs(10**6)
+    assert list(waiting.take(waits(insert(1)), 5.0)) == []
+    assert list(waiting.due(5.9)) == []
+    assert list(waiting.due(5.0 + young.SECONDS)) == [insert(1)]

@@ -45,6 +45,7 @@ CANARY_DONE: dict[str, object] = {
     "steady_bytes": 1 << 18,
     "run_peak_bytes": 1 << 20,
     "lanes": 2,
+    "together": 4,
     "times": [[2, 10, 20, 15, 30], [1, 14, 24, 13, 25]],
     "not_finite": "",
     "cases": [[["y", "INT8", [1]]], [["y", "INT8", [2]]]],
@@ -106,6 +107,7 @@ def test_a_canary_run_is_judged_by_its_outputs() -> None:
         steady_bytes=1 << 18,
         run_peak_bytes=1 << 20,
         lanes=2,
+        together=4,
         cpu_us=15,
         tried=((2, 10), (1, 14)),
     )

@@ -5,63 +5,19 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
 
 import onnx_models
 import pytest
+from worker_commands import CANARY, LOAD, ONE, ROW, RUN, Command, answers
 
 from edge_agent.errors import InputError, MalformedError, PeerError, ResourceError, TooLargeError, WorkerError
 from edge_agent.inference import canary, frames, limits, samples
 from edge_agent.inference.beside import Beside
 from edge_agent.inference.events import Port
 from edge_agent.inference.messages import Case
-from edge_agent.inference.service import Service, blame
+from edge_agent.inference.service import blame
 from edge_agent.inference.sessions import Output, Session
 from edge_agent.wire.tensors import DataType, TensorSpec
-
-ONE, TWO = bytes(32), bytes([2]) * 32
-ROW = struct.pack("<2f", 1, 2)
-RUN: dict[str, object] = {
-    "do": "run",
-    "token": 1,
-    "digest": ONE,
-    "inputs": [["in0", "FP32", [2]]],
-    "outputs": [],
-    "max_output_bytes": 100,
-}
-CANARY: dict[str, object] = {
-    "do": "canary",
-    "digest": TWO,
-    "seconds": 0.01,
-    "within_seconds": 5.0,
-    "threads": [1],
-    "extents": [],
-    "cases": [[["in0", "FP32", [2]]]],
-    "wanted": [["out0"]],
-    "max_output_bytes": 100,
-}
-LOAD: dict[str, object] = {"do": "load", "digest": ONE}
-Command = tuple[dict[str, object], Sequence[bytes], bytes | None]
-
-
-def answers(*commands: Command, threads: int = 1) -> list[frames.Frame]:
-    """Let a service carry out these commands, in this thread, and return what it says."""
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        for header, parts, file in commands:
-            fd = None if file is None else onnx_models.file_of(file)
-            named = {key: value for key, value in header.items() if key != "token"}
-            frames.send(ours, frames.pack(named, parts, token=int(str(header.get("token", 0)))), fd)
-            if fd is not None:
-                os.close(fd)
-        ours.shutdown(socket.SHUT_WR)
-        Service(theirs, threads).serve()
-        theirs.shutdown(socket.SHUT_WR)
-        reader = frames.FrameReader(ours, lambda *_: 1 << 20)
-        found = []
-        while (frame := reader.read()) is not None:
-            found.append(frame)
-        return found
 
 
 def test_commands_are_answered_in_order() -> None:
@@ -132,7 +88,7 @@ def test_a_canary_run_answers_with_figures_and_outputs() -> None:
     assert found.header["cases"] == [[["out0", "FP32", [2]]]]
     ((threads, p50_us, p95_us, _, runs),) = found.header["times"]  # type: ignore[union-attr,misc]
     assert threads == 1
-    assert runs > 1
+    assert runs >= 1
     assert 0 <= p50_us <= p95_us
 
 
