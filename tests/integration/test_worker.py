@@ -645,17 +645,18 @@ def test_the_worker_imports_nothing_of_the_daemons() -> None:
     assert not {"pydantic", "psutil", "cryptography", "paho", "asyncio", "onnx"} & loaded
 
 
-def test_runs_side_by_side_in_a_contained_worker_each_give_their_own_answer() -> None:
+@pytest.mark.parametrize("ways", [{"lanes": 2}, {"together": 8}], ids=["side by side", "made one"])
+def test_runs_at_once_in_a_contained_worker_each_give_their_own_answer(ways: dict[str, int]) -> None:
     """Its threads come to be behind the containment; inputs are read into buffers of their own; the bound holds."""
     heard = Heard(threads=2, memory_limit_bytes=PLENTY)
     try:
         heard.start()
-        heard.worker.load(ONE, onnx_models.file_of(onnx_models.doubling()), 1, 2)
+        heard.worker.load(ONE, onnx_models.file_of(onnx_models.doubling()), 1, **ways)
         heard.next(ModelLoaded)
         found: dict[int, bytes] = {}
         sent = 0
         while len(found) < 60:
-            while sent < 60 and sent - len(found) < 3:
+            while sent < 60 and sent - len(found) < 16:
                 heard.worker.run(sent, ONE, [floats(sent, -sent)], (), PLENTY)
                 sent += 1
             done = heard.next(RunDone)

@@ -147,7 +147,8 @@ def test_the_writer_says_that_it_is_full_and_leaves_nothing_out() -> None:
         writer.write(ended)
         assert writer.full
         group = writer._next_group()
-        assert group == [inserted, ended]
+        assert group is not None
+        assert [commit for _, commit in group] == [inserted, ended]
 
 
 def _request(body: bytes, *, announced: int | None = None) -> Request:
