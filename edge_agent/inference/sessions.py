@@ -23,6 +23,7 @@ from edge_agent.inference import limits, model_file
 from edge_agent.inference.events import Port
 from edge_agent.inference.frames import Buffer
 from edge_agent.inference.messages import plain
+from edge_agent.inference.ports import check_input, listed
 from edge_agent.models import custom_ops
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings, unpack_strings
 
@@ -205,17 +206,17 @@ class Session:
         for port in self.inputs:
             spec = given.pop(port.name, None)
             if spec is None:
-                raise InputError(f"The input {port} is missing; the model takes {_listed(self.inputs)}.")
-            _check_input(port, spec, free)
+                raise InputError(f"The input {port} is missing; the model takes {listed(self.inputs)}.")
+            check_input(port, spec, free)
         if given:
-            raise InputError(f"The model has no input {next(iter(given))!r}; it takes {_listed(self.inputs)}.")
+            raise InputError(f"The model has no input {next(iter(given))!r}; it takes {listed(self.inputs)}.")
 
     def _wanted(self, wanted: Sequence[str]) -> Sequence[Port]:
         if not wanted:
             return self.outputs
         unknown = [name for name in wanted if name not in self._ports]
         if unknown:
-            raise InputError(f"The model has no output {unknown[0]!r}; it has {_listed(self.outputs)}.")
+            raise InputError(f"The model has no output {unknown[0]!r}; it has {listed(self.outputs)}.")
         if len(set(wanted)) != len(wanted):
             raise InputError("An output is asked for twice.")
         return [self._ports[name] for name in wanted]
@@ -344,31 +345,6 @@ def _port(node: Any, kind: str) -> Port:  # noqa: ANN401 - onnxruntime ships no 
             f"The model's {kind} {plain(node.name, 80)!r} cannot be served: {error}", code="model-load"
         ) from None
     return Port(node.name, datatype, shape)
-
-
-def _listed(ports: Sequence[Port]) -> str:
-    return ", ".join(str(port) for port in ports[:16]) + (", …" if len(ports) > 16 else "") if ports else "none"
-
-
-def _check_input(port: Port, spec: TensorSpec, free: dict[str, tuple[int, str]]) -> None:
-    """Raise `InputError` unless `spec` fits. `free` gathers the sizes of named dimensions."""
-    if spec.datatype is not port.datatype:
-        raise InputError(f"The input {port} was given as {spec.datatype.value}.")
-    if not port.shape:
-        return  # a scalar or of any rank
-    given = list(spec.shape)
-    if len(given) != len(port.shape):
-        raise InputError(f"The input {port} was given with the shape {given}: {len(given)} dimensions.")
-    for size, expected in zip(given, port.shape, strict=True):
-        if isinstance(expected, int):
-            if size != expected:
-                raise InputError(f"The input {port} was given with the shape {given}.")
-        elif expected != "?":
-            before, where = free.setdefault(expected, (size, port.name))
-            if before != size:
-                raise InputError(
-                    f"The input {port} was given with the shape {given}, but {expected!r} is {before} in {where!r}."
-                )
 
 
 def _array(tensor: Tensor) -> npt.NDArray[Any]:
