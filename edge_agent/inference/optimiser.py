@@ -8,6 +8,7 @@ the outputs is the same, how long each took to load, and how much memory each he
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     limits.volunteer_for_oom()
     limits.no_core_dumps()
     limits.small_stacks()
-    os.nice(NICE)
+    with contextlib.suppress(OSError):  # a container may forbid even that
+        os.nice(NICE)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
     from edge_agent.inference.copying import MAX_ASKED_BYTES, copy  # noqa: PLC0415 - imports onnxruntime, as above
