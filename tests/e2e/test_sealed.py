@@ -43,7 +43,10 @@ def _everything(folder: Path) -> bytes:
 
 @pytest.mark.timeout(180)
 def test_neither_broker_nor_coordinator_can_read_a_sealed_job(network: Network, tmp_path: Path) -> None:
-    """A plain job shows that the search would find it; the sealed one's input and output are found nowhere."""
+    """A plain job shows that the search would find it; the sealed one's input and output are found nowhere.
+
+    The inputs of jobs that were waited for are in no file at all, sealed or not.
+    """
     about, image = network.about, _image()
     port = int(about["mqtt"].rpartition(":")[2])
     coordinator = PublicKey.from_file(about["coordinator_key"])
@@ -65,8 +68,10 @@ def test_neither_broker_nor_coordinator_can_read_a_sealed_job(network: Network, 
     logits = plain.tensors[0].data
     assert image.data not in sealed_files
     assert logits not in sealed_files
-    assert found.question.data in sealed_files
-    assert image.data in _everything(network.state / "coordinator")
+    assert found.answer.outputs[0].data in sealed_files
+    files = _everything(network.state / "coordinator")
+    assert logits in files
+    assert image.data not in files
 
 
 @pytest.mark.timeout(180)
