@@ -15,9 +15,9 @@ import httpx
 from edge_agent.client import credentials
 from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, checked_address, http_options
 from edge_agent.client.procedures import NO_OPTIONS, Procedures, Result, Wish, jobs_path
-from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
+from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import EdgeAgentError, PeerError
 from edge_agent.models.entries import Port
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
@@ -125,6 +125,8 @@ class AsyncClient:
                     reply = await self._send(step)
                 except httpx.TransportError as error:
                     step = steps.throw(self._way.unreachable(error))
+                except PeerError as error:
+                    step = steps.throw(error)
                 else:
                     step = steps.send(reply)
         except StopIteration as end:
@@ -133,14 +135,12 @@ class AsyncClient:
 
     async def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        call: dict[str, Any] = {"content": step.content, "headers": dict(step.headers), "timeout": timeout}
-        if step.most_bytes is None:
-            answer = await self._http.request(step.method, step.path, **call)
-            return Reply(answer.status_code, answer.headers, answer.content)
-        async with self._http.stream(step.method, step.path, **call) as answer:
-            body = bytearray()
-            async for part in answer.aiter_bytes():
-                body += part
-                if len(body) > step.most_bytes:
+        headers = {**AS_IT_IS, **step.headers}
+        async with self._http.stream(
+            step.method, step.path, content=step.content, headers=headers, timeout=timeout
+        ) as answer:
+            incoming = Incoming(step, answer.status_code, answer.headers)
+            async for part in answer.aiter_raw():
+                if not incoming.add(part):
                     break
-            return Reply(answer.status_code, answer.headers, bytes(body))
+            return incoming.reply()

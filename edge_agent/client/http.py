@@ -14,9 +14,9 @@ import httpx
 
 from edge_agent.client import credentials
 from edge_agent.client.procedures import NO_OPTIONS, Answer, Procedures, Result, Wish, jobs_path
-from edge_agent.client.steps import Reply, Send, Steps, Wait, Way
+from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
-from edge_agent.errors import EdgeAgentError, UsageError
+from edge_agent.errors import EdgeAgentError, PeerError, UsageError
 from edge_agent.models.entries import Port
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
@@ -237,6 +237,8 @@ class Client:
                     reply = self._send(step)
                 except httpx.TransportError as error:
                     step = steps.throw(self._way.unreachable(error))
+                except PeerError as error:
+                    step = steps.throw(error)
                 else:
                     step = steps.send(reply)
         except StopIteration as end:
@@ -245,17 +247,15 @@ class Client:
 
     def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        call: dict[str, Any] = {"content": step.content, "headers": dict(step.headers), "timeout": timeout}
-        if step.most_bytes is None:
-            answer = self._http.request(step.method, step.path, **call)
-            return Reply(answer.status_code, answer.headers, answer.content)
-        with self._http.stream(step.method, step.path, **call) as answer:
-            body = bytearray()
-            for part in answer.iter_bytes():
-                body += part
-                if len(body) > step.most_bytes:
+        headers = {**AS_IT_IS, **step.headers}
+        with self._http.stream(
+            step.method, step.path, content=step.content, headers=headers, timeout=timeout
+        ) as answer:
+            incoming = Incoming(step, answer.status_code, answer.headers)
+            for part in answer.iter_raw():
+                if not incoming.add(part):
                     break
-            return Reply(answer.status_code, answer.headers, bytes(body))
+            return incoming.reply()
 
 
 def http_options(base: str, deadline_seconds: float, api_key: str | None, ca_file: Path | None) -> dict[str, Any]:

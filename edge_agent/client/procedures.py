@@ -12,16 +12,17 @@ from urllib.parse import quote
 from edge_agent.client import proof, revocations
 from edge_agent.client.credentials import Pins
 from edge_agent.client.proof import Verified
-from edge_agent.client.steps import Reply, Send, Steps, Way, keyed
+from edge_agent.client.steps import MAX_ANSWER_BYTES, Reply, Send, Steps, Way, keyed
 from edge_agent.client.values import Inputs, Value, tensors_of, value_of
-from edge_agent.errors import EdgeAgentError, InputError, MalformedError, RefusedError, UsageError
+from edge_agent.errors import EdgeAgentError, InputError, MalformedError, RefusedError, TooLargeError, UsageError
 from edge_agent.models.entries import Port
 from edge_agent.wire.certificates import check_certificate
-from edge_agent.wire.identity import Certificate
+from edge_agent.wire.identity import MAX_CERTIFICATE_BYTES, Certificate
 from edge_agent.wire.job_options import JobOptions
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.oip_binary import LENGTH_HEADER
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json, response_from_body, tensor_from_json
+from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES
 from edge_agent.wire.tensors import Tensor
 
 NO_OPTIONS = JobOptions()
@@ -196,7 +197,7 @@ class Procedures:
 
     def receipt(self, job_id: str) -> Steps[bytes]:
         """Fetch a receipt."""
-        return (yield from self._call("GET", f"/api/v1/jobs/{job_id}/receipt")).body
+        return (yield from self.get(f"/api/v1/jobs/{job_id}/receipt", MAX_RECEIPT_FILE_BYTES))
 
     # -- what there is --------------------------------------------------------------------------------------------
 
@@ -228,7 +229,7 @@ class Procedures:
         if registrar is None:
             raise UsageError("Certificates are checked with registrar_key, and none was given.")
         network = str((yield from self.object("GET", "/api/v1/coordinator")).get("network"))
-        signed = yield from self.get(f"/api/v1/agents/{quote(agent_id, safe='')}/certificate")
+        signed = yield from self.get(f"/api/v1/agents/{quote(agent_id, safe='')}/certificate", MAX_CERTIFICATE_BYTES)
         checked = check_certificate(signed, registrar, network=network, at_ms=self._now_ms(), agent_id=agent_id)
         yield from self._hear(registrar, network)
         reason = self._known.why_revoked(agent_id)
@@ -244,9 +245,10 @@ class Procedures:
         """Ask for a list of JSON."""
         return (yield from self._json(list, method, path))
 
-    def get(self, path: str) -> Steps[bytes]:
+    def get(self, path: str, most_bytes: int = MAX_ANSWER_BYTES) -> Steps[bytes]:
         """Ask for something that has no procedure of its own."""
-        return (yield from self._call("GET", path)).body
+        send = Send("GET", path, most_bytes=most_bytes)
+        return (yield from self._way.call(send, self._way.clock() + self._deadline)).body
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -289,6 +291,8 @@ class Procedures:
         send = Send("GET", "/api/v1/revocations", most_bytes=revocations.MAX_LIST_BYTES)
         try:
             reply = yield from self._way.call(send, end)
+        except (TooLargeError, MalformedError):  # this is none, as one that somebody else signed
+            raise
         except EdgeAgentError as error:  # what that means is said with the result
             self._known.miss(error, signers, network, self._way.clock())
         else:

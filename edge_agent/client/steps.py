@@ -6,6 +6,7 @@ a `Wait` and goes on when that is over; what it returns is the result. The clien
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import secrets
@@ -18,8 +19,10 @@ from edge_agent.errors import (
     EdgeAgentError,
     InputError,
     JobFailedError,
+    MalformedError,
     RefusedError,
     ResourceError,
+    TooLargeError,
     TransportError,
     UnknownFamilyError,
 )
@@ -31,6 +34,11 @@ RETRY_MAX_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """So long a coordinator may ask for, as when a model is being loaded or a minute's calls are used up."""
 
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+"""Of what is bounded by nothing closer: no result is longer that came over MQTT."""
+AS_IT_IS = {"Accept-Encoding": "identity"}
+"""Asked for with each call: what comes packed cannot be bounded by what is read of it."""
+
 T = TypeVar("T")
 
 
@@ -39,7 +47,7 @@ class Send:
     """Make this HTTP call, within so many seconds.
 
     Attributes:
-        most_bytes: of the answer; one that is longer is not read to its end. None where it may be of any length.
+        most_bytes: of the answer; one that is longer is not read to its end.
     """
 
     method: str
@@ -47,7 +55,7 @@ class Send:
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    most_bytes: int | None = None
+    most_bytes: int = MAX_ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,51 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes
     tries: int = 1
+
+
+class Incoming:
+    """An answer as it arrives, held to the length that was asked for.
+
+    Args:
+        send: what is answered.
+        status: of HTTP.
+        headers: by their names in lower case.
+    """
+
+    def __init__(self, send: Send, status: int, headers: Mapping[str, str]) -> None:
+        self._send, self._status, self._headers = send, status, headers
+        self._coding = headers.get("content-encoding", "").strip().lower()
+        self._body = io.BytesIO()
+        self._too_long = False
+
+    def add(self, part: bytes) -> bool:
+        """Take the next bytes as they came; whether more are wanted."""
+        if self._coding not in {"", "identity"}:
+            return False
+        self._too_long = self._body.tell() + len(part) > self._send.most_bytes
+        if not self._too_long:
+            self._body.write(part)
+        return not self._too_long
+
+    def reply(self) -> Reply:
+        """Return the whole of it; of a refusal that is too long or packed, what its status says.
+
+        Raises:
+            TooLargeError: it is longer than it may be.
+            MalformedError: it is packed, which was not asked for.
+        """
+        if 200 <= self._status < 300 and self._too_long:
+            raise TooLargeError(
+                f"the answer to {self._send.path[:200]} is longer than {self._send.most_bytes} bytes",
+                hint="No coordinator sends so much: look at who answers at that address.",
+            )
+        if 200 <= self._status < 300 and self._coding not in {"", "identity"}:
+            raise MalformedError(
+                f"the answer to {self._send.path[:200]} is packed ({self._coding[:40]}), and was asked for as it is",
+                hint="If a proxy stands before the coordinator, let it pack nothing for clients that do not accept it.",
+            )
+        whole = b"" if self._too_long else self._body.getvalue()
+        return Reply(self._status, self._headers, whole)
 
 
 Step: TypeAlias = Send | Wait

@@ -58,7 +58,9 @@ class Coordinator(Client):
     def __init__(self, pinned: PublicKey | None = None) -> None:
         super().__init__("http://127.0.0.1:9", coordinator_key=pinned)
         self._http.close()
-        answering = httpx.MockTransport(lambda request: httpx.Response(200, content=self.get(request.url.path)))
+        answering = httpx.MockTransport(
+            lambda request: httpx.Response(200, content=iter((self.get(request.url.path),)))
+        )
         self._http = httpx.Client(base_url="http://127.0.0.1:9", transport=answering)
         self.birth = birth_of(AGENT)
         self.sent: list[Tensor] = []

@@ -31,8 +31,13 @@ INPUT = Tensor(TensorSpec("x", DataType.FP32, (1,)), b"\0\0\0\0")
 
 def client_of(handler: Callable[[httpx.Request], httpx.Response], deadline: float = 5.0) -> Client:
     """Make a client whose transport is a function."""
+
+    def unread(request: httpx.Request) -> httpx.Response:
+        made = handler(request)  # whole, and may be given out again: a client reads it as it would come
+        return httpx.Response(made.status_code, headers=made.headers, content=iter((made.content,)))
+
     client = Client("http://coordinator.test", deadline_seconds=deadline, seed=1)
-    client._http = httpx.Client(base_url="http://coordinator.test", transport=httpx.MockTransport(handler))
+    client._http = httpx.Client(base_url="http://coordinator.test", transport=httpx.MockTransport(unread))
     return client
 
 
