@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -48,31 +49,56 @@ def take(folder: Path, patience_seconds: float | None = None) -> IO[str]:
     """
     make_private(folder)
     try:
-        lock = _open_lock(folder)
+        lock = _open_lock(folder / LOCK_FILE)
     except OSError as error:
         raise StateError(
             f"the folder {folder} cannot be written to: {error.strerror}",
             hint="Choose another folder; for a state directory with --state DIR.",
         ) from error
-    give_up_at = time.monotonic() + (PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
+    try:
+        _wait_for(lock, PATIENCE_SECONDS if patience_seconds is None else patience_seconds)
+    except OSError as error:
+        lock.close()
+        raise StateError(
+            f"another process uses the state directory {folder}",
+            code="state-in-use",
+            hint="Choose another one with --state DIR, or stop the other process.",
+        ) from error
+    return lock
+
+
+@contextlib.contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Let no other process that asks for the same change this file meanwhile; a file beside it is locked for that.
+
+    Raises:
+        StateError: `state-in-use`: another one does not let go of it.
+        OSError: there can be no file beside it.
+    """
+    with _open_lock(path.with_name(f".{path.name}.lock")) as lock:
+        try:
+            _wait_for(lock, PATIENCE_SECONDS)
+        except OSError as error:
+            raise StateError(
+                f"Another process uses {path}.", code="state-in-use", hint="Try again; or stop the other process."
+            ) from error
+        yield
+
+
+def _wait_for(lock: IO[str], patience_seconds: float) -> None:
+    give_up_at = time.monotonic() + patience_seconds
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if time.monotonic() < give_up_at:
-                time.sleep(RETRY_SECONDS)
-                continue
-            lock.close()
-            raise StateError(
-                f"another process uses the state directory {folder}",
-                code="state-in-use",
-                hint="Choose another one with --state DIR, or stop the other process.",
-            ) from error
-        return lock
+        except OSError:
+            if time.monotonic() >= give_up_at:
+                raise
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
-def _open_lock(folder: Path) -> IO[str]:
-    path = folder / LOCK_FILE
+def _open_lock(path: Path) -> IO[str]:
     try:
         return path.open("w")
     except OSError as error:

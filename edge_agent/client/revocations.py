@@ -7,13 +7,14 @@ there is none, or none that is fresh, is said with each result, which then prove
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, PeerError, RefusedError, StateError
-from edge_agent.folders import write_atomically
+from edge_agent.folders import alone_with, write_atomically
 from edge_agent.wire import cose
 from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, Revocations
 from edge_agent.wire.keys import PublicKey
@@ -48,7 +49,7 @@ class KnownRevocations:
     """The newest list of one coordinator's network; used by several threads.
 
     Args:
-        file: where it is kept from one client to the next; None for nowhere.
+        file: where it is kept from one client to the next, and for others beside it; None for nowhere.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -57,7 +58,6 @@ class KnownRevocations:
         self._newest: Revocations | None = None
         self._due = float("-inf")
         self._problem = ""
-        self._read = file is None
 
     def claim(self, now: float) -> bool:
         """Whether it is time to ask, at this monotonic second: then it is the caller's turn, and nobody else's."""
@@ -79,15 +79,15 @@ class KnownRevocations:
 
         Raises:
             PeerError: it is none of theirs, or of another network; `old-revocations`: it lacks what was seen before.
-            StateError: the file cannot be read or written.
+            StateError: the file cannot be read or written, or another process does not let go of it.
         """
-        with self._lock:
-            self._recall(signers, network)
+        with self._lock, self._alone():
+            kept = self._recall(signers, network)
             said = open_revocations(data, signers, network=network)
-            _check_continues(self._newest, said)
-            newest = self._newest
-            if newest is None or (said.number, said.issued_ms) > (newest.number, newest.issued_ms):
-                self._newest = said
+            for before in (kept, self._newest):  # neither need continue the other, if the file was put back
+                _check_continues(before, said)
+            self._newest = _newer(self._newest, said)
+            if _newer(kept, said) is said:
                 self._keep(data)
             self._problem, self._due = "", now + ASK_SECONDS
 
@@ -118,26 +118,41 @@ class KnownRevocations:
         entries = self._newest.revoked if self._newest is not None else ()
         return next((entry.reason for entry in entries if entry.id == agent_id), None)
 
-    def _recall(self, signers: Sequence[PublicKey], network: str) -> None:
-        """Read the file, once: nothing in it is believed that is not signed."""
-        if self._read or self._file is None:
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """From reading the file to writing it, nobody else does: of two lists the older one would stay."""
+        if self._file is None:
+            yield
             return
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(alone_with(self._file))
+            except OSError as error:
+                raise _not_kept(self._file, error) from error
+            yield
+
+    def _recall(self, signers: Sequence[PublicKey], network: str) -> Revocations | None:
+        """Read what is kept by now; nothing in the file is believed that is not signed."""
+        if self._file is None:
+            return None
         try:
             with self._file.open("rb") as stream:
                 data = stream.read(MAX_LIST_BYTES + 1)
         except FileNotFoundError:
-            data = b""
+            return None
         except OSError as error:
             raise StateError(f"The list of revoked keys in {self._file} cannot be read: {error.strerror}.") from error
-        if data:
-            try:
-                self._newest = open_revocations(data, signers, network=network)
-            except PeerError as error:
-                raise StateError(
-                    f"{self._file} holds no list of revoked keys of this coordinator: {error.message}",
-                    hint="Name another file for each coordinator; delete it if the coordinator's key was changed.",
-                ) from error
-        self._read = True
+        if not data:
+            return None
+        try:
+            kept = open_revocations(data, signers, network=network)
+        except PeerError as error:
+            raise StateError(
+                f"{self._file} holds no list of revoked keys of this coordinator: {error.message}",
+                hint="Name another file for each coordinator; delete it if the coordinator's key was changed.",
+            ) from error
+        self._newest = _newer(self._newest, kept)
+        return kept
 
     def _keep(self, data: bytes) -> None:
         if self._file is None:
@@ -145,7 +160,18 @@ class KnownRevocations:
         try:
             write_atomically(self._file, data)
         except OSError as error:
-            raise StateError(f"The list of revoked keys cannot be kept in {self._file}: {error.strerror}.") from error
+            raise _not_kept(self._file, error) from error
+
+
+def _not_kept(file: Path, error: OSError) -> StateError:
+    return StateError(f"The list of revoked keys cannot be kept in {file}: {error.strerror}.")
+
+
+def _newer(one: Revocations | None, other: Revocations) -> Revocations:
+    """Return the other, unless the one tells as much and was made no earlier."""
+    if one is None or (other.number, other.issued_ms) > (one.number, one.issued_ms):
+        return other
+    return one
 
 
 def _check_continues(before: Revocations | None, said: Revocations) -> None:

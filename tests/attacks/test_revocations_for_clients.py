@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from fakes import COORDINATOR_KEY, NETWORK, START_MS, answer_to, key, scan
 from gateways import served
 from signing import AGENT, SigningService, signed_receipt
 
+from edge_agent import folders
 from edge_agent.cli import main
-from edge_agent.client import AsyncClient, Client, JobOptions
+from edge_agent.client import AsyncClient, Client, JobOptions, revocations
 from edge_agent.client.proof import Verified
-from edge_agent.client.revocations import ASK_SECONDS, FRESH_MS, MAX_LIST_BYTES
+from edge_agent.client.revocations import ASK_SECONDS, FRESH_MS, MAX_LIST_BYTES, KnownRevocations
 from edge_agent.coordinator.events import AgentCertificates
 from edge_agent.errors import EdgeAgentError, PeerError, StateError, TransportError
 from edge_agent.wire.certificates import issue
@@ -213,6 +216,95 @@ def test_list_that_is_rolled_back_for_the_next_client(scene: Scene, tmp_path: Pa
     kept.write_bytes(listed(signer=OTHER))
     with scene.client(revocations_file=kept) as client, pytest.raises(StateError, match="no list of revoked keys"):
         scene.ask(client)
+
+
+LONG_RUNNING = """
+import sys
+from pathlib import Path
+from edge_agent.client.revocations import KnownRevocations
+from edge_agent.errors import EdgeAgentError
+from edge_agent.wire.keys import PublicKey
+known, signers = KnownRevocations(Path(sys.argv[1])), [PublicKey.from_bytes(bytes.fromhex(sys.argv[2]))]
+for line in sys.stdin:
+    try:
+        known.take(bytes.fromhex(line), signers, sys.argv[3], 0.0)
+        print("taken", flush=True)
+    except EdgeAgentError as error:
+        print(error.error_code, flush=True)
+"""
+
+
+def test_list_that_is_rolled_back_for_one_of_two_processes_with_one_file(tmp_path: Path) -> None:
+    """What the other has kept meanwhile counts: it is neither unknown to the first nor written over by it."""
+    kept, signers = tmp_path / "revoked", [COORDINATOR_KEY.public]
+    some = listed(OTHER, at_ms=START_MS + 1)
+    all_ = listed(OTHER, AGENT, at_ms=START_MS + 2)
+    command = [sys.executable, "-c", LONG_RUNNING, str(kept), COORDINATOR_KEY.public.raw.hex(), NETWORK]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def told(said: bytes) -> str:
+            process.stdin.write(said.hex() + "\n")  # type: ignore[union-attr] # there, as was looked at
+            process.stdin.flush()  # type: ignore[union-attr]
+            return process.stdout.readline().strip()  # type: ignore[union-attr]
+
+        assert told(listed()) == "taken"
+        KnownRevocations(kept).take(all_, signers, NETWORK, 0.0)
+        assert told(some) == "old-revocations"
+        assert kept.read_bytes() == all_
+        assert told(all_) == "taken"
+        process.stdin.close()
+        assert process.wait() == 0
+    with pytest.raises(PeerError) as seen:
+        KnownRevocations(kept).take(some, signers, NETWORK, 0.0)
+    assert seen.value.error_code == "old-revocations"
+    assert kept.read_bytes() == all_
+
+
+def test_list_that_is_rolled_back_between_the_look_and_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has looked at the file is alone with it until it is written: the other waits, or says why it cannot."""
+    kept, signers = tmp_path / "revoked", [COORDINATOR_KEY.public]
+    some, all_ = listed(OTHER, at_ms=START_MS + 1), listed(OTHER, AGENT, at_ms=START_MS + 2)
+    codes: list[str] = []
+
+    def write(path: Path, data: bytes) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(folders, "PATIENCE_SECONDS", 0.0)
+        with pytest.raises(StateError) as seen:
+            KnownRevocations(kept).take(all_, signers, NETWORK, 0.0)
+        codes.append(seen.value.error_code)
+        folders.write_atomically(path, data)
+
+    monkeypatch.setattr(revocations, "write_atomically", write)
+    KnownRevocations(kept).take(some, signers, NETWORK, 0.0)
+    assert codes == ["state-in-use"]
+    KnownRevocations(kept).take(all_, signers, NETWORK, 0.0)
+    assert kept.read_bytes() == all_
+
+
+def test_file_of_the_list_is_put_back_or_taken_away(tmp_path: Path) -> None:
+    """Whoever runs on knows what it has seen, and writes it down again with the next list."""
+    kept, signers = tmp_path / "revoked", [COORDINATOR_KEY.public]
+    known = KnownRevocations(kept)
+    known.take(listed(OTHER), signers, NETWORK, 0.0)
+    for put_back in (None, listed(at_ms=START_MS - 1)):
+        kept.unlink() if put_back is None else kept.write_bytes(put_back)
+        with pytest.raises(PeerError) as seen:
+            known.take(listed(at_ms=START_MS + 1), signers, NETWORK, 0.0)
+        assert seen.value.error_code == "old-revocations"
+        known.take(listed(OTHER), signers, NETWORK, 0.0)
+        assert kept.read_bytes() == listed(OTHER)
+
+
+def test_list_that_nowhere_can_be_kept(tmp_path: Path) -> None:
+    """It says where, and nothing is believed of it."""
+    known = KnownRevocations(tmp_path / "nowhere" / "revoked")
+    with pytest.raises(StateError, match=r"cannot be kept in .*nowhere/revoked: No such file"):
+        known.take(listed(OTHER), [COORDINATOR_KEY.public], NETWORK, 0.0)
+    assert known.why_revoked(OTHER.public.id) is None
 
 
 @pytest.mark.parametrize(
