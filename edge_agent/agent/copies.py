@@ -37,7 +37,10 @@ class Copies:
     """
 
     def __init__(self, files: OptimisedFiles | None, store: Store, load: Callable[[LoadModel], None]) -> None:
-        self._files = files if containment.FILES in containment.offered().in_force else None
+        if files is not None and (why := containment.no_copies()):
+            log.info("No optimised copies of models are made here: %s", why, extra={"action": "optimised-off"})
+            files = None
+        self._files = files
         self._store = store
         self._load = load
         self._runtime = runtime_name()

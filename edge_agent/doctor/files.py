@@ -14,6 +14,7 @@ from edge_agent.agent.spooling import SPOOL_FILE
 from edge_agent.doctor.findings import Finding, SkipCheck, failed, ok, warning
 from edge_agent.errors import EdgeAgentError, KeyFileError, StateError
 from edge_agent.folders import LOCK_FILE
+from edge_agent.inference import containment
 from edge_agent.models.content import Content
 from edge_agent.models.store import Store
 from edge_agent.own_keys import existing_signing_key, source_of
@@ -174,7 +175,9 @@ def models(context: Context) -> Finding:
     more = f"; {absent} more can be fetched" if absent else ""
     copies = sum(content.optimised().values())
     more += f"; {copies / 1e6:.1f} MB of optimised copies" if copies else ""
-    facts = {"verified": verified, "absent": absent, "optimised_bytes": copies}
+    why = containment.no_copies() if context.settings.models.optimised == "on" else "models.optimised is off"
+    more += f"; no optimised copies are made here: {why}" if why else ""
+    facts = {"verified": verified, "absent": absent, "optimised_bytes": copies, "no_copies": why or None}
     return ok(f"{verified} files are what the catalogue says{more}", facts)
 
 

@@ -92,13 +92,21 @@ def offered() -> Containment:
     )
 
 
+def no_copies() -> str:
+    """Return why no process can be kept to writing one file, so that no optimised copies are made; empty if one can."""
+    version = landlock.abi()
+    if version and not landlock.refuses_truncation(version):
+        return f"this kernel's Landlock is of ABI {version}, 3 is needed (Linux 6.2)"
+    return dict(offered().missing).get(FILES, "")
+
+
 def enter(readable: Iterable[str], scratch: tuple[int, int] | None = None) -> Containment:
     """Contain this process for good; to be called when all is imported, and before anything foreign is read.
 
     Args:
         readable: what it may read beside its code and its libraries: folders of models.
         scratch: the one file that it may write, as a descriptor, and the bytes that it may have; None for no file.
-            Where Landlock can't say that it is the only one, none may be written.
+            Where Landlock can't say that it is the only one (`no_copies`), none may be written.
 
     Returns:
         What is in force: what `offered` says, but for capabilities that whoever started us keeps us from giving up.
@@ -108,8 +116,9 @@ def enter(readable: Iterable[str], scratch: tuple[int, int] | None = None) -> Co
     """
     found = offered()
     limits.keep_files()
-    writes = scratch is not None and FILES in found.in_force
-    limits.bound(scratch[1] if scratch is not None and writes else 0)
+    if scratch is not None and no_copies():
+        scratch = None
+    limits.bound(0 if scratch is None else scratch[1])
     if why := _give_up_privileges():
         in_force = tuple(name for name in found.in_force if name != PRIVILEGES)
         found = Containment(in_force, (*found.missing, (PRIVILEGES, why)))
@@ -119,7 +128,7 @@ def enter(readable: Iterable[str], scratch: tuple[int, int] | None = None) -> Co
         landlock.restrict(allowed, landlock.abi(), None if scratch is None else f"/proc/self/fd/{scratch[0]}")
     here = seccomp.architecture()
     if CALLS in found.in_force and here is not None:
-        seccomp.install(here, writes=writes)
+        seccomp.install(here, writes=scratch is not None)
     return found
 
 

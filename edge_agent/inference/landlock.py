@@ -21,6 +21,7 @@ _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
 # What each ABI can refuse of files, all of it, cumulated: execute, write, read, list, remove and make of all kinds (1),
 # link and rename between folders (2), truncate (3), ioctl on devices (5).
 _FILE_RIGHTS = ((1, 0x1FFF), (2, 0x3FFF), (3, 0x7FFF), (5, 0xFFFF))
+_TRUNCATE_ABI = 3
 _TCP_ABI = 4
 _TCP_RIGHTS = 0b11  # bind, connect
 _SCOPE_ABI = 6
@@ -33,6 +34,11 @@ def abi() -> int:
     """Return the version of Landlock that this kernel offers now; 0 if it has none, or has it switched off."""
     found: int = _libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_VERSION)
     return max(0, found)
+
+
+def refuses_truncation(version: int) -> bool:
+    """Whether this version can refuse to empty a file that may be read, and only be read."""
+    return version >= _TRUNCATE_ABI
 
 
 def refuses_tcp(version: int) -> bool:

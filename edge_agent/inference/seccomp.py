@@ -35,6 +35,8 @@ _X32 = 0x40000000
 
 # Opening for anything but reading: O_WRONLY, O_RDWR, O_CREAT, O_TRUNC, O_TMPFILE. The same on both architectures.
 _OPEN_TO_WRITE = 0o3 | 0o100 | 0o1000 | 0o20000000
+# As a C++ stream opens a file that it writes: O_WRONLY, O_CREAT, O_TRUNC.
+_STREAM_TO_WRITE = 0o1 | 0o100 | 0o1000
 _MAP_KIND, _MAP_ANONYMOUS, _MAP_PRIVATE = 0x0F, 0x20, 0x02
 _CLONE_THREAD = 0x10000 | 0x800 | 0x100  # CLONE_THREAD, and what it demands: CLONE_SIGHAND, CLONE_VM
 _CLONE_NAMESPACES = 0x7E020000
@@ -74,7 +76,7 @@ def install(here: Architecture, *, writes: bool = False) -> None:
 
     Args:
         here: the architecture.
-        writes: whether files may be opened to be written, where something else says which.
+        writes: whether files may be opened as onnxruntime does to write a model, where something else says which.
 
     Raises:
         OSError: the kernel refuses.
@@ -89,7 +91,8 @@ def install(here: Architecture, *, writes: bool = False) -> None:
 
 def program(here: Architecture, pid: int, *, writes: bool = False) -> list[Instruction]:
     """Return the filter for a process with this number, which may open files to write them, or not."""
-    opens = 0 if writes else _OPEN_TO_WRITE
+    # Nothing in between, above all not O_TRUNC where only reading is asked for: see `landlock.refuses_truncation`.
+    opens = (0, _STREAM_TO_WRITE) if writes else (0,)
     code: list[Instruction] = [
         *(_load(_ARCHITECTURE), (_IF_EQUAL, 1, 0, here.audit), _return(KILL)),
         *(_load(_NUMBER), (_IF_AT_LEAST, 0, 1, _X32), _return(KILL)),
@@ -97,8 +100,8 @@ def program(here: Architecture, pid: int, *, writes: bool = False) -> list[Instr
     for number in _numbers(ALLOWED, here):
         code += _when(number, [_return(ALLOW)])
     checks = {
-        "open": _none_of(1, opens),
-        "openat": _none_of(2, opens),
+        "open": _one_of(1, opens, _OPEN_TO_WRITE),
+        "openat": _one_of(2, opens, _OPEN_TO_WRITE),
         "mmap": _map(),
         "clone": _exactly(0, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD),
         "prctl": _one_of(0, _PRCTLS),
@@ -141,12 +144,8 @@ def _exactly(index: int, mask: int, value: int) -> list[Instruction]:
     return [_argument(index), (_AND, 0, 0, mask), (_IF_EQUAL, 0, 1, value), _return(ALLOW), _return(REFUSE)]
 
 
-def _none_of(index: int, mask: int) -> list[Instruction]:
-    return _exactly(index, mask, 0)
-
-
-def _one_of(index: int, values: Iterable[int]) -> list[Instruction]:
-    code = [_argument(index)]
+def _one_of(index: int, values: Iterable[int], mask: int = 0) -> list[Instruction]:
+    code = [_argument(index), *([(_AND, 0, 0, mask)] if mask else [])]
     for value in values:
         code += _when(value, [_return(ALLOW)])
     return [*code, _return(REFUSE)]

@@ -302,6 +302,52 @@ def test_write_outside(home: Home, without: str) -> None:
     worker.close()
 
 
+_OPTIMISER = """
+import errno, os, sys
+from edge_agent.inference import containment, landlock, seccomp
+how, scratch, folder, *victims = sys.argv[1:]
+if how == "abi-2":  # the kernel looks at what it is asked to look at, as the older one does
+    found = landlock.abi()
+    landlock.abi = lambda: min(2, found)
+elif how == "filter-alone":
+    landlock.restrict = lambda *_: None
+elif how == "landlock-alone":
+    seccomp.install = lambda *_, **__: None
+containment.enter([folder], (int(scratch), 1000))
+for flags in (os.O_TRUNC, os.O_TRUNC | os.O_RDWR, os.O_TRUNC | os.O_CREAT, os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC):
+    for victim in victims:
+        try:
+            print(os.close(os.open(victim, flags)))
+        except OSError as error:
+            print(errno.errorcode[error.errno])
+for victim in victims:
+    try:
+        print(os.truncate(victim, 0))
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+print(os.read(os.open(victims[0], os.O_RDONLY), 1))
+"""
+
+
+@pytest.mark.parametrize("how", ["as-it-is", "abi-2", "filter-alone", "landlock-alone"])
+def test_empty_a_file_from_where_models_are_optimised(home: Home, tmp_path: Path, how: str) -> None:
+    """By opening it to be read, and emptied: Landlock before ABI 3 does not look at that."""
+    asks_for("files", *(["system-calls"] if how != "landlock-alone" else []))
+    if how == "landlock-alone" and containment.no_copies():
+        needs.absent(containment.no_copies())
+    victims = [home.content.make_optimised() / "other.ort", tmp_path / "package.py"]
+    for victim in victims:
+        victim.write_bytes(b"as it was")
+    with (tmp_path / "scratch").open("wb") as scratch:
+        command = [sys.executable, "-c", _OPTIMISER, how, str(scratch.fileno()), str(tmp_path), *map(str, victims)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, pass_fds=[scratch.fileno()])
+    *outcomes, read = done.stdout.splitlines()
+    assert [victim.read_bytes() for victim in victims] == [b"as it was"] * 2
+    assert set(outcomes) <= REFUSED
+    assert (len(outcomes), read) == (10, "b'a'")
+    victims[0].unlink()
+
+
 # -- processes ----------------------------------------------------------------------------------------------------
 
 

@@ -254,6 +254,7 @@ def test_a_kernel_without_landlock_is_told(network: Network) -> None:
     assert "files (this kernel has no Landlock, or it is switched off)" in check["found"]
     assert set(check["facts"]["missing"]) >= {"files", "tcp", "signals"}
     assert "lsm=landlock" in check["mend"]
+    assert "no optimised copies are made here: this kernel has no Landlock" in report.checks["models"]["found"]
     allowed = doctor(*sound(network), prefix=old, AGENT_UNCONTAINED_MODELS="allow")
     assert "models of strangers are run all the same" in allowed.checks["containment"]["found"]
 

@@ -14,7 +14,6 @@ from edge_agent.agent.copies import Copies, Making
 from edge_agent.agent.events import CancelCanary, LoadModel, MakeCopy, RunCanary
 from edge_agent.agent.measuring import PATIENCE_SECONDS, QUIET_SECONDS
 from edge_agent.errors import ResourceError
-from edge_agent.inference.containment import FILES, Containment
 from edge_agent.inference.events import (
     CopyMade,
     CopyWanted,
@@ -145,7 +144,7 @@ class Agent:
 @pytest.fixture
 def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Agent:
     """Return one on a machine with Landlock."""
-    monkeypatch.setattr(copies.containment, "offered", lambda: Containment((FILES,)))
+    monkeypatch.setattr(copies.containment, "no_copies", lambda: "")
     return Agent(tmp_path)
 
 
@@ -205,11 +204,15 @@ def test_copies_are_for_the_onnxruntime_that_the_agent_started_with(agent: Agent
         agent.copies.making(MakeCopy(VARIANT, FAMILY, 1), Options(1))
 
 
-def test_without_landlock_there_are_no_copies(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing else could keep who makes one to that one file."""
+def test_without_landlock_there_are_no_copies(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing else could keep who makes one to that one file; the log says so."""
+    caplog.set_level("INFO", "edge_agent.optimised")
     agent.made()
-    monkeypatch.setattr(copies.containment, "offered", lambda: Containment(missing=((FILES, "old kernel"),)))
+    monkeypatch.setattr(copies.containment, "no_copies", lambda: "old kernel")
     agent.copies = Copies(agent.files, Store(), agent.again.append)
+    assert "No optimised copies of models are made here: old kernel" in caplog.text
     assert agent.open() == ""
     assert agent.hear(LOADED) == [LOADED]
 

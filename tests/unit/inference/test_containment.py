@@ -45,6 +45,18 @@ def test_what_each_kernel_offers(monkeypatch: pytest.MonkeyPatch, abi: int, miss
     assert bool(found.lack) == (abi == 0)
 
 
+@pytest.mark.parametrize(("abi", "made"), [(0, False), (1, False), (2, False), (3, True), (6, True)])
+def test_copies_are_made_where_landlock_keeps_files_from_being_emptied(
+    monkeypatch: pytest.MonkeyPatch,
+    abi: int,
+    made: bool,  # noqa: FBT001 a parameter
+) -> None:
+    """And where they are not, why is said."""
+    monkeypatch.setattr(containment.landlock, "abi", lambda: abi)
+    assert (not containment.no_copies()) is made
+    assert f"of ABI {abi}, 3 is needed" in containment.no_copies() or abi not in {1, 2}
+
+
 def test_without_a_filter_strangers_are_not_run_either(monkeypatch: pytest.MonkeyPatch) -> None:
     """Landlock alone leaves the network by UDP and Unix sockets."""
     monkeypatch.setattr(containment.seccomp, "offered", lambda: WHY)
