@@ -36,6 +36,8 @@ ALL_A_SECOND, ALL_AT_ONCE = 10.0, 60.0
 ONE_A_SECOND, ONE_AT_ONCE = 1.0, 12.0
 """Of one source: an address, or a topic."""
 MAX_SOURCES = 4096
+LIST_SECONDS = 1.0
+"""So long one list of revoked keys is given out, since anybody may ask; who is revoked is out by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ class Admissions:
         self._changed = changed
         self._limiter = Limiter()
         self._lock = threading.Lock()
+        self._list_lock = threading.Lock()
+        self._list, self._listed_at = b"", float("-inf")
 
     def answer(self, payload: bytes, source: str, topic_agent: str | None = None) -> tuple[str, bytes]:
         """Decide on a request; return the id of the agent and the signed answer.
@@ -230,7 +234,15 @@ class Admissions:
             self._changed()
 
     def revocations(self) -> bytes:
-        """Return the signed list of the keys that count no more."""
-        now = self._clock()
-        revoked = self._store.read(identities.revoked_keys)
-        return seal(self._key, revocations_of(revoked, self._network, now.wall_ms))
+        """Return the signed list of the keys that count no more, as they were `LIST_SECONDS` ago or later.
+
+        Raises:
+            StateError: the database cannot be used.
+        """
+        with self._list_lock:
+            now = self._clock()
+            if now.monotonic >= self._listed_at + LIST_SECONDS:
+                revoked = self._store.read(identities.revoked_keys)
+                self._list = seal(self._key, revocations_of(revoked, self._network, now.wall_ms))
+                self._listed_at = now.monotonic
+            return self._list

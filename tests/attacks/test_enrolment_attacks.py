@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ import sqlalchemy as sa
 from fakes import COORDINATOR_KEY, NETWORK, START_MS, key
 
 from edge_agent.clock import Now
-from edge_agent.coordinator import identities, statements
-from edge_agent.coordinator.admissions import ONE_AT_ONCE, Admissions, Terms
+from edge_agent.coordinator import admissions, identities, statements
+from edge_agent.coordinator.admissions import LIST_SECONDS, ONE_AT_ONCE, Admissions, Terms
 from edge_agent.coordinator.registrar import Registrar
 from edge_agent.coordinator.schema import agents, tokens
 from edge_agent.coordinator.schema import identities as table
@@ -488,6 +489,43 @@ def test_revoked_when_the_list_is_full(office: Office, monkeypatch: pytest.Monke
     assert office.codes() == ["too-many-keys", "revoked"]
     listed = open_revocations(office.admissions.revocations(), (COORDINATOR_KEY.public,), network=NETWORK)
     assert [each.id for each in listed.revoked] == [key("first").public.id]
+
+
+def test_flood_of_questions_who_was_revoked(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody may ask, as often as they like: the list is read and signed once a second, also for many at once."""
+    signed, reads = [], []
+    real_seal, real_read = admissions.seal, office.store.read
+
+    def seal_(*given: Any) -> bytes:  # noqa: ANN401 as it is given
+        signed.append(given)
+        return real_seal(*given)
+
+    def read(query: Callable[[sa.Connection], Any]) -> Any:  # noqa: ANN401 what the query gives
+        reads.append(query)
+        return real_read(query)
+
+    monkeypatch.setattr(admissions, "seal", seal_)
+    monkeypatch.setattr(office.store, "read", read)
+
+    def asked() -> list[str]:
+        with ThreadPoolExecutor(16) as askers:
+            answers = set(askers.map(lambda _: office.admissions.revocations(), range(200)))
+        (answer,) = answers
+        said = open_revocations(answer, (COORDINATOR_KEY.public,), network=NETWORK)
+        return [each.id for each in said.revoked]
+
+    assert asked() == []
+    assert (len(signed), len(reads)) == (1, 1)
+    office.ask(asking(key("one"), office.token()))
+    signed.clear()
+    reads.clear()
+    office.store.revoke(key("one").public.id, "stolen", office.now.wall_ms)
+    office.later(LIST_SECONDS / 2)
+    assert asked() == []
+    assert (signed, reads) == ([], [])
+    office.later(LIST_SECONDS / 2)
+    assert asked() == [key("one").public.id]
+    assert (len(signed), len(reads)) == (1, 1)
 
 
 def test_succession_to_a_key_that_is_an_agents_already(office: Office) -> None:
