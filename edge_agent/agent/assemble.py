@@ -71,6 +71,7 @@ def make_agent(
     machine = profile()
     content = Content(settings.models.dir)
     content.prepare()
+    content.remove_abandoned()  # of copies that were being made, whether any are made now or not
     options = Options(
         network=settings.network.name,
         state_dir=own.state_dir,

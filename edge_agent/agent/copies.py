@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 
 from edge_agent.agent.events import LoadModel, MakeCopy
@@ -100,6 +99,7 @@ class Copies:
         try:
             model = self._store.open_variant(variant)
         except BaseException:
+            self._files.discard(scratch)
             scratch.close()
             raise
         return Making(variant.digest, Request(model, scratch, golden, command.family.extents), options, self._files)
@@ -145,8 +145,8 @@ class Making:
                 log.info("Made an optimised copy of model %s: %s", self._variant[:12], judged.text, extra=fields)
             return CopyMade(bytes.fromhex(self._variant), why)
         finally:
-            self._files.discard()
-            os.close(self._scratch.fd)
+            self._files.discard(self._scratch)
+            self._scratch.close()
 
     def cancel(self) -> None:
         """Call it off."""

@@ -321,16 +321,17 @@ def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, cont
     parts = stale(content.partials(), time.time())
     left = [entry for entry in entries if entry not in gone]
     used = sum(entry.size_bytes for entry in left)
+    abandoned = content.remove_abandoned(dry_run=args.dry_run)
     # Optimised copies go first: they can be made again.
     copies = content.optimised()
-    full = used + sum(copies.values()) > settings.models.max_bytes
+    full = used + sum(copies.values()) - (abandoned if args.dry_run else 0) > settings.models.max_bytes
     idle = [digest for digest in copies if digest and (full or (whole and digest not in known))]
     room = Room(content.free_bytes(), used, settings.models.max_bytes, keep_free_bytes=0)
     try:
         gone += make_room(left, room, 0)
     except EdgeAgentError as error:
         print(f"note: {error.message}", file=sys.stderr)
-    freed = sum(entry.size_bytes for entry in gone) + sum(copies[digest] for digest in idle)
+    freed = sum(entry.size_bytes for entry in gone) + sum(copies[digest] for digest in idle) + abandoned
     if not args.dry_run:
         for digest in (*(entry.digest for entry in gone), *parts):
             content.remove(digest)
@@ -338,7 +339,13 @@ def _gc(args: argparse.Namespace, settings: Settings, catalogue: Catalogue, cont
             content.remove_optimised(digest)
     if args.json:
         removed = [{"digest": entry.digest, "bytes": entry.size_bytes} for entry in gone]
-        found = {"removed": removed, "parts": parts, "optimised": idle, "dry_run": args.dry_run}
+        found = {
+            "removed": removed,
+            "parts": parts,
+            "optimised": idle,
+            "abandoned_bytes": abandoned,
+            "dry_run": args.dry_run,
+        }
         print(json.dumps(found, indent=2))
     else:
         word = "Would remove" if args.dry_run else "Removed"

@@ -4,6 +4,7 @@
     partial/abcd…       what has come of a file so far; never looked at by who loads models
     pins/abcd…          an empty file: this one is never evicted
     optimised/abcd….*   what was made of the model with that digest on this machine (`optimised`); goes with it
+    optimised/*.part    what is being made there: locked by whoever makes it, and waste if nobody holds the lock
 
 A name below `sha256/` appears only by renaming a file that was hashed and synced, so that a power cut leaves either the
 whole file or none. Who loads a model hashes it again (`store`).
@@ -16,6 +17,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -178,6 +180,41 @@ class Content:
         self._make_folders()
         return self.optimised_folder
 
+    def new_optimised(self) -> tuple[int, Path]:
+        """Return a descriptor of a new file for what is to become an optimised copy, and the file's name.
+
+        The name is nobody else's. As long as the descriptor is open, here or in a process that has it from here, the
+        file stays; afterwards `remove_abandoned` takes it away.
+
+        Raises:
+            OSError, StateError: the store cannot be written.
+        """
+        path = self.make_optimised() / f"making-{secrets.token_hex(8)}.part"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor, path
+
+    def remove_abandoned(self, *, dry_run: bool = False) -> int:
+        """Take away what killed processes left of copies that they made; return the bytes, also if it only would."""
+        freed = 0
+        with contextlib.suppress(OSError):
+            for path in self.optimised_folder.glob("*.part"):
+                with contextlib.suppress(OSError):  # it is being made, or went away meanwhile
+                    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        size = os.fstat(descriptor).st_size
+                        if not dry_run:
+                            path.unlink()
+                        freed += size
+                    finally:
+                        os.close(descriptor)
+        return freed
+
     def remove_optimised(self, digest: str) -> None:
         """Take the optimised copy of a model away.
 
@@ -221,7 +258,7 @@ class Content:
                     hint="Wait for it, or stop it: what it has got so far is kept.",
                 ) from error
             # Between opening and locking, the file may have got its name, or been removed, by who had the lock.
-            if not _same_file(descriptor, path):
+            if not same_file(descriptor, path):
                 raise StateError(
                     f"Another process has just finished fetching {digest[:12]}….",
                     code="state-in-use",
@@ -328,7 +365,8 @@ class Incoming:
         return target
 
 
-def _same_file(descriptor: int, path: Path) -> bool:
+def same_file(descriptor: int, path: Path) -> bool:
+    """Whether what is open is what has this name."""
     try:
         there = path.lstat()
     except OSError:

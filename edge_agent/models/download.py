@@ -143,6 +143,8 @@ class Downloader:
         here = incoming.size_bytes
         needed = wanted.size_bytes - here
         room = self._room()
+        if room.missing(needed) and self.content.remove_abandoned():
+            room = self._room()
         for digest in filter(None, self.content.optimised() if room.missing(needed) else ()):
             self.content.remove_optimised(digest)  # made again when there is room
             if not (room := self._room()).missing(needed):

@@ -21,9 +21,10 @@ import stat
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.models.content import Content
+from edge_agent.models.content import Content, same_file
 
 FORMAT = 1
 """Of the pair of files, and of how the model's file is made and loaded: another number, and all are made again."""
@@ -32,7 +33,6 @@ RETRY_SECONDS = 7 * 24 * 3600.0
 MAX_FACTOR, MAX_MORE_BYTES = 4, 16 * 1024 * 1024
 """A file of more than the model's size times the one, plus the other, is given up."""
 MAX_RECORD_BYTES = 4096
-SCRATCH_FILE = "making.part"
 _CHUNK_BYTES = 1024 * 1024
 
 log = logging.getLogger("edge_agent.optimised")
@@ -57,10 +57,12 @@ class Scratch:
     Attributes:
         fd: of an empty file; whoever has this closes it.
         max_bytes: what it may become.
+        path: its name, which nobody else makes anything under.
     """
 
     fd: int
     max_bytes: int
+    path: Path
 
     def close(self) -> None:
         """Let go of the file."""
@@ -138,14 +140,14 @@ class OptimisedFiles:
 
     def scratch(self, model_bytes: int) -> Scratch | None:
         """Return a new file for what is made of a model of this size; None if the disk, or the owner, has no room."""
+        self._content.remove_abandoned()
         room = min(self._max_bytes - self._content.used_bytes(), self._content.free_bytes() - self._keep_free_bytes)
         most = min(MAX_FACTOR * model_bytes + MAX_MORE_BYTES, room)
         if most < model_bytes:
             return None
         try:
-            path = self._content.make_optimised() / SCRATCH_FILE
-            path.unlink(missing_ok=True)  # of a process that was killed
-            return Scratch(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), most)
+            descriptor, path = self._content.new_optimised()
+            return Scratch(descriptor, most, path)
         except (OSError, EdgeAgentError) as error:
             log.debug("No file for an optimised model: %s", error, extra={"action": "optimised"})
             return None
@@ -155,11 +157,12 @@ class OptimisedFiles:
         try:
             size = os.fstat(scratch.fd).st_size
             record = Record(self._key, time.time(), size, _sha256(scratch.fd), in_place)
-            path = self._content.optimised_path(variant)
+            if not same_file(scratch.fd, scratch.path):
+                raise FileNotFoundError(0, "somebody else has removed or exchanged it")
             # In this order a power cut leaves a pair that does not match, which is found when it is read.
-            path.with_name(SCRATCH_FILE).replace(path)
+            scratch.path.replace(self._content.optimised_path(variant))
             self._write(variant, record)
-        except OSError as error:
+        except (OSError, EdgeAgentError) as error:
             log.warning("An optimised model cannot be kept: %s", error, extra={"action": "optimised"})
             return False
         return True
@@ -167,7 +170,7 @@ class OptimisedFiles:
     def refuse(self, variant: str, why: str) -> None:
         """Take note, for some days, that there is to be no file for a variant."""
         self._forget(variant)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EdgeAgentError):
             self._write(variant, Record(self._key, time.time(), why_not=why[:500]))
 
     def drop(self, variant: str, why: str) -> None:
@@ -176,13 +179,13 @@ class OptimisedFiles:
         log.warning(text, variant[:12], why, extra={"action": "optimised-dropped", "digest": variant})
         self._forget(variant)
 
-    def discard(self) -> None:
-        """Remove what was being made."""
+    def discard(self, scratch: Scratch) -> None:
+        """Remove what was being made, if it was not kept."""
         with contextlib.suppress(OSError):
-            (self._content.optimised_folder / SCRATCH_FILE).unlink(missing_ok=True)
+            scratch.path.unlink(missing_ok=True)
 
     def _forget(self, variant: str) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EdgeAgentError):
             self._content.remove_optimised(variant)
 
     def _record(self, variant: str) -> Record | None:
@@ -209,13 +212,12 @@ class OptimisedFiles:
         return record
 
     def _write(self, variant: str, record: Record) -> None:
-        path = self._content.make_optimised() / f"{variant}.json"
-        partial = path.with_suffix(".part")
         fields = {name: getattr(record, name) for name in Record.__slots__}
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor, partial = self._content.new_optimised()
         with os.fdopen(descriptor, "w") as file:
             json.dump(fields, file)
-        partial.replace(path)
+            file.flush()
+            partial.replace(self._content.optimised_path(variant).with_suffix(".json"))
 
 
 def _sha256(descriptor: int) -> str:

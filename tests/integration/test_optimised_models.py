@@ -88,12 +88,12 @@ class Kitchen:
         scratch = self.files.scratch(len(model))
         assert scratch is not None
         if most_bytes is not None:
-            scratch = Scratch(scratch.fd, most_bytes)
+            scratch = Scratch(scratch.fd, most_bytes, scratch.path)
         asked = Request(onnx_models.file_of(model), scratch, b"", {"n": 4, "N": 2})
         found = Optimising(asked, Options(1, limit_bytes, self.readable), limit_seconds=seconds).run()
         if isinstance(found, Report):
             assert self.files.keep(VARIANT, scratch, in_place=True)
-        self.files.discard()
+        self.files.discard(scratch)
         scratch.close()
         return found
 

@@ -146,10 +146,13 @@ def test_gc_removes_optimised_copies_before_models(
     assert main(["models", "import", str(BUILTIN_DIR / VARIANT.file)]) == 0
     for digest in (VARIANT.digest, "ab" * 32):
         content.make_optimised().joinpath(f"{digest}.ort").write_bytes(bytes(1000))
+    (content.optimised_folder / "making-0.part").write_bytes(b"a start")
     capsys.readouterr()
     assert main(["models", "gc", "--dry-run", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["optimised"] == ["ab" * 32]
-    assert len(content.optimised()) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["optimised"] == ["ab" * 32]
+    assert said["abandoned_bytes"] == 7
+    assert len(content.optimised()) == 3
     assert main(["models", "gc"]) == 0
     assert content.optimised() == {VARIANT.digest: 1000}
     monkeypatch.setenv("EDGE_AGENT_MODELS_MAX_BYTES", str(VARIANT.size_bytes + 500))

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,10 +162,73 @@ def test_what_a_killed_process_left_is_no_hindrance(tmp_path: Path) -> None:
     assert scratch is not None
     os.write(scratch.fd, bytes(500))
     scratch.close()
-    assert Content(tmp_path).used_bytes() == 500
+    (Content(tmp_path).optimised_folder / "making.part").write_bytes(b"as they once were named")
+    assert Content(tmp_path).used_bytes() == 523
     keep(files)
-    files.discard()
     assert set(Content(tmp_path).optimised()) == {VARIANT}
+
+
+def test_two_agents_over_one_store_make_their_copies_side_by_side(tmp_path: Path) -> None:
+    """Neither takes away, or gives its name to, what the other one makes; also if it makes the same."""
+    one, other = files_in(tmp_path), files_in(tmp_path)
+    first, second = one.scratch(1000), other.scratch(1000)
+    assert first is not None
+    assert second is not None
+    os.write(first.fd, BYTES)
+    os.write(second.fd, b"half")
+    assert Content(tmp_path).remove_abandoned() == 0
+    assert one.keep(VARIANT, first, in_place=True)
+    assert read(other) == BYTES
+    one.discard(first)
+    first.close()
+    os.write(second.fd, b" and whole")
+    assert read(one) == BYTES
+    assert other.keep(VARIANT, second, in_place=True)
+    second.close()
+    assert read(one) == b"half and whole"
+    assert len(list(Content(tmp_path).optimised_folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("exchanged", [True, False])
+def test_a_file_that_was_exchanged_while_it_was_made_is_not_kept(
+    tmp_path: Path,
+    exchanged: bool,  # noqa: FBT001 a parameter
+) -> None:
+    """What was hashed is what gets the name, or nothing does; a copy that was there stays."""
+    files = files_in(tmp_path)
+    keep(files)
+    scratch = files.scratch(1000)
+    assert scratch is not None
+    os.write(scratch.fd, b"another copy")
+    scratch.path.unlink()
+    if exchanged:
+        scratch.path.write_bytes(b"another file")
+    assert not files.keep(VARIANT, scratch, in_place=True)
+    files.discard(scratch)
+    scratch.close()
+    assert read(files) == BYTES
+    assert len(list(Content(tmp_path).optimised_folder.iterdir())) == 2
+
+
+def test_what_is_abandoned_goes_and_what_is_being_made_stays(tmp_path: Path) -> None:
+    """Even if only a process has it that was started from here; links are left alone, and what they lead to."""
+    content = Content(tmp_path)
+    files = files_in(tmp_path)
+    scratch = files.scratch(1000)
+    assert scratch is not None
+    os.write(scratch.fd, bytes(500))
+    (tmp_path / "mine").write_bytes(b"mine")
+    link = content.optimised_folder / "link.part"
+    link.symlink_to(tmp_path / "mine")
+    maker = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[scratch.fd])
+    scratch.close()
+    assert content.remove_abandoned() == 0
+    maker.communicate()
+    assert content.remove_abandoned(dry_run=True) == 500
+    assert scratch.path.exists()
+    assert content.remove_abandoned() == 500
+    assert list(content.optimised_folder.iterdir()) == [link]
+    assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
 def test_a_copy_goes_with_its_model(tmp_path: Path) -> None:
