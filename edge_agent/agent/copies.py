@@ -44,6 +44,7 @@ class Copies:
         self._load = load
         self._runtime = runtime_name()
         self._given: dict[bytes, LoadModel] = {}  # that the worker was given a copy of
+        self._plainly: set[bytes] = set()  # that are to be loaded from their own file the next time
 
     def open(self, command: LoadModel) -> tuple[int, str]:
         """Return a descriptor of what is to be loaded, and if it is a copy, how, as `Worker.load` has it.
@@ -52,7 +53,9 @@ class Copies:
             StateError, DigestMismatchError: as `Store.open_variant`.
         """
         variant = command.variant
-        if self._files is not None and self._store.has(variant):
+        plainly = variant.digest_bytes in self._plainly
+        self._plainly.discard(variant.digest_bytes)
+        if self._files is not None and not plainly and self._store.has(variant):
             copy = self._files.open(variant.digest)
             if copy is not None:
                 self._store.touch(variant)
@@ -71,7 +74,11 @@ class Copies:
             case ModelLoaded() if event.digest not in self._given and self._files.wants(event.digest.hex()):
                 return (event, CopyWanted(event.digest))
             case LoadFailed() if (command := self._given.pop(event.digest, None)) is not None:
-                self._refuse(event.digest, f"it cannot be loaded: {event.message}")
+                if event.code == ResourceError.code:
+                    # Says nothing against the copy: the next time there may be memory for it.
+                    self._plainly.add(event.digest)
+                else:
+                    self._refuse(event.digest, f"it cannot be loaded: {event.message}")
                 self._load(command)
                 return ()
             case WorkerDied():
@@ -83,6 +90,7 @@ class Copies:
     def forget(self) -> None:
         """The worker was stopped: what it was given says nothing any more."""
         self._given.clear()
+        self._plainly.clear()
 
     def making(self, command: MakeCopy, options: Options) -> Making:
         """Return what makes a copy.

@@ -214,8 +214,9 @@ class OptimisedFiles:
     def _write(self, variant: str, record: Record) -> None:
         fields = {name: getattr(record, name) for name in Record.__slots__}
         descriptor, partial = self._content.new_optimised()
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(fields, file)
+        # Any character as it is: as an escape it could have twelve bytes, and the whole more than is read.
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            json.dump(fields, file, ensure_ascii=False)
             file.flush()
             partial.replace(self._content.optimised_path(variant).with_suffix(".json"))
 

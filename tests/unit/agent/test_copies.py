@@ -174,6 +174,19 @@ def test_a_copy_that_cannot_be_loaded_is_not_the_models_fault(agent: Agent) -> N
     assert agent.hear(failed) == [failed]
 
 
+def test_a_copy_that_there_is_no_memory_for_is_used_again_when_there_is(agent: Agent) -> None:
+    """The model itself has its one try meanwhile; if there is no memory for that either, the planner hears of it."""
+    agent.made()
+    failed = LoadFailed(DIGEST, ResourceError.code, "There is not enough memory.")
+    assert agent.open() == "in-place"
+    assert agent.hear(failed) == []
+    assert agent.again == [LOAD]
+    assert agent.open() == ""
+    assert agent.hear(failed) == [failed]
+    assert agent.open() == "in-place"
+    assert agent.hear(LOADED) == [LOADED]
+
+
 def test_a_worker_that_dies_takes_the_copies_with_it_that_it_had_loaded(agent: Agent) -> None:
     """Whatever it died of: the next one goes by the models themselves."""
     agent.made()

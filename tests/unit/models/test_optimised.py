@@ -145,6 +145,14 @@ def test_what_is_not_worth_a_copy_is_remembered_for_days(tmp_path: Path, monkeyp
     assert files.wants(VARIANT)
 
 
+@pytest.mark.parametrize("character", ["\U0001f600", "\x1b", '"', "\udcff", "x"], ids=ascii)
+def test_whatever_is_said_against_a_copy_can_be_read_again(tmp_path: Path, character: str) -> None:
+    """Of the longest, too: else the copy would be made at each load, and not each week."""
+    files = files_in(tmp_path)
+    files.refuse(VARIANT, character * 10_000)
+    assert not files_in(tmp_path).wants(VARIANT)
+
+
 def test_a_copy_has_no_more_room_than_the_owner_gives(tmp_path: Path) -> None:
     """Neither of `models.max_bytes` nor of what stays free on the disk; and it is a few times the model at most."""
     assert files_in(tmp_path, max_bytes=999).scratch(1000) is None
