@@ -136,6 +136,11 @@ def unpack_tensors(data: bytes) -> tuple[Tensor, ...]:
     return tuple(Tensor(TensorSpec(n, DataType(d), tuple(shape)), raw) for n, d, shape, raw in rows)
 
 
+_LIVE_STATES: Final = (JobState.QUEUED, JobState.LEASED, JobState.HEDGED)
+"""By the live attempts, not by the row: when the result of a hedged job was held, its other attempt ended, and the row
+stayed as it was."""
+
+
 def restored_job(
     row: RowMapping, tried: list[RowMapping], deadline: float, monotonic: float, lease_seconds: float
 ) -> Job:
@@ -157,7 +162,7 @@ def restored_job(
         placement=placement_from_text(row["placement"]),
         mode=row["mode"] or "signed",
         checks=row["checks"],
-        state=JobState(row["state"]),
+        state=state if (state := JobState(row["state"])).final else _LIVE_STATES[len(live)],
         epoch=row["epoch"],
         attempts=[
             Attempt(

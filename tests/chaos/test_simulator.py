@@ -271,6 +271,13 @@ def test_what_was_done_in_time_is_not_told_late(wire: TokenWire, text: str) -> N
 
 
 BROKEN_ONCE = {
+    "the result of a hedged job is held when the power fails": (
+        '{"seed": 5005939, "profile": "processes", "agents": 2, "lease_seconds": 4.0, "max_attempts": 5, "max_'
+        'queued_jobs": 3, "agent_room": 4, "worker_idle_seconds": 0.0, "spool": true, "hedge_share": 1.0, "poi'
+        'son": 0, "bad": 0, "owners": 2, "mode": "rechecked", "steps": [{"at": 12.4, "kind": "submit", "who": '
+        '-1, "seconds": 300.0, "count": 4, "sync": true}, {"at": 17.7, "kind": "power-cut", "who": -1, "second'
+        's": 12.39}, {"at": 19.1, "kind": "power-cut", "who": 1, "seconds": 1.0}]}'
+    ),
     "a power cut takes back attempts that an agent was given": (
         '{"seed": 62233, "profile": "coordinator", "agents": 1, "lease_seconds": 4.0, "max_attempts": 5, "max'
         '_queued_jobs": 100, "agent_room": 4, "worker_idle_seconds": 0.0, "spool": false, "hedge_share": 0.02'

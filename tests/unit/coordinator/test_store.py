@@ -366,6 +366,14 @@ def test_a_hedged_job_comes_back_with_both_attempts(store: Store) -> None:
     assert (job.failures, job.failed_on) == (1, {AGENT.id})
 
 
+def test_a_hedged_job_whose_result_was_held_comes_back_with_the_attempt_that_has_it(store: Store) -> None:
+    """The other one was overtaken, which changed no state: when this one is lost, the job is queued again."""
+    overtaken = EndAttempt(JOB, 1, "overtaken", 3000, state=None)
+    _write(store, _insert(), _attempt(1), replace(_attempt(2), agent_id="other", state=JobState.HEDGED), overtaken)
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.state, [a.epoch for a in job.attempts]) == (JobState.LEASED, [2])
+
+
 def test_the_second_attempt_of_a_job_that_succeeded_is_no_failure(store: Store) -> None:
     """It was overtaken; each attempt keeps its own end."""
     overtaken = EndAttempt(JOB, 2, "overtaken", 3000, state=None)
