@@ -44,6 +44,19 @@ def die_with(parent_pid: int) -> None:
         os._exit(0)
 
 
+def begin(parent: int) -> None:
+    """Do what a process that computes begins with, before it imports what it computes with.
+
+    Args:
+        parent: the process id of the daemon, with which it ends.
+    """
+    ignore_terminal()
+    die_with(parent)
+    volunteer_for_oom()
+    no_core_dumps()
+    small_stacks()
+
+
 def ignore_terminal() -> None:
     """Leave Ctrl-C and the service manager's SIGTERM to the daemon: it decides what to finish."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -33,11 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--read", action="append", default=[], help="a folder or file of models, to be read")
     options = parser.parse_args(arguments)
 
-    limits.ignore_terminal()
-    limits.die_with(options.parent)
-    limits.volunteer_for_oom()
-    limits.no_core_dumps()
-    limits.small_stacks()
+    limits.begin(options.parent)
     with contextlib.suppress(OSError):  # a container may forbid even that
         os.nice(NICE)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"

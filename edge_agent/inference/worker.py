@@ -27,11 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--read", action="append", default=[], help="a folder or file of models, to be read")
     options = parser.parse_args(arguments)
 
-    limits.ignore_terminal()
-    limits.die_with(options.parent)
-    limits.volunteer_for_oom()
-    limits.no_core_dumps()
-    limits.small_stacks()
+    limits.begin(options.parent)
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
     # Nothing that importing makes is garbage, so looking for garbage meanwhile is wasted time.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from edge_agent.coordinator.jobs import Blame, JobError, JobState
 from edge_agent.coordinator.log_table import Appender
 from edge_agent.coordinator.store import Store
 from edge_agent.errors import StateError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A new database."""
-    found = Store(tmp_path / "coordinator.db")
-    yield found
-    found.close()
 
 
 def write(store: Store, *records: Record) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,6 @@ OWNERS = {"a1": "ada", "b1": "bob", "c1": "cy"}
 RULES = TrustRules(first=2, floor=0.3)
 KEY = wire_samples.COORDINATOR
 ADA = Party("agent-a", "=ada")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty database."""
-    found = Store(tmp_path / "coordinator.db")
-    yield found
-    found.close()
 
 
 def write(store: Store, records: list[Any]) -> list[Exception]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from fakes import CoordinatorScript, FakeAgent, ManualClock
 
 from edge_agent.clock import Now
@@ -16,14 +13,6 @@ from edge_agent.coordinator.operations import Operations
 from edge_agent.coordinator.orders import Orders
 from edge_agent.coordinator.store import Store
 from edge_agent.wire.job_options import Placement
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An open database."""
-    opened = Store(tmp_path / "coordinator.db")
-    yield opened
-    opened.close()
 
 
 class Scene:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -31,14 +30,6 @@ from edge_agent.wire.receipts import receipt_leaf
 
 KEY = wire_samples.COORDINATOR
 WAIT_SECONDS = 20.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty database."""
-    found = Store(tmp_path / "coordinator.db")
-    yield found
-    found.close()
 
 
 def append(store: Store, *leaves: bytes) -> None:

@@ -6,7 +6,7 @@ import os
 import queue
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,6 @@ RECEIPT = make_receipt(
     SigningKey.generate(bytes(32)), result=b"signed", agent_key=AGENT, network="home", salt=bytes(32), accepted_ms=1
 )
 WAIT_SECONDS = 20.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty database."""
-    store = Store(tmp_path / "coordinator.db")
-    yield store
-    store.close()
 
 
 class Writing:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -26,14 +25,6 @@ from edge_agent.coordinator.young import YoungJobs, input_bytes, job_of
 
 JOB = (1).to_bytes(16, "big")
 WAIT_SECONDS = 20.0
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """Return an empty database."""
-    store = Store(tmp_path / "coordinator.db")
-    yield store
-    store.close()
 
 
 def waits(*records: Record) -> Commit:
