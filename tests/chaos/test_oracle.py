@@ -111,7 +111,7 @@ def _forget_job(evidence: Evidence) -> None:
 
 
 def _second_job(evidence: Evidence) -> None:
-    evidence.jobs.append(dataclasses.replace(evidence.jobs[0], id="ff" * 16, key="run-0 again"))
+    evidence.jobs.append(dataclasses.replace(evidence.jobs[0], id="ff" * 16))
 
 
 def _other_agent_was_accepted_too(evidence: Evidence) -> None:
@@ -157,6 +157,7 @@ BROKEN: list[tuple[str, Callable[[Evidence], object], tuple[str, str]]] = [
         lambda e: e.attempts.append(AttemptRow(JOBS[0].hex(), 2, "other", None)),
         (STUCK, "attempt"),
     ),
+    ("job that nobody sent", lambda e: _row(e, key="run-0 again"), (WRONG, "stored key")),
     ("input swapped", lambda e: _row(e, inputs=pack_tensors([input_with(1)])), (WRONG, "stored input")),
     ("client has other outputs", lambda e: _record(e, outputs=()), (WRONG, "same result")),
     ("receipt of another job", lambda e: _record(e, receipt=receipt(1)), (WRONG, "receipt")),
