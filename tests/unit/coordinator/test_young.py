@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -180,18 +179,19 @@ def test_the_inputs_of_a_result_that_is_still_checked_stay_until_it_is_not(store
 
 
 @contextmanager
-def running(store: Store, **bounds: int) -> Iterator[tuple[Writer, list[Exception]]]:
-    """Run a writer; it writes everything at the end."""
+def running(store: Store, **bounds: int) -> Iterator[tuple[Writer, list[Exception], threading.Event]]:
+    """Run a writer; give it with its failures, and what is set when it has taken a group; it writes all at the end."""
     failures: list[Exception] = []
-    writing = Writer(store, lambda _: None, failures.append, **bounds)
+    taken = threading.Event()
+    writing = Writer(store, lambda _: taken.set(), failures.append, **bounds)
     writing.start()
-    yield writing, failures
+    yield writing, failures, taken
     writing.stop(WAIT_SECONDS)
 
 
 def test_a_key_whose_job_is_young_is_known_though_memory_and_database_have_it_not(store: Store) -> None:
     """Another job under it would break the database's rule, and end the coordinator."""
-    with running(store) as (writing, failures):
+    with running(store) as (writing, failures, _):
         writing.write(waits(insert(1)))
         known = (insert(1).submit.job_id, insert(1).submit.request_digest)
         assert writing.request("key-1") == known
@@ -204,10 +204,9 @@ def test_a_key_whose_job_is_young_is_known_though_memory_and_database_have_it_no
 def _counted(monkeypatch: pytest.MonkeyPatch, store: Store, commits: list[Commit], **bounds: int) -> int:
     """Return how often a writer is woken by commits that come while a young job waits."""
     rings: list[None] = []
-    with running(store, **bounds) as (writing, _):
+    with running(store, **bounds) as (writing, _, taken):
         writing.write(waits(insert(1)))
-        while not writing._done_commits:
-            time.sleep(0.001)  # the writer's thread takes it; nothing says so
+        assert taken.wait(WAIT_SECONDS)
         monkeypatch.setattr(writing, "_ring", lambda: rings.append(None))
         for commit in commits:
             writing.write(commit)
