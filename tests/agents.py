@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import psutil
+import tied
 from brokers import Client, options
 from fakes import COORDINATOR_KEY, NETWORK, TOPICS, FakeCoordinator, ManualClock
 from networks import clean_environment
@@ -57,7 +58,7 @@ class Agent:
         command += ["--broker", url or f"mqtt://127.0.0.1:{self._port}", "--threads", "1"]
         variables = {f"EDGE_AGENT_{name}": value for name, value in self._settings.items()}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, env={**clean_environment(), **variables})
+            self.process = tied.start(command, stdout=log, stderr=log, env={**clean_environment(), **variables})
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""

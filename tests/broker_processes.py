@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, ClassVar
 
 import needs
+import tied
 
 START_SECONDS = 240.0
 """RabbitMQ takes 15 s on a quiet machine."""
@@ -81,7 +82,7 @@ class BrokerProcess(ABC):
             return
 
     def _start(self) -> None:
-        process = subprocess.Popen(
+        process = tied.start(
             self.command(),
             cwd=self.folder,
             env=self.environment(),
@@ -222,7 +223,7 @@ class RabbitMq(BrokerProcess):
         (self.folder / "plugins").write_text("[rabbitmq_mqtt].\n")
         if self._mapper is None or self._mapper.poll() is not None:
             self._mapper_port = free_port()
-            self._mapper = subprocess.Popen(
+            self._mapper = tied.start(
                 [needs.tool("epmd"), "-port", str(self._mapper_port), "-address", "127.0.0.1"],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -236,6 +237,7 @@ class RabbitMq(BrokerProcess):
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))},
             "HOME": str(self.folder),  # for the cookie
+            "RUNNING_UNDER_SYSTEMD": "yes",  # the script becomes the node, instead of waiting for it
             "RABBITMQ_NODENAME": f"edge{self._mapper_port}@localhost",
             "RABBITMQ_MNESIA_BASE": str(state),
             "RABBITMQ_MNESIA_DIR": str(state / "node"),

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import needs
+import tied
 
 from edge_agent.coordinator import broker as embedded
 from edge_agent.mqtt import BrokerAddress, Link, LinkEvent, LinkOptions, Will
@@ -61,7 +62,7 @@ def _start_mosquitto(program: str, folder: Path, lines: Sequence[str]) -> tuple[
     user = pwd.getpwuid(os.getuid()).pw_name
     text = [f"user {user}", "log_dest stderr", "connection_messages false", f"listener {port} 127.0.0.1"]
     config.write_text("\n".join([*text, *lines, ""]))
-    process = subprocess.Popen([program, "-c", str(config)], stderr=subprocess.PIPE, text=True)
+    process = tied.start([program, "-c", str(config)], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     said = []
     for line in process.stderr:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tied
 from broker_processes import free_port
 
 from edge_agent.local.demo import Tally, run_jobs
@@ -82,7 +83,7 @@ def running_network(tmp_path: Path, *arguments: str, **environment: str) -> Iter
     ready, state = tmp_path / "ready.json", tmp_path / "state"
     command = [sys.executable, "-m", "edge_agent", "up", "--state", str(state), "--ready-file", str(ready)]
     with (tmp_path / "up.log").open("w") as log:
-        process = subprocess.Popen(
+        process = tied.start(
             [*command, *arguments], stdout=log, stderr=log, text=True, env={**clean_environment(), **environment}
         )
     try:
@@ -105,7 +106,7 @@ def running_network(tmp_path: Path, *arguments: str, **environment: str) -> Iter
 def child(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run Python with these arguments while the block lasts; what it says goes to `log`."""
     with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, *command], stdout=out, stderr=out, env=clean_environment())
+        process = tied.start([sys.executable, *command], stdout=out, stderr=out, env=clean_environment())
     try:
         yield process
     finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import needs
 import pytest
+import tied
 from broker_processes import free_port
 
 from edge_agent import own_keys
@@ -40,7 +41,7 @@ def chip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     command = [program, "socket", "--tpm2", "--tpmstate", f"dir={folder}", "--flags", "not-need-init,startup-clear"]
     command += ["--server", f"type=tcp,port={port},bindaddr=127.0.0.1,disconnect"]
     command += ["--ctrl", f"type=tcp,port={control},bindaddr=127.0.0.1"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = tied.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + START_SECONDS
     try:
         while True:
