@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from edge_agent.errors import MalformedError, SignatureRefusedError, TooLargeError
+from edge_agent.errors import MalformedError, TooLargeError
 from edge_agent.wire import cbor_items, cose, merkle, strict_cbor
 from edge_agent.wire.envelope import Opened, open_envelope
 from edge_agent.wire.keys import PublicKey
@@ -18,7 +18,6 @@ from edge_agent.wire.messages import TreeHead
 from edge_agent.wire.receipts import (
     MAX_RECEIPT_FILE_BYTES,
     VerifiedReceipt,
-    network_in,
     receipt_leaf,
     verify_receipt,
 )
@@ -114,12 +113,6 @@ def verify_tree_head(data: bytes, coordinator: PublicKey, *, network: str | None
         SignatureRefusedError: `unknown-key`, `wrong-algorithm` or `bad-signature`.
         RefusedError: `wrong-kind`, `wrong-version`, `wrong-network`.
     """
-    if network is None:
-        message = cose.parse_sign1(data, MAX_TREE_HEAD_BYTES)
-        if message.key_id != coordinator.id_bytes:
-            text = f"The tree head is signed by another key than {coordinator.id}, which was given."
-            raise SignatureRefusedError(text, code="unknown-key")
-        network = network_in(cose.verify_sign1(message, coordinator))
     opened = open_envelope(data, coordinator, TreeHead, network=network, max_bytes=MAX_TREE_HEAD_BYTES)
     if opened.statement.size == 0 and opened.statement.root != merkle.EMPTY_ROOT:
         raise MalformedError("The tree head is of an empty log, but has the root of another.")

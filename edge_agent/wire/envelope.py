@@ -196,7 +196,7 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
     key: PublicKey,
     expected: type[S] | tuple[type[S], ...],
     *,
-    network: str,
+    network: str | None,
     max_bytes: int,
     max_statement_bytes: int | None = None,
 ) -> Opened[S]:
@@ -206,7 +206,7 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
         data: the whole message as it came.
         key: the one key that may have signed it.
         expected: the kinds of statement that are acceptable here.
-        network: the network that it must be for.
+        network: the network that it must be for; None for whichever the owner of `key` names in it.
         max_bytes: the longest acceptable message, tensors included.
         max_statement_bytes: the longest acceptable statement; by default what the expected kinds allow.
 
@@ -249,7 +249,7 @@ def open_envelope(  # noqa: PLR0913 - every limit and expectation is named by th
             code="wrong-version",
             hint="Update the older side.",
         )
-    if fields.get("network") != network:
+    if network is not None and fields.get("network") != network:
         raise RefusedError(
             f"The statement is for the network {_short(fields.get('network'))}, not {network!r}.",
             code="wrong-network",

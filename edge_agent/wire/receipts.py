@@ -225,16 +225,13 @@ def verify_receipt(data: bytes | memoryview, coordinator: PublicKey, *, network:
     # 2. By the coordinator that we were told to trust.
     if message.key_id != coordinator.id_bytes:
         raise SignatureRefusedError(_other_signer(message, coordinator), code="unknown-key")
-    payload = cose.verify_sign1(message, coordinator)
-    if network is None:
-        network = network_in(payload)
     receipt = open_envelope(
         _bare(message), coordinator, Receipt, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES
     ).statement
 
     # 3. In it, the result, by the agent that the coordinator names and for the same network.
     agent = PublicKey.from_bytes(receipt.agent_key)
-    opened = open_envelope(receipt.result, agent, Result, network=network, max_bytes=MAX_RECEIPT_FILE_BYTES)
+    opened = open_envelope(receipt.result, agent, Result, network=receipt.network, max_bytes=MAX_RECEIPT_FILE_BYTES)
     result = opened.statement
     if len(opened.signed) != len(receipt.result):
         raise MalformedError("The result in the receipt is followed by bytes that its signature does not cover.")
@@ -272,19 +269,6 @@ def result_in(receipt: bytes) -> bytes:
     if not isinstance(found, bytes):
         raise MalformedError("The receipt carries no result.")
     return found
-
-
-def network_in(payload: bytes) -> str:
-    """Return the network that a signed payload names, for whoever was not told which one it must be.
-
-    Raises:
-        MalformedError: it names none.
-    """
-    fields = strict_cbor.decode(payload, max_bytes=MAX_RECEIPT_BYTES)
-    network = fields.get("network") if isinstance(fields, dict) else None
-    if not isinstance(network, str):
-        raise MalformedError("The signed payload names no network.")
-    return network
 
 
 def _other_signer(message: cose.Sign1, coordinator: PublicKey) -> str:

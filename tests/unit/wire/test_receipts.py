@@ -17,7 +17,7 @@ from edge_agent.errors import (
 )
 from edge_agent.wire import cose, strict_cbor
 from edge_agent.wire.envelope import CONTENT_TYPE, seal
-from edge_agent.wire.keys import SigningKey
+from edge_agent.wire.keys import PublicKey, SigningKey
 from edge_agent.wire.messages import Failure, TensorDigest
 from edge_agent.wire.receipts import (
     MAX_RECEIPT_FILE_BYTES,
@@ -76,6 +76,21 @@ def test_a_receipt_verifies() -> None:
     assert receipt.accepted_ms == wire_samples.NOW_MS + 7
     assert receipt.salt == wire_samples.SALT
     assert GOOD[:2] == b"\xd2\x84"
+
+
+@pytest.mark.parametrize("network", [None, "home"])
+def test_each_signature_is_verified_once(monkeypatch: pytest.MonkeyPatch, network: str | None) -> None:
+    """The coordinator's and the agent's, also when the receipt itself says which network it is for."""
+    asked: list[PublicKey] = []
+    verify = PublicKey.verify
+
+    def counting(key: PublicKey, signature: bytes, message: bytes) -> None:
+        asked.append(key)
+        verify(key, signature, message)
+
+    monkeypatch.setattr(PublicKey, "verify", counting)
+    assert verify_receipt(GOOD, COORDINATOR.public, network=network).result == wire_samples.result()
+    assert asked == [COORDINATOR.public, AGENT.public]
 
 
 def test_inputs_and_outputs_are_recognised() -> None:
@@ -204,6 +219,7 @@ def test_networks_are_kept_apart() -> None:
     """For another network than asked for, or with a result from another one."""
     assert refused(GOOD, network="club").error_code == "wrong-network"
     assert refused(made(network="club")).error_code == "wrong-network"
+    assert refused(made(network="club"), network="club").error_code == "wrong-network"
 
 
 def test_a_result_with_trailing_tensors_is_refused() -> None:
@@ -215,8 +231,11 @@ def test_a_result_with_trailing_tensors_is_refused() -> None:
 
 def test_a_payload_without_a_network_is_malformed() -> None:
     """The coordinator's signature alone makes no receipt."""
-    for payload in ({}, {"network": 3}, []):
-        data = cose.sign1(COORDINATOR, strict_cbor.encode(payload), content_type=CONTENT_TYPE)
+    payload = strict_cbor.decode(cose.parse_sign1(GOOD, MAX_RECEIPT_FILE_BYTES).payload, max_bytes=len(GOOD))
+    assert payload["network"] == "home"
+    nameless = {name: value for name, value in payload.items() if name != "network"}
+    for other in (nameless, {**payload, "network": 3}, {**payload, "network": None}, []):
+        data = cose.sign1(COORDINATOR, strict_cbor.encode(other), content_type=CONTENT_TYPE)
         assert isinstance(refused(data), MalformedError)
 
 
