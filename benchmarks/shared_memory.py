@@ -1,13 +1,14 @@
-"""What the way of a job's inputs to the worker costs: the socket pair that is used, against sealed shared memory.
+"""What the way of a job's inputs to the worker costs: the socket pair, and shared memory of three kinds.
 
     python benchmarks/shared_memory.py [--seconds 1.5]
 
 A child takes frames with the reader and the buffers of the worker, reads every byte once, as a model does, and answers
-with a few bytes. *socket*: the bytes follow the header, as in the agent. *sealed*: they are written to a new memory
-file, which is sealed (what is checked cannot change any more), passed by its descriptor, and mapped by the child, all
-pages at once with *ahead*. *kept*: one memory file stays mapped by both, sealed against being written by anybody but
-the parent (F_SEAL_FUTURE_WRITE); the bytes are copied there, and only the header travels. The ways take turns in short
-blocks, so that all see the same machine. Printed: median of the whole round trip, and processor time of both sides.
+with a few bytes. *socket*: the bytes follow the header, as those of small inputs do. *sealed*: they are written to a
+new memory file, which is sealed (what is checked cannot change any more), passed by its descriptor, and mapped by the
+child, all pages at once with *ahead*. *kept*: one memory file stays mapped by both, sealed against being written by
+anybody but the parent (F_SEAL_FUTURE_WRITE); the bytes are copied there, and only the header travels, as in the agent.
+The ways take turns in short blocks, so that all see the same machine. Printed: median of the whole round trip, and
+processor time of both sides.
 """
 
 from __future__ import annotations

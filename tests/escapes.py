@@ -120,6 +120,25 @@ def _memory_file(_: str) -> None:
         os.write(fd, bytes(16 << 20))
 
 
+def _inputs(way: str) -> None:
+    """Change what the daemon wrote: inputs that it has checked."""
+    memory = next(link for link in Path("/proc/self/fd").iterdir() if "memfd:inputs" in str(link.readlink()))
+    match way:
+        case "write":
+            os.pwrite(int(memory.name), b"broken", 0)
+        case "open":
+            fd = os.open(memory, os.O_RDWR)
+            try:
+                mmap.mmap(fd, 4096)[:6] = b"broken"  # what no limit on files holds up
+            finally:
+                os.close(fd)
+        case "protect":
+            line = next(line for line in Path("/proc/self/maps").read_text().splitlines() if "memfd:inputs" in line)
+            begin, end = (int(address, 16) for address in line.split()[0].split("-"))
+            wanted = mmap.PROT_READ | mmap.PROT_WRITE
+            _called(_libc.mprotect(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), wanted))
+
+
 def _limits(_: str) -> None:
     """Raise one's own limits."""
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -190,6 +209,7 @@ ESCAPES: dict[str, Callable[[str], object]] = {
     "clone": _clone,
     "exec": _exec,
     "fork": _fork,
+    "inputs": _inputs,
     "limits": _limits,
     "list": os.listdir,
     "listen": _listen,

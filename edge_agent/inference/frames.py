@@ -3,8 +3,10 @@
 A frame is the length of its header (four bytes), two numbers that change from one run to the next, the run's token and
 its microseconds (eight bytes each, all little-endian), the header (a map in the project's strict CBOR), and the parts
 that the header's entry `parts` gives the lengths of: the raw bytes of tensors or files, copied by nobody but the
-kernel. Since the numbers stand in front, the headers of runs of one shape are equal byte for byte, and are made and
-understood once. One file descriptor may travel with a frame's first byte; such a frame is sent by itself.
+kernel. In a command to run, the second number is one more than the place in shared memory where the parts begin
+(`shared.py`), which then do not follow; 0 where they do. Since the numbers stand in front, the headers of runs of one
+shape are equal byte for byte, and are made and understood once. One file descriptor may travel with a frame's first
+byte; such a frame is sent by itself.
 
 Either side may be confused or, once it has run a hostile model, worse. So every length is checked against a
 limit before room is made for it, and a frame that is not exactly as described ends the conversation.
@@ -106,6 +108,21 @@ def with_head(head: bytes, parts: Sequence[Buffer], *, token: int = 0, run_us: i
     return buffers
 
 
+def pointing(head: bytes, begin: int, *, token: int) -> list[Buffer]:
+    """Return the buffers of a command to run whose parts lie in shared memory from `begin` on."""
+    return [_PREFIX.pack(len(head), token, begin + 1) + head]
+
+
+def places(lengths: Sequence[int]) -> tuple[list[int], int]:
+    """Return where parts of these lengths lie behind each other, good for numbers of any type, and all their bytes."""
+    found = []
+    at = 0
+    for length in lengths:
+        found.append(at)
+        at += -(-length // _ALIGNMENT) * _ALIGNMENT
+    return found, at
+
+
 def send(
     connection: socket.socket, buffers: Sequence[Buffer], fd: int | None = None, *, wait: bool = True
 ) -> list[Buffer]:
@@ -155,15 +172,10 @@ class Room:
 
     def views(self, lengths: Sequence[int]) -> list[memoryview]:
         """Return a place for each part, good for numbers of any type; those of the frame before are given up."""
-        room = sum(lengths) + len(lengths) * _ALIGNMENT
-        if len(self._buffer) < room:
-            self._buffer = memoryview(bytearray(room))
-        views = []
-        at = 0
-        for length in lengths:
-            views.append(self._buffer[at : at + length])
-            at += -(-length // _ALIGNMENT) * _ALIGNMENT
-        return views
+        offsets, size = places(lengths)
+        if len(self._buffer) < size:
+            self._buffer = memoryview(bytearray(size))
+        return [self._buffer[at : at + length] for at, length in zip(offsets, lengths, strict=True)]
 
 
 class FrameReader:
@@ -175,6 +187,7 @@ class FrameReader:
             header whose entries nobody has checked yet.
         takes_fd: whether descriptors are accepted. Where they are not, the kernel closes any that come.
         reuses_bytes: parts of up to this many bytes together are read into a `Room` of the reader's own.
+        shared: finds parts in shared memory, by where they begin and their lengths; None where no frame may say so.
     """
 
     def __init__(
@@ -184,8 +197,10 @@ class FrameReader:
         *,
         takes_fd: bool = False,
         reuses_bytes: int = 0,
+        shared: Callable[[int, Sequence[int]], tuple[memoryview, ...]] | None = None,
     ) -> None:
         self._connection = connection
+        self._shared = shared
         self._max_parts_bytes = max_parts_bytes
         self._takes_fd = takes_fd
         self._room = Room(reuses_bytes)
@@ -248,11 +263,14 @@ class FrameReader:
         limit = self._max_parts_bytes(known.header, token) if known.total else 0
         if known.total > limit:
             raise TooLargeError(f"A frame with {known.total} bytes after its header is above the limit of {limit}.")
-        if 0 < known.total <= room.most_bytes:
+        if self._shared is not None and run_us:
+            parts: tuple[bytes | memoryview, ...] = self._shared(run_us - 1, known.lengths)
+            run_us = 0
+        elif 0 < known.total <= room.most_bytes:
             views = room.views(known.lengths)
             for view in views:
                 self._fill(view)
-            parts: tuple[bytes | memoryview, ...] = tuple([view.toreadonly() for view in views])
+            parts = tuple([view.toreadonly() for view in views])
         else:
             parts = tuple([self._exactly(length) for length in known.lengths])
         fd = None

@@ -46,8 +46,13 @@ class Options:
     cpus: float | None = None
 
 
-def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
+def spawn(options: Options, theirs: socket.socket, inputs: int | None = None) -> subprocess.Popen[bytes]:
     """Start a worker that serves `theirs`; what it prints can be read from `stderr`.
+
+    Args:
+        options: how.
+        theirs: the socket.
+        inputs: the descriptor of memory that it shares with the daemon, if it does.
 
     Raises:
         OSError: the process could not be made.
@@ -59,12 +64,15 @@ def spawn(options: Options, theirs: socket.socket) -> subprocess.Popen[bytes]:
     if options.memory_limit_bytes is not None:
         command += ["--memory-limit-bytes", str(options.memory_limit_bytes)]
     command += [f"--read={path}" for path in options.readable]
+    passed = (fd,) if inputs is None else (fd, inputs)
+    if inputs is not None:
+        command += ["--inputs", str(inputs)]
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        pass_fds=(fd,),
+        pass_fds=passed,
         env=environment(os.environ),
         cwd="/",
         process_group=0,  # a Ctrl-C at the terminal is for the daemon

@@ -24,6 +24,8 @@ from edge_agent.inference.events import (
     CanaryFailed,
     LoadFailed,
     ModelLoaded,
+    RunDone,
+    RunFailed,
     WorkerDied,
     WorkerEvent,
     WorkerStarted,
@@ -38,6 +40,7 @@ from edge_agent.inference.messages import (
 )
 from edge_agent.inference.outbox import Outbox
 from edge_agent.inference.owed import Expected, Owed
+from edge_agent.inference.shared import SharedInputs
 from edge_agent.models.catalogue import MAX_GOLDEN_BYTES, Golden
 from edge_agent.models.golden import Case, difference
 from edge_agent.wire.tensors import Tensor
@@ -123,6 +126,7 @@ class WorkerProcess:
             # The kernel grants what the system allows. What fits is sent without another thread's help.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._outbox = Outbox(self._ours)
+        self._inputs = SharedInputs(log)
         self._popen: subprocess.Popen[bytes] | None = None
         self._too_much = ""
         limits = (options.delegated, options.memory_limit_bytes, options.threads)
@@ -209,7 +213,11 @@ class WorkerProcess:
             taken, refused = runs[:room], list(runs[room:])
             buffers: list[frames.Buffer] = []
             for run in taken:
-                buffers += frames.with_head(run.head, run.parts, token=run.token)
+                begin = self._inputs.put(run.token, run.parts)
+                if begin is None:
+                    buffers += frames.with_head(run.head, run.parts, token=run.token)
+                else:
+                    buffers += frames.pointing(run.head, begin, token=run.token)
                 self._owed.run(run.token, run.most_bytes)
             if buffers:
                 try:
@@ -217,6 +225,7 @@ class WorkerProcess:
                 except ResourceError:
                     for run in taken:
                         self._owed.take_run_back(run.token)
+                        self._inputs.free(run.token)
                     return list(runs)
             return refused
 
@@ -282,7 +291,7 @@ class WorkerProcess:
 
     def _live(self) -> None:
         try:
-            popen = self._popen = launch.spawn(self._options, self._theirs)
+            popen = self._popen = launch.spawn(self._options, self._theirs, self._inputs.fd)
             self._bounds.hold(popen.pid)
         except (OSError, subprocess.SubprocessError) as error:
             self._failure = error
@@ -292,6 +301,7 @@ class WorkerProcess:
             return
         finally:
             self._theirs.close()
+            self._inputs.passed_on()
             self._is_started.set()
         assert popen.stderr is not None  # noqa: S101 - a pipe was asked for
         drain = threading.Thread(target=self._drain, args=(popen.stderr,), name="worker-stderr", daemon=True)
@@ -341,6 +351,8 @@ class WorkerProcess:
         event = event_of(frame, judge)
         with self._lock:
             asked = self._owed.is_paid_by(event)
+            if asked and isinstance(event, (RunDone, RunFailed)):
+                self._inputs.free(event.token)
         if not asked:
             raise MalformedError("It answered something that it was not asked.")
         return event
@@ -361,6 +373,8 @@ class WorkerProcess:
             self._ours.shutdown(socket.SHUT_RDWR)
         self._outbox.abandon()
         self._ours.close()
+        with self._lock:
+            self._inputs.close()
 
     def _end_for_memory(self, reason: str) -> None:
         self._too_much = reason

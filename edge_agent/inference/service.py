@@ -29,6 +29,7 @@ from edge_agent.inference.messages import (
     text_of,
 )
 from edge_agent.inference.sessions import PROVIDERS, Session, Weights, runtime_name
+from edge_agent.inference.shared import Inputs
 
 MAX_COMMAND_BYTES = 2**31
 """The parts of one command together. The daemon's own limits are far lower; this one bounds a mistake."""
@@ -44,8 +45,11 @@ class Service:
     models that were loaded to have them made one are, as far as they have the same shapes and are there already.
     """
 
-    def __init__(self, connection: socket.socket, threads: int, contained: Containment = NOTHING) -> None:
+    def __init__(
+        self, connection: socket.socket, threads: int, contained: Containment = NOTHING, inputs: Inputs | None = None
+    ) -> None:
         self._connection = connection
+        self._inputs = inputs
         self._contained = contained
         self._threads = threads
         self._sessions: dict[bytes, Session] = {}
@@ -74,7 +78,8 @@ class Service:
             MalformedError, TooLargeError: what came is not a frame or not a command.
             OSError: the daemon is gone.
         """
-        reader = frames.FrameReader(self._connection, lambda *_: MAX_COMMAND_BYTES, takes_fd=True)
+        shared = self._inputs.parts if self._inputs is not None else None
+        reader = frames.FrameReader(self._connection, lambda *_: MAX_COMMAND_BYTES, takes_fd=True, shared=shared)
         rooms = [frames.Room(REUSED_BYTES)]  # each holds the inputs of a frame until it is done with
         while (frame := reader.read(rooms[-1])) is not None:
             try:

@@ -14,7 +14,7 @@ import socket
 import sys
 
 from edge_agent.errors import EdgeAgentError
-from edge_agent.inference import containment, limits
+from edge_agent.inference import containment, limits, shared
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, required=True, help="threads inside an operator")
     parser.add_argument("--memory-limit-bytes", type=int, help="memory for models, above that of the idle worker")
     parser.add_argument("--read", action="append", default=[], help="a folder or file of models, to be read")
+    parser.add_argument("--inputs", type=int, help="memory that the daemon writes inputs of runs to")
     options = parser.parse_args(arguments)
 
     limits.begin(options.parent)
@@ -37,11 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     gc.freeze()
     gc.enable()
     limits.trim()
+    inputs = None if options.inputs is None else shared.Inputs(options.inputs)
     contained = containment.enter(options.read)
     if options.memory_limit_bytes is not None:  # for models alone: what containment itself takes is there by now
         limits.limit_memory(options.memory_limit_bytes)
     with socket.socket(fileno=options.fd) as connection:
-        service = Service(connection, options.threads, contained)
+        service = Service(connection, options.threads, contained, inputs)
         try:
             service.ready()
             service.serve()

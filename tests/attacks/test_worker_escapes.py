@@ -6,6 +6,7 @@ kernel of this machine lacks is skipped, with the reason.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -25,6 +26,7 @@ from edge_agent.inference import containment, frames, launch
 from edge_agent.inference.events import WorkerStarted
 from edge_agent.inference.messages import containment_of, spec_entries, tensors_of, text_of
 from edge_agent.inference.sessions import Session
+from edge_agent.inference.shared import FROM_BYTES, SharedInputs
 from edge_agent.models.catalogue import BUILTIN_DIR, builtin
 from edge_agent.models.content import Content
 from edge_agent.models.store import Store
@@ -113,9 +115,10 @@ class Contained:
 
         self._connection, theirs = socket.socketpair()
         self._connection.settimeout(WAIT_SECONDS)
+        self.inputs = SharedInputs(logging.getLogger("test.escapes"))
         readable = Store(content=home.content).readable
         with theirs, mock.patch.object(launch.subprocess, "Popen", instead):
-            self.process = launch.spawn(launch.Options(2, limit_bytes, readable), theirs)
+            self.process = launch.spawn(launch.Options(2, limit_bytes, readable), theirs, self.inputs.fd)
         self._home = home
         self._reader = frames.FrameReader(self._connection, lambda *_: MIB)
         ready = self._reader.read()
@@ -158,6 +161,7 @@ class Contained:
 
     def close(self) -> None:
         """End it."""
+        self.inputs.close()
         self._connection.close()
         self.process.kill()
         self.process.communicate()
@@ -298,6 +302,20 @@ def test_write_outside(home: Home, without: str) -> None:
         # A folder that the write is refused in may be on a file system that is read-only anyway.
         assert worker.attempts(name, path) in REFUSED | {"EROFS"}, (name, path)
     home.is_as_before()
+    worker.works()
+    worker.close()
+
+
+@pytest.mark.parametrize("without", ["", "system-calls", "files"])
+def test_change_inputs_that_were_checked(home: Home, without: str) -> None:
+    """They lie in memory that both see; the kernel lets the agent alone write it, whatever else holds."""
+    worker = Contained(home, without=without)
+    written = b"\1" * FROM_BYTES
+    assert worker.inputs.put(1, [written]) == 0
+    for way in ("write", "open", "protect"):
+        assert worker.attempts("inputs", way) in REFUSED | {"EBADF"}, way
+    assert worker.inputs.fd is not None
+    assert os.pread(worker.inputs.fd, FROM_BYTES, 0) == written
     worker.works()
     worker.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
 import os
 import random
 import socket
@@ -36,6 +37,7 @@ from edge_agent.coordinator.gateway import reading_process
 from edge_agent.coordinator.gateway.mqtt_jobs import _key_inside
 from edge_agent.errors import EdgeAgentError, InputError, KeyFileError, PeerError, SettingsError, StateError
 from edge_agent.inference import frames, messages
+from edge_agent.inference.shared import Inputs, SharedInputs
 from edge_agent.settings.enrolment import enrolled, text_of
 from edge_agent.wire import strict_cbor
 from edge_agent.wire.job_options import JobOptions
@@ -226,7 +228,16 @@ def _order_samples() -> list[bytes]:
         ),
         ({"do": "load", "digest": bytes(32), "threads": 2, "lanes": 1}, []),
     ]
-    return [b"".join(map(bytes, frames.pack(header, parts, token=1))) for header, parts in orders]
+    heads = [frames.pointing(frames.head_of(header, frames.lengths_of(parts)), 64, token=1) for header, parts in orders]
+    following = [frames.pack(header, parts, token=1) for header, parts in orders]
+    return [b"".join(map(bytes, buffers)) for buffers in following + heads]
+
+
+@cache
+def _inputs() -> Inputs:
+    made = SharedInputs(logging.getLogger("fuzz"))
+    assert made.fd is not None
+    return Inputs(os.dup(made.fd))
 
 
 def _order(data: bytes) -> None:
@@ -236,7 +247,8 @@ def _order(data: bytes) -> None:
         ours.setblocking(False)
         ours.send(data[:65_536])
         ours.shutdown(socket.SHUT_WR)
-        reader = frames.FrameReader(theirs, lambda *_: 65_536, takes_fd=True, reuses_bytes=4096)
+        shared = _inputs().parts
+        reader = frames.FrameReader(theirs, lambda *_: 65_536, takes_fd=True, reuses_bytes=4096, shared=shared)
         while (frame := reader.read()) is not None:
             header = frame.header
             match messages.text_of(header, "do"):

@@ -32,6 +32,7 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.inference.handle import Request, Worker
+from edge_agent.inference.shared import FROM_BYTES, SHARED_BYTES, SharedInputs
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, pack_strings
 
 LOG = logging.getLogger("test.worker")
@@ -188,6 +189,42 @@ def test_large_tensors_both_ways_at_once_do_not_deadlock(shared: Heard) -> None:
         done = shared.next(RunDone)
         assert done.token == token
         assert done.outputs[0].data == data[token:] + data[:token]
+
+
+def test_inputs_lie_in_memory_that_both_see(ready: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From some size on, as long as there is room, until they are answered; whatever they are answered with."""
+    found: list[int | None] = []
+    put = SharedInputs.put
+    monkeypatch.setattr(SharedInputs, "put", lambda *given: found.append(put(*given)) or found[-1])
+    ready.load(onnx_models.doubling())
+    row, long = floats(*[1.5] * (FROM_BYTES // 4)), floats(*[2.5] * (SHARED_BYTES // 4 + 1))
+    doubled = floats(*[3.0] * (FROM_BYTES // 4), name="out0")
+    assert ready.run(floats(1)).outputs == (floats(2, name="out0"),)
+    assert ready.run(row).outputs == (doubled,)
+    assert ready.refused(row, most=FROM_BYTES - 1).code == "too-large"
+    assert ready.refused(row, digest=TWO).blame == "agent"
+    assert len(ready.run(long).outputs[0].data) == len(long.data)
+    assert ready.run(row).outputs == (doubled,)
+    assert found == [None, 0, 0, 0, None, 0]
+
+
+def test_a_new_worker_has_memory_of_its_own_for_inputs(ready: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed one has not answered takes no room of the next one's, and nothing of it is left."""
+    row = floats(*[1.5] * (FROM_BYTES // 4))
+    ready.load(onnx_models.endless())
+    before = psutil.Process().num_fds()
+    ready.worker.run(1, ONE, [length(1)], (), PLENTY)
+    ready.worker.run(2, ONE, [row], (), PLENTY)
+    ready.worker.kill("hung")
+    assert ready.next(WorkerDied).tokens == (1, 2)
+    ready.start()
+    assert psutil.Process().num_fds() == before
+    ready.load(onnx_models.doubling())
+    found: list[int | None] = []
+    put = SharedInputs.put
+    monkeypatch.setattr(SharedInputs, "put", lambda *given: found.append(put(*given)) or found[-1])
+    assert ready.run(row).outputs == (floats(*[3.0] * (FROM_BYTES // 4), name="out0"),)
+    assert found == [0]
 
 
 def test_models_are_kept_and_forgotten_by_digest(shared: Heard) -> None:
@@ -385,6 +422,7 @@ def test_signals_for_the_daemon_do_not_end_the_worker(ready: Heard) -> None:
 PARENT = """
 import logging, queue, sys, threading
 from edge_agent.inference.handle import Request, Worker
+from edge_agent.inference.shared import FROM_BYTES, SHARED_BYTES, SharedInputs
 events = queue.SimpleQueue()
 worker = Worker(events.put, threads=1, memory_limit_bytes=None, log=logging.getLogger())
 worker.start()
@@ -609,7 +647,7 @@ def test_nothing_phones_home(heard: Heard, monkeypatch: pytest.MonkeyPatch, tmp_
     links = [link.readlink() for link in Path(f"/proc/{child.pid}/fd").iterdir()]
     kinds = sorted(str(link).partition(":")[0] for link in links)
     own = f"/proc/{child.pid}"  # what it needs of itself, opened before it was contained
-    assert kinds == ["/dev/null", "/dev/null", own, f"{own}/clear_refs", "pipe", "socket"]
+    assert kinds == ["/dev/null", "/dev/null", "/memfd", own, f"{own}/clear_refs", "pipe", "socket"]
     assert [file.path for file in child.open_files()] == [f"{own}/clear_refs"]
     heard.worker.stop(WAIT_SECONDS)
     assert list(tmp_path.rglob("*")) == []
@@ -645,9 +683,13 @@ def test_the_worker_imports_nothing_of_the_daemons() -> None:
     assert not {"pydantic", "psutil", "cryptography", "paho", "asyncio", "onnx"} & loaded
 
 
+@pytest.mark.parametrize("numbers", [2, 10_000, 200_000])
 @pytest.mark.parametrize("ways", [{"lanes": 2}, {"together": 8}], ids=["side by side", "made one"])
-def test_runs_at_once_in_a_contained_worker_each_give_their_own_answer(ways: dict[str, int]) -> None:
-    """Its threads come to be behind the containment; inputs are read into buffers of their own; the bound holds."""
+def test_runs_at_once_in_a_contained_worker_each_give_their_own_answer(ways: dict[str, int], numbers: int) -> None:
+    """Its threads come to be behind the containment; each input has a place of its own until its answer; bounds hold.
+
+    Of the longest ones some lie in shared memory, and some find no room there and come through the socket.
+    """
     heard = Heard(threads=2, memory_limit_bytes=PLENTY)
     try:
         heard.start()
@@ -657,11 +699,12 @@ def test_runs_at_once_in_a_contained_worker_each_give_their_own_answer(ways: dic
         sent = 0
         while len(found) < 60:
             while sent < 60 and sent - len(found) < 16:
-                heard.worker.run(sent, ONE, [floats(sent, -sent)], (), PLENTY)
+                heard.worker.run(sent, ONE, [floats(*[sent, -sent] * (numbers // 2))], (), PLENTY)
                 sent += 1
             done = heard.next(RunDone)
             found[done.token] = done.outputs[0].data
-        assert found == {number: struct.pack("<2f", 2 * number, -2 * number) for number in range(60)}
+        expected = {n: struct.pack("<2f", 2 * n, -2 * n) * (numbers // 2) for n in range(60)}
+        assert [n for n in range(60) if found[n] != expected[n]] == []
         heard.worker.run(99, ONE, [floats(1, 2)], (), 4)
         assert heard.next(RunFailed).code == "too-large"
     finally:
