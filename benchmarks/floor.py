@@ -1,23 +1,29 @@
-"""What a job of `tiny` would cost if nothing of it were ours: the same libraries, each doing its part and nothing else.
+"""What a job would cost if nothing of it were ours: the same libraries, each doing its part and nothing else.
 
-    python benchmarks/floor.py [--seconds 2] [--rounds 5]
+    python benchmarks/floor.py [--only tiny,vision-int8] [--seconds 2] [--rounds 5] [--cache FOLDER]
 
-Processor time a job, all processes together, in milliseconds; medians of rounds that take turns:
+For each of the workloads of `peers.py`, medians of rounds that take turns:
 
+- client: what sends the requests and reads the answers, on the same machine;
 - HTTP: uvicorn over httptools and uvloop, an application that reads the body and answers as many bytes as ours does;
 - MQTT: a job to the agent and its result back, QoS 1, through Mosquitto between two paho clients;
+- digests: the inputs' by the coordinator and by the agent, the outputs' by both (SHA-256);
 - signatures: job, result and receipt signed, result and job checked (Ed25519 of `cryptography`);
 - CBOR: these statements written and read (`cbor2`);
 - SQLite: three rows and their commit, `synchronous=NORMAL`;
-- worker: a frame to another process and back around a run of the built-in model.
+- worker: a frame to another process and back around a run of the model.
 
-With `--together N` what jobs of one moment can share is divided by N: messages, signatures, the transaction. The sum is
-what no program in Python with these libraries is below; two cores do 2000 / sum jobs a second, if nothing ever waits.
+`CPU` is processor time a job in milliseconds, all processes together, with eight requests under way. `together` divides
+by four what jobs of one moment can share: messages that are small, signatures, the transaction. The sum is what no
+program in Python with these libraries is below; two cores do 2000 / sum jobs a second, if nothing ever waits, and a
+share is of one bare session with one thread. `one` is how long one job alone waits for each part, p50: the sum is what
+nothing that does all of this one after the other is faster than.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import queue
@@ -28,8 +34,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -45,25 +52,47 @@ import uvicorn
 from brokers import mosquitto
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from peerlab import own
 from peerlab.load import Call, drive
+from peerlab.workloads import CACHE, DATATYPES, Bare, Workload, workloads
 from worker import Piped
 
-from edge_agent.models.catalogue import BUILTIN_DIR, builtin
-from edge_agent.models.scans import load_scans
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec
 
-JOB_BYTES, RESULT_BYTES, ANSWER_BYTES = 900, 900, 700
-"""As they are on the way of a job of digits."""
+JOB_BYTES, RESULT_BYTES, ANSWER_BYTES = 650, 850, 650
+"""Of a job, a result and an answer, as they are on the way, beside the tensors in them."""
 CLIENTS = 8
-SHARED = ("MQTT", "signatures", "SQLite")
+TOGETHER = 4
+SMALL_BYTES = 64 * 1024
+"""Messages up to this length share packets."""
 
 
-def cpu_ms(processes: list[psutil.Process]) -> float:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of a part of a job's way, in milliseconds: processor time with many under way, and the wait of one alone."""
+
+    cpu_ms: float
+    one_ms: float
+
+
+Measure = Callable[[float], Cost]
+"""Measures for about so many seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Bytes of one job's tensors."""
+
+    inputs: int
+    outputs: int
+
+
+def cpu_ms(processes: Sequence[psutil.Process]) -> float:
     """Return the processor time that these have taken."""
     return sum(sum(p.cpu_times()[:2]) for p in processes) * 1000
 
 
-def serve(port: int) -> None:
+def serve(port: int, answer_bytes: int) -> None:
     """Answer every request with so many bytes."""
 
     async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ANN401 ASGI's
@@ -71,20 +100,20 @@ def serve(port: int) -> None:
             return
         while (await receive()).get("more_body"):
             pass
-        head = [(b"content-type", b"application/json"), (b"content-length", str(ANSWER_BYTES).encode())]
+        head = [(b"content-type", b"application/json"), (b"content-length", str(answer_bytes).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": head})
-        await send({"type": "http.response.body", "body": bytes(ANSWER_BYTES)})
+        await send({"type": "http.response.body", "body": bytes(answer_bytes)})
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", http="httptools", lifespan="off")
 
 
 @contextmanager
-def http() -> Iterator[Callable[[float], float]]:
-    """Give what measures HTTP for so many seconds."""
+def http(sizes: Sizes) -> Iterator[dict[str, Measure]]:
+    """Give what measures the server of HTTP, and its client."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = get_context("spawn").Process(target=serve, args=(port,), daemon=True)
+    process = get_context("spawn").Process(target=serve, args=(port, ANSWER_BYTES + sizes.outputs), daemon=True)
     process.start()
     while True:
         try:
@@ -92,22 +121,29 @@ def http() -> Iterator[Callable[[float], float]]:
             break
         except ConnectionRefusedError:
             time.sleep(0.05)
-    seen = [psutil.Process(process.pid)]
-    call = Call("/", {"Content-Type": "application/json"}, [bytes(JOB_BYTES)])
+    server, url = [psutil.Process(process.pid)], f"http://127.0.0.1:{port}"
+    call = Call("/", {"Content-Type": "application/json"}, [bytes(JOB_BYTES + sizes.inputs)])
+    clients: list[float] = []
 
-    def measure(seconds: float) -> float:
-        before = cpu_ms(seen)
-        load = drive(f"http://127.0.0.1:{port}", call, clients=CLIENTS, seconds=seconds, warm_up_seconds=0.0)
-        return (cpu_ms(seen) - before) / len(load.latencies_ms)
+    def of_server(seconds: float) -> Cost:
+        before, mine = cpu_ms(server), time.process_time()
+        many = drive(url, call, clients=CLIENTS, seconds=seconds, warm_up_seconds=0.0)
+        done = len(many.latencies_ms)
+        clients.append((time.process_time() - mine) * 1000 / done)
+        cpu = (cpu_ms(server) - before) / done
+        one = drive(url, call, clients=1, seconds=seconds / 3, warm_up_seconds=0.0)
+        return Cost(cpu, statistics.median(one.latencies_ms))
 
-    yield measure
+    # The client's own waiting is part of what HTTP takes.
+    yield {"HTTP": of_server, "client": lambda _: Cost(clients[-1], 0.0)}
     process.terminate()
     process.join()
 
 
 @contextmanager
-def mqtt(folder: Path) -> Iterator[Callable[[float], float]]:
+def mqtt(folder: Path, sizes: Sizes) -> Iterator[Measure]:
     """Give what measures two messages, one each way."""
+    job, result = bytes(JOB_BYTES + sizes.inputs), bytes(RESULT_BYTES + sizes.outputs)
     with mosquitto(folder, "allow_anonymous true", "set_tcp_nodelay true", "persistence false") as port:
         answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         up = threading.Barrier(3)
@@ -117,7 +153,7 @@ def mqtt(folder: Path) -> Iterator[Callable[[float], float]]:
             end.on_connect = lambda client, *_, here=here: client.subscribe(here, 1)
             end.on_subscribe = lambda *_: up.wait()
             if here == "b":
-                end.on_message = lambda client, _, __, there=there: client.publish(there, bytes(RESULT_BYTES), 1)
+                end.on_message = lambda client, _, __, there=there: client.publish(there, result, 1)
             else:
                 end.on_message = lambda _, __, message: answers.put(message.payload)
             end.connect("127.0.0.1", port)
@@ -128,17 +164,23 @@ def mqtt(folder: Path) -> Iterator[Callable[[float], float]]:
         broker = next(p for p in psutil.process_iter(["name"]) if p.info["name"] == "mosquitto" and _listens(p, port))
         seen = [psutil.Process(), broker]
 
-        def measure(seconds: float) -> float:
-            before, done, until = cpu_ms(seen), 0, time.perf_counter() + seconds
-            for _ in range(CLIENTS):
-                ends[0].publish("b", bytes(JOB_BYTES), 1)
-            while time.perf_counter() < until:
+        def passing(seconds: float, at_once: int) -> list[float]:
+            times, until = [], time.perf_counter() + seconds
+            for _ in range(at_once):
+                ends[0].publish("b", job, 1)
+            while (now := time.perf_counter()) < until:
                 answers.get()
-                done += 1
-                ends[0].publish("b", bytes(JOB_BYTES), 1)
-            for _ in range(CLIENTS):
+                times.append((time.perf_counter() - now) * 1000)
+                ends[0].publish("b", job, 1)
+            for _ in range(at_once):
                 answers.get()
-            return (cpu_ms(seen) - before) / (done + CLIENTS)
+            return times
+
+        def measure(seconds: float) -> Cost:
+            before = cpu_ms(seen)
+            done = len(passing(seconds, CLIENTS)) + CLIENTS
+            cpu = (cpu_ms(seen) - before) / done
+            return Cost(cpu, statistics.median(passing(seconds / 3, 1)))
 
         yield measure
         for end in ends:
@@ -150,22 +192,29 @@ def _listens(process: psutil.Process, port: int) -> bool:
     return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in process.net_connections("tcp"))
 
 
-def timed(work: Callable[[], object]) -> Callable[[float], float]:
+def timed(work: Callable[[], object]) -> Measure:
     """Return what measures work of this process."""
 
-    def measure(seconds: float) -> float:
-        before, done, until = time.process_time(), 0, time.perf_counter() + seconds
+    def measure(seconds: float) -> Cost:
+        before, done, until = time.process_time(), 0, time.perf_counter() + seconds / 3
         while time.perf_counter() < until:
             work()
             done += 1
-        return (time.process_time() - before) * 1000 / done
+        ms = (time.process_time() - before) * 1000 / done
+        return Cost(ms, ms)
 
     return measure
 
 
+def digests(sizes: Sizes) -> Callable[[], object]:
+    """Return what both ends hash."""
+    tensors = bytes(sizes.inputs), bytes(sizes.outputs)
+    return lambda: [hashlib.sha256(tensor).digest() for tensor in tensors * 2]
+
+
 def signatures() -> Callable[[], object]:
     """Return what signs three statements and checks two."""
-    key, text = Ed25519PrivateKey.generate(), bytes(JOB_BYTES)
+    key, text = Ed25519PrivateKey.generate(), bytes(RESULT_BYTES)
     public, signature = key.public_key(), key.sign(text)
 
     def work() -> None:
@@ -192,65 +241,91 @@ def rows(folder: Path) -> Callable[[], object]:
 
     def work() -> None:
         base.execute("BEGIN")
-        base.executemany("INSERT INTO jobs VALUES (?, ?)", [(os.urandom(16), bytes(JOB_BYTES)) for _ in range(3)])
+        base.executemany("INSERT INTO jobs VALUES (?, ?)", [(os.urandom(16), bytes(RESULT_BYTES)) for _ in range(3)])
         base.execute("COMMIT")
 
     return work
 
 
 @contextmanager
-def worker() -> Iterator[Callable[[float], float]]:
+def worker(model: bytes, workload: Workload) -> Iterator[Measure]:
     """Give what measures a run in another process."""
     logging.disable(logging.CRITICAL)
-    variant = builtin().family("digits").variant_named("int8-static")
-    assert variant is not None
-    piped, scan = Piped(1), load_scans()[0]
+    piped = Piped(1)
     piped.start()
-    piped.load(bytes(32), (BUILTIN_DIR / variant.file).read_bytes())
-    image = Tensor(TensorSpec("image", DataType.FP32, (1, 1, 8, 8)), bytes(scan.image))
+    piped.load(bytes(32), model)
+    (name, array), *_ = workload.inputs.items()
+    tensor = Tensor(TensorSpec(name, DataType(DATATYPES[array.dtype.name]), array.shape), array.tobytes())
     seen = [psutil.Process(), psutil.Process(piped.worker.pid)]
 
-    def measure(seconds: float) -> float:
-        before, done, until = cpu_ms(seen), 0, time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            piped.run(bytes(32), image)
-            done += 1
-        return (cpu_ms(seen) - before) / done
+    def measure(seconds: float) -> Cost:
+        before, times, until = cpu_ms(seen), [], time.perf_counter() + seconds
+        while (now := time.perf_counter()) < until:
+            piped.run(bytes(32), tensor)
+            times.append((time.perf_counter() - now) * 1000)
+        return Cost((cpu_ms(seen) - before) / len(times), statistics.median(times))
 
     yield measure
     piped.worker.stop(10)
 
 
+def table_of(workload: Workload, options: argparse.Namespace) -> list[str]:
+    """Measure a workload; return the lines of its table."""
+    repository = own.published(workloads(), options.cache) if workload.form is not None else None
+    path = own.file_of(repository, workload.family, workload.form or "int8-static")
+    bare = Bare(path, workload.inputs)
+    sizes = Sizes(sum(array.nbytes for array in workload.inputs.values()), sum(map(len, bare.outputs())))
+    found: dict[str, list[Cost]] = {}
+    bare_ms: list[float] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        parts = {
+            **stack.enter_context(http(sizes)),
+            "MQTT": stack.enter_context(mqtt(folder, sizes)),
+            "digests": timed(digests(sizes)),
+            "signatures": timed(signatures()),
+            "CBOR": timed(cbor()),
+            "SQLite": timed(rows(folder)),
+            "worker": stack.enter_context(worker(path.read_bytes(), workload)),
+        }
+        for _ in range(options.rounds):
+            bare_ms.append(bare.ms(options.seconds / 3)[0])
+            for part, measure in parts.items():
+                found.setdefault(part, []).append(measure(options.seconds))
+    run = statistics.median(bare_ms)
+    shared = {"signatures", "SQLite"} | ({"MQTT"} if sizes.inputs <= SMALL_BYTES else set())
+    lines = ["| part | CPU, ms a job | together | one, ms |", "|---|---|---|---|"]
+    sums = [0.0, 0.0, 0.0]
+    for part, costs in found.items():
+        cpu, one = (statistics.median(values) for values in zip(*((c.cpu_ms, c.one_ms) for c in costs), strict=True))
+        # Nothing is written before the answer: SQLite is behind it.
+        figures = [cpu, cpu / TOGETHER if part in shared else cpu, 0.0 if part == "SQLite" else one]
+        sums = [total + figure for total, figure in zip(sums, figures, strict=True)]
+        lines.append(f"| {part} | " + " | ".join(f"{figure:.3f}" for figure in figures) + " |")
+    lines.append("| sum | " + " | ".join(f"{total:.2f}" for total in sums) + " |")
+    best = [2000 / sums[0], 2000 / sums[1]]
+    lines.append(f"| jobs a second on two cores, at most | {best[0]:.0f} | {best[1]:.0f} | |")
+    lines.append(f"| share of a bare session of {run:.3f} ms, at most | {best[0] * run / 1000:.2f} | "
+                 f"{best[1] * run / 1000:.2f} | bare + {sums[2] - run:.2f} ms |")  # fmt: skip
+    return lines
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="tiny", help="workloads of peers.py (default tiny)")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--together", type=int, default=4, help="so many jobs share what can be shared (default 4)")
+    parser.add_argument("--cache", type=Path, default=CACHE, help=f"for models (default {CACHE})")
     options = parser.parse_args()
-    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}\n")
-    with tempfile.TemporaryDirectory() as name, http() as over_http, mqtt(Path(name)) as over_mqtt, worker() as a_run:
-        parts = {
-            "HTTP": over_http,
-            "MQTT": over_mqtt,
-            "signatures": timed(signatures()),
-            "CBOR": timed(cbor()),
-            "SQLite": timed(rows(Path(name))),
-            "worker": a_run,
-        }
-        found: dict[str, list[float]] = {part: [] for part in parts}
-        for _ in range(options.rounds):
-            for part, measure in parts.items():
-                found[part].append(measure(options.seconds))
-    print(f"| part | ms a job, alone | {options.together} together |\n|---|---|---|")
-    sums = [0.0, 0.0]
-    for part, figures in found.items():
-        alone = statistics.median(figures)
-        shared = alone / options.together if part in SHARED else alone
-        sums = [sums[0] + alone, sums[1] + shared]
-        print(f"| {part} | {alone:.3f} | {shared:.3f} |")
-    print(f"| sum | {sums[0]:.2f} | {sums[1]:.2f} |")
-    print(f"| jobs a second on two cores, at most | {2000 / sums[0]:.0f} | {2000 / sums[1]:.0f} |")
+    names = options.only.split(",")
+    if unknown := set(names) - {workload.name for workload in workloads()}:
+        known = ", ".join(workload.name for workload in workloads())
+        parser.error(f"no workload is called {', '.join(sorted(unknown))}; there are {known}")
+    for workload in workloads():
+        if workload.name in names:
+            print(f"{workload.name}, {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}\n", flush=True)
+            print("\n".join(table_of(workload, options)) + "\n", flush=True)
 
 
 if __name__ == "__main__":

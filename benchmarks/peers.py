@@ -29,9 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import psutil
 from peerlab import others, own, table
 from peerlab.load import Load, drive
-from peerlab.workloads import Bare, Workload, workloads
+from peerlab.workloads import CACHE, Bare, Workload, workloads
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-agent-peers"
 WARM_UP_SECONDS = 0.5
 CLIENTS = 8
 

@@ -23,6 +23,7 @@ from onnx import TensorProto, helper
 from edge_agent.models.catalogue import builtin
 
 ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "edge-agent-peers"
 Arrays = dict[str, np.ndarray[Any, Any]]
 DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
 SEQUENCE = 128
