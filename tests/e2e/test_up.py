@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,6 +31,13 @@ START_SECONDS = 60
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """Run one network for those tests that leave it as it was, but for jobs."""
+    with running_network(tmp_path_factory.mktemp("shared")) as found:
+        yield found
+
+
 def edge_agent(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     command = [sys.executable, "-m", "edge_agent", *arguments]
@@ -41,9 +49,9 @@ def request_of_first_scan() -> dict[str, object]:
     return {"inputs": [tensor_to_json(input_of(load_scans()[0]))]}
 
 
-def test_ready_file_names_four_live_processes(network: Network) -> None:
+def test_ready_file_names_four_live_processes(shared: Network) -> None:
     """The ready file is written once the first offer is in, and every process that it names runs."""
-    about = network.about
+    about = shared.about
     assert set(about) == {"http", "mqtt", "grpc", "agent_id", "coordinator_key", "api_key_file", "pids"}
     assert about["grpc"] is None
     assert set(about["pids"]) == {"broker", "coordinator", "agent", "worker"}
@@ -64,9 +72,9 @@ def test_nothing_keeps_running(network: Network, how: signal.Signals) -> None:
     assert network.ready_file.exists() is (how is signal.SIGKILL)
 
 
-def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> None:
+def test_submit_and_verify_as_a_user_would(shared: Network, tmp_path: Path) -> None:
     """Submit prints the outputs, verify proves the receipt offline, and each altered file is told."""
-    about = network.about
+    about = shared.about
     request, receipt, answer = tmp_path / "in.json", tmp_path / "job.receipt", tmp_path / "out.json"
     request.write_text(json.dumps(request_of_first_scan()))
     to = ["--coordinator", about["http"]]
@@ -95,7 +103,7 @@ def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> 
     for arguments in (
         [str(cut), *key],
         [str(receipt), *key, "--input", str(other)],
-        [str(receipt), "--coordinator-key", str(network.state / "agent" / "agent.pub")],
+        [str(receipt), "--coordinator-key", str(shared.state / "agent" / "agent.pub")],
     ):
         bad = edge_agent("verify", *arguments)
         assert bad.returncode not in (0, 70), bad.stderr
@@ -103,12 +111,12 @@ def test_submit_and_verify_as_a_user_would(network: Network, tmp_path: Path) -> 
         assert "hint: " in bad.stderr
 
 
-def test_tritons_client_gets_the_same_verified_result_in_both_forms(network: Network, tmp_path: Path) -> None:
+def test_tritons_client_gets_the_same_verified_result_in_both_forms(shared: Network, tmp_path: Path) -> None:
     """Unmodified, against the real system: JSON and binary data, at once and later; the receipt proves the answer."""
     module("tritonclient.http")
     import tritonclient.http as triton  # noqa: PLC0415 - skipped where it cannot be imported
 
-    about = network.about
+    about = shared.about
     tensor = input_of(load_scans()[0])
     array = np.frombuffer(tensor.data, "<f4").reshape(tensor.spec.shape)
     client = triton.InferenceServerClient(about["http"].removeprefix("http://"))
@@ -181,9 +189,9 @@ def test_a_certificate_in_the_environment_is_served_and_asked_by_up_itself(tmp_p
             assert secret.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
-def test_same_idempotency_key_is_one_job(network: Network) -> None:
+def test_same_idempotency_key_is_one_job(shared: Network) -> None:
     """A repeated call gives the same job and the same bytes; another body under the key is refused."""
-    about = network.about
+    about = shared.about
     url = f"{about['http']}/v2/models/digits/infer"
     headers = {"Idempotency-Key": "scan-0"}
     first = httpx.post(url, json=request_of_first_scan(), headers=headers, trust_env=False)
@@ -195,9 +203,9 @@ def test_same_idempotency_key_is_one_job(network: Network) -> None:
     assert (refused.status_code, refused.json()["code"]) == (409, "idempotency-conflict")
 
 
-def test_asynchronous_job_is_kept(network: Network) -> None:
+def test_asynchronous_job_is_kept(shared: Network) -> None:
     """An asynchronous job is answered with 202, ends, and its status and receipt can be had."""
-    about = network.about
+    about = shared.about
     with httpx.Client(base_url=about["http"], trust_env=False) as client:
         accepted = client.post("/api/v1/models/digits/jobs", json=request_of_first_scan())
         assert accepted.status_code == 202
@@ -240,12 +248,12 @@ def test_options_of_a_job_reach_the_scheduler(network: Network) -> None:
         assert len(client.get("/api/v1/jobs").json()) == 2
 
 
-def test_state_directory_is_used_by_one_at_a_time(network: Network) -> None:
+def test_state_directory_is_used_by_one_at_a_time(shared: Network) -> None:
     """A second `up` on the same state says so and changes nothing."""
-    second = edge_agent("up", "--state", str(network.state))
+    second = edge_agent("up", "--state", str(shared.state))
     assert second.returncode == 74
     assert "another process uses the state directory" in second.stderr
-    assert network.process.poll() is None
+    assert shared.process.poll() is None
 
 
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])

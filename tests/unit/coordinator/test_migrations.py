@@ -188,35 +188,42 @@ KILLED = """
 import os, sqlite3, sys
 from pathlib import Path
 from edge_agent.coordinator import ledger_table, migrations
-number, path = int(sys.argv[1]), Path(sys.argv[2])
 class Mortal(sqlite3.Connection):
-    done = 0
+    done = number = 0
     def execute(self, sql, *more):
         if sql.lstrip().startswith(("ALTER", "DROP", "CREATE", "UPDATE", "COMMIT")):
             Mortal.done += 1
-            if Mortal.done == number:
+            if Mortal.done == Mortal.number:
                 os.kill(os.getpid(), 9)
         return super().execute(sql, *more)
 real = sqlite3.connect
 sqlite3.connect = lambda *a, **k: real(*a, **{"factory": Mortal, **k})
-migrations.migrate(path, 1)
+for number, path in enumerate(sys.argv[1:], start=1):
+    child = os.fork()
+    if child == 0:
+        Mortal.number = number
+        migrations.migrate(Path(path), 1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
+"""For each file, a process that upgrades it and is killed before its first, its second, … statement."""
 
 
 def test_a_kill_in_the_middle_leaves_version_1(old: Path, tmp_path: Path) -> None:
     """Before each statement of the upgrade in turn: the file is as it was, and the next start upgrades it."""
     before = dump(old)
     statements = sum(map(len, migrations.STEPS.values())) + 2
-    for number in range(1, statements + 1):
-        path = tmp_path / f"{number}" / "coordinator.db"
+    paths = [tmp_path / f"{number}" / "coordinator.db" for number in range(1, statements + 1)]
+    for path in paths:
         path.parent.mkdir()
         shutil.copy(old, path)
-        ended = subprocess.run([sys.executable, "-c", KILLED, str(number), str(path)], check=False)
-        assert ended.returncode == -9, number
+    ended = subprocess.run([sys.executable, "-c", KILLED, *paths], check=True, stdout=subprocess.PIPE, text=True)
+    assert ended.stdout.split() == ["-9"] * statements
+    for path in paths:
         assert dump(path) == before
-        if number in {1, statements}:
-            Store(path, upgrade=True).close()
-            assert migrations.found_version(path) == SCHEMA_VERSION
+    for path in (paths[0], paths[-1]):
+        Store(path, upgrade=True).close()
+        assert migrations.found_version(path) == SCHEMA_VERSION
 
 
 def test_a_step_that_fails_leaves_version_1_and_says_why(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
