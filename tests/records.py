@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 from fakes import scan
 from hypothesis import strategies as st
@@ -35,6 +36,11 @@ def lose(number: int, epoch: int) -> EndAttempt:
     return EndAttempt(number.to_bytes(16, "big"), epoch, "worker-died", 1500, state=JobState.QUEUED)
 
 
+def refuse(number: int, epoch: int) -> EndAttempt:
+    """Let a machine say that a job can never succeed; it is queued again."""
+    return replace(lose(number, epoch), outcome="bad-input", refused_by="=ada")
+
+
 def end(number: int, epoch: int, *, well: bool) -> EndJob:
     """End a job."""
     job_id = number.to_bytes(16, "big")
@@ -57,7 +63,7 @@ def lives(draw: st.DrawFn) -> list[list[Record]]:
         for epoch in range(1, epochs + 1):
             script.append(lease(number, epoch))
             if epoch < epochs:
-                script.append(lose(number, epoch))
+                script.append(draw(st.sampled_from((lose, refuse)))(number, epoch))
         if draw(st.booleans()):
             script.append(end(number, epochs, well=epochs > 0 and draw(st.booleans())))
         scripts.append(script)

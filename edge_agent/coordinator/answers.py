@@ -15,6 +15,7 @@ from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.retries import Draw
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
+from edge_agent.coordinator.trust import Party
 from edge_agent.coordinator.verification import match_attempt, open_answer, verify_result
 from edge_agent.errors import PeerError, RefusedError
 from edge_agent.models.catalogue import Family
@@ -123,23 +124,32 @@ class Answers:
         else:
             agent.credit.pause(now.monotonic, after_seconds)
         failed = note(logging.WARNING, f"An attempt failed: {failure.message}", "attempt-failed", job, attempt)
-        blame = Blame(failure.blame)
-        if failure.retry or self._alone_in_saying_so(agent, job):
+        party = self._parties.party(agent.id)
+        if failure.retry or not self._believed(party, job, now):
+            # Who says that others may succeed says that it was its own fault, whatever it names besides.
+            blame = Blame(failure.blame) if party.trusted else Blame.AGENT
             lost = self._leasing.lose(
-                job, attempt, failure.code, now, message=failure.message, blame=blame, then=settled
+                job,
+                attempt,
+                failure.code,
+                now,
+                message=failure.message,
+                blame=blame,
+                refused_by=None if failure.retry else party.owner,
+                then=settled,
             )
             return [failed, *lost]
-        error = JobError(failure.code, failure.message, blame)
+        error = JobError(failure.code, failure.message, Blame(failure.blame))
         return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
 
-    def _alone_in_saying_so(self, agent: Agent, job: Job) -> bool:
-        """Whether a machine that is not trusted says that a job can never succeed, and others could say the same."""
-        party = self._parties.party(agent.id)
-        job.refused_by.add(party.owner)
-        if party.trusted or len(job.refused_by) > 1:
-            return False
-        able = self._registry.eligible(job.family, job.variant, job.placement, job.client)
-        return any(self._parties.party(other.id).owner not in job.refused_by for other in able)
+    def _believed(self, party: Party, job: Job, now: Now) -> bool:
+        """Whether a job ends because a machine says that it can never succeed.
+
+        It does if the operator trusts the machine, if another owner's has said so, too, or if there is no other to ask.
+        """
+        if party.trusted or job.refusals.keys() - {party.owner}:
+            return True
+        return not self._leasing.refusals.can_ask(job, {party.owner}, now.monotonic)
 
 
 def refusal(where: str, error: PeerError) -> Note:

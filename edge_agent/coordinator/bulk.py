@@ -108,7 +108,7 @@ class Bulk:
         if row is not None:
             runs = row["outcome"] is None
             if runs:
-                row["outcome"], row["ended_ms"] = known["outcome"], known["ended_ms"]
+                row.update({name: known[name] for name in ("outcome", "refused_by", "ended_ms")})
             return Done(int(runs))
         if known["b_job"] in self._jobs or key in self._ended_attempts:
             return Done(0)

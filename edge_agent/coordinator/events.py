@@ -278,6 +278,7 @@ class EndAttempt:
     Attributes:
         outcome: the code with which it ended.
         state: of its job since; None where the job ends with it, which is a record of its own.
+        refused_by: the owner of the machine, if it said that the job can never succeed and was not believed yet.
     """
 
     job_id: bytes
@@ -285,6 +286,7 @@ class EndAttempt:
     outcome: str
     ended_ms: int
     state: JobState | None = JobState.QUEUED
+    refused_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,7 @@ class Job:
         failures: attempts that count against `max_attempts`.
         failed_on: agents that failed it; others are preferred.
         killed: agents whose workers died over it.
-        refused_by: owners of the machines that said that it can never succeed.
+        refusals: with which code a machine said that it can never succeed, by the machine's owner; unconfirmed.
         mode: how its result is verified before it is given out; see `wire.job_options.JobOptions`.
         accept_newcomers: whether results of newcomers may be given out before they are checked.
         checks: the id of the job that this one checks: it is the coordinator's own, and no client waits for it.
@@ -177,7 +177,7 @@ class Job:
     failures: int = 0
     failed_on: set[str] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
-    refused_by: set[str] = field(default_factory=set)
+    refusals: dict[str, str] = field(default_factory=dict)
     mode: str = "signed"
     accept_newcomers: bool = False
     checks: bytes | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from edge_agent.clock import Now
@@ -13,20 +12,13 @@ from edge_agent.coordinator.job_note import note
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobEvent, JobState
 from edge_agent.coordinator.matching import Matching
 from edge_agent.coordinator.queues import MAX_LANES, FairQueue, Shape
+from edge_agent.coordinator.refusals import Refusals
 from edge_agent.coordinator.registry import Agent, Registry
-from edge_agent.coordinator.retries import (
-    DEADLY,
-    OVERTAKEN,
-    Draw,
-    backoff_seconds,
-    blame_of_poison,
-    counts,
-    verdict,
-    waits,
-)
+from edge_agent.coordinator.retries import OVERTAKEN, Draw, backoff_seconds, waits
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Lease, Statements
 from edge_agent.coordinator.timers import Kind, Timer, Timers
+from edge_agent.coordinator.verdicts import Verdicts
 
 LOOK_AGAIN_SECONDS = 0.001
 """Nobody is looked at again sooner than this."""
@@ -45,7 +37,7 @@ class Leasing:
     def __init__(self, registry: Registry, statements: Statements, rules: Rules, draw: Draw = lambda: 1.0) -> None:
         self.jobs: dict[bytes, Job] = {}
         self.input_bytes = 0
-        self.accepted: Counter[bytes] = Counter()
+        self.verdicts = Verdicts(registry)
         self.hedges = HedgeBudget(rules.hedge_share)
         self.ended: list[Job] = []  # without a result, since somebody last looked: for who waits for checks
         self._registry = registry
@@ -53,9 +45,9 @@ class Leasing:
         self._rules = rules
         self._draw = draw
         self._queue = FairQueue()
-        self._matching = Matching(registry, self._queue, self.jobs)
+        self.refusals = Refusals(registry)
+        self._matching = Matching(registry, self._queue, self.jobs, self.refusals)
         self._timers = Timers(self._counts)
-        self._poisoned: Counter[bytes] = Counter()
         self._number = 0
         self._look_again_at: float | None = None
         self._passed_over: set[Shape] = set()  # nobody had room for them when agents were last `_seen`
@@ -258,6 +250,7 @@ class Leasing:
         *,
         message: str = "",
         blame: Blame = Blame.AGENT,
+        refused_by: str | None = None,
         then: Publish | None = None,
     ) -> list[Command]:
         """Take note that an attempt ended without a result: its job goes on, is queued again, or ends.
@@ -269,28 +262,21 @@ class Leasing:
             now: the moment.
             message: the same in words, if there are any.
             blame: whose fault it was, should the job end with it.
+            refused_by: see `Verdicts.on_loss`.
             then: what is sent once this is stored.
         """
         after = (then,) if then else ()
-        if counts(why):
-            job.failures += 1
-            job.failed_on.add(attempt.agent_id)
-        if why in DEADLY:
-            job.killed.add(attempt.agent_id)
-        poison_blame = blame_of_poison(self.accepted[attempt.variant], self._poisoned[attempt.variant])
-        error = verdict(job, why, message, blame, poison_blame)
+        error = self.verdicts.on_loss(job, attempt, why, message, blame, refused_by)
         if error is not None and error.code == "attempts-exhausted" and job.state is JobState.HEDGED:
             error = None  # its other attempt may still answer; should it fail, too, the job ends then
         self._release(job, attempt)
         if error is not None:
-            if error.code == "poison":
-                self._poisoned[attempt.variant] += 1
             return self.end(job, JobEvent.FAIL, error, now, lost=(attempt, why), then=after)
         hedged = job.state is JobState.HEDGED
         job.apply(JobEvent.LOSE if hedged else JobEvent.REQUEUE)
         if not hedged:
             self._queue_again(job, why, now)
-        record = EndAttempt(job.id, attempt.epoch, why, now.wall_ms, state=job.state)
+        record = EndAttempt(job.id, attempt.epoch, why, now.wall_ms, state=job.state, refused_by=refused_by)
         text = f"An attempt ended without a result ({why}); the job {'has another' if hedged else 'is queued again'}"
         return [
             note(logging.INFO, text, "attempt-lost" if hedged else "requeued", job, attempt),
@@ -367,7 +353,7 @@ class Leasing:
         The commands tell the agent that holds the other attempt, if there is one, to drop it.
         """
         job.apply(JobEvent.ACCEPT)
-        self.accepted[attempt.variant] += 1
+        self.verdicts.accepted[attempt.variant] += 1
         others = [other for other in job.attempts if other is not attempt]
         cancels = self._call_off(job, others, now)
         self._remove(job)

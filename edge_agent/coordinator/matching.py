@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from edge_agent.clock import Now
 from edge_agent.coordinator.jobs import Job
 from edge_agent.coordinator.queues import FairQueue
+from edge_agent.coordinator.refusals import Refusals
 from edge_agent.coordinator.registry import Agent, Registry
-from edge_agent.coordinator.scheduling import Candidate, Choice, pick
+from edge_agent.coordinator.scheduling import NOBODY, Candidate, Choice, pick
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,14 @@ class Matching:
         registry: the agents.
         queue: those that wait.
         jobs: all of them.
+        refusals: says who else could be asked about a job that an owner's machine refused.
     """
 
-    def __init__(self, registry: Registry, queue: FairQueue, jobs: Mapping[bytes, Job]) -> None:
+    def __init__(self, registry: Registry, queue: FairQueue, jobs: Mapping[bytes, Job], refusals: Refusals) -> None:
         self._registry = registry
         self._queue = queue
         self._jobs = jobs
+        self._refusals = refusals
         self._named: frozenset[str] = frozenset()
 
     def look_around(self, now: Now) -> View:
@@ -65,15 +68,24 @@ class Matching:
     def choose(self, job: Job, now: Now, *, behind: int = 0) -> tuple[Choice, float]:
         """Pick an agent for a queued job; the second value is how long the run will take there, microseconds."""
         agents = self._agents_for(job)
+        if job.refusals:
+            others = [agent for agent in agents if not self._refusals.by_owner_of(agent, job.refusals)]
+            if not others and (wait := self._wait_for_others(job, now)) is not None:
+                return wait, 0.0
+            agents = others or agents
         candidates = {agent.id: self._candidate(agent, job, now) for agent in agents}
         choice = pick(candidates.values(), behind=behind)
         return choice, candidates[choice.agent_id].run_us if choice.agent_id else 0.0
 
     def choose_second(self, job: Job, now: Now) -> str | None:
-        """Pick an agent for a second attempt: neither the one that has the first, nor one that failed the job."""
+        """Pick an agent for a second attempt: neither the one that has the first, nor one that failed the job.
+
+        Nor one of an owner whose machine refused it.
+        """
         agents = self._agents_for(job)
         shunned = job.failed_on | {attempt.agent_id for attempt in job.attempts}
-        return pick(self._candidate(agent, job, now) for agent in agents if agent.id not in shunned).agent_id
+        others = [a for a in agents if a.id not in shunned and not self._refusals.by_owner_of(a, job.refusals)]
+        return pick(self._candidate(agent, job, now) for agent in others).agent_id
 
     def _agents_for(self, job: Job) -> list[Agent]:
         """Return the agents that may have a job now: those whose owners' own jobs wait for them do those first."""
@@ -86,9 +98,17 @@ class Matching:
         return any(
             shape.family in agent.offers
             and agent.id not in shape.shunned
+            and not self._refusals.by_owner_of(agent, shape.refused_by)
             and self._registry.may_have(agent, shape.family, shape.variant, shape.placement, shape.client)
             for shape in self._queue.apart(agent.terms.first)
         )
+
+    def _wait_for_others(self, job: Job, now: Now) -> Choice | None:
+        """Let a job wait whose refusal another owner could confirm or prove wrong; None if nobody could."""
+        if self._refusals.others(job, job.refusals):
+            return NOBODY  # they do their owners' jobs first
+        left = self._refusals.expected_until(job, job.refusals, now.monotonic) - now.monotonic
+        return Choice(None, look_again_us=left * 1e6) if left > 0 else None
 
     @staticmethod
     def _candidate(agent: Agent, job: Job, now: Now) -> Candidate:

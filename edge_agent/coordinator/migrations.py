@@ -77,6 +77,7 @@ STEPS: Final[dict[int, tuple[str, ...]]] = {
     ),
     7: ("ALTER TABLE agent_orders ADD COLUMN reinstated_ms BIGINT",),
     8: ("CREATE INDEX results_pending ON results (job_id) WHERE instr(verification, '\"pending\"') > 0",),
+    9: ("ALTER TABLE attempts ADD COLUMN refused_by VARCHAR",),
 }
 """What leads from each version to the next."""
 

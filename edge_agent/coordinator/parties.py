@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from edge_agent.coordinator.jobs import Job
+from edge_agent.coordinator.owners import OPERATOR, STRANGERS, owner_of
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.trust import Party, Trust
 from edge_agent.wire.job_options import Placement
-
-OPERATOR = "operator"
-STRANGERS = "?"
-"""Agents that nobody vouched for: they may all be one person's."""
 
 
 class Parties:
@@ -24,7 +21,7 @@ class Parties:
 
     def __init__(self, registry: Registry, trusted_owners: Iterable[str] = ()) -> None:
         self._registry = registry
-        self._trusted = frozenset(trusted_owners)
+        self._trusted = frozenset((OPERATOR, *(f"={owner}" for owner in trusted_owners)))
         self._expires_ms: int | None = None
 
     def party(self, agent_id: str) -> Party:
@@ -33,12 +30,8 @@ class Parties:
         One that the operator admitted without naming an owner is the operator's own. Those that nobody named, where
         anybody is let in, count as one owner.
         """
-        owner, first_id = self._registry.owners.get(agent_id), self._registry.first_ids.get(agent_id, "")
-        if owner is not None:
-            return Party(agent_id, f"={owner}", owner in self._trusted, first_id)
-        if agent_id in self._registry.approved:
-            return Party(agent_id, OPERATOR, trusted=True, first_id=first_id)
-        return Party(agent_id, STRANGERS, first_id=first_id)
+        owner = owner_of(self._registry, agent_id)
+        return Party(agent_id, owner, owner in self._trusted, self._registry.first_ids.get(agent_id, ""))
 
     def kind(self, party: Party) -> str:
         """Say in one word whose a machine is: `own`, `trusted`, `owner` or `stranger`."""

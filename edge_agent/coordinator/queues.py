@@ -33,6 +33,7 @@ class Shape(NamedTuple):
 
     Attributes:
         client: whose it is, where some owner's terms name that client; all others are alike.
+        refused_by: owners whose machines said that it can never succeed.
     """
 
     family: str
@@ -40,6 +41,7 @@ class Shape(NamedTuple):
     placement: Placement
     shunned: frozenset[str]
     client: str | None = None
+    refused_by: frozenset[str] = frozenset()
 
 
 class Place(NamedTuple):
@@ -62,7 +64,7 @@ class Head(NamedTuple):
 def shape_of(job: Job, named: Container[str] = ()) -> Shape:
     """Return the shape of a job, where these clients are named in owners' terms."""
     client = job.client if job.client in named else None
-    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on), client)
+    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on), client, frozenset(job.refusals))
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -378,21 +378,18 @@ class Registry:
     def may_serve(
         self, family: str, variant: bytes | None, placement: Placement, client: str | None, since: float
     ) -> bool:
-        """Whether any agent may have such a job now, or may when it is back that offered the family since then.
-
-        Args:
-            family: what is asked for.
-            variant: if only one of its variants will do.
-            placement: which agents will do.
-            client: whose it is; None where it does not matter.
-            since: monotonic seconds.
-        """
-        return any(
-            self.may_have(agent, family, variant, placement, client)
-            if family in agent.offers
-            else agent.last_offered.get(family, float("-inf")) >= since
-            and self._placed(agent, placement, None)
-            and self._takes(agent, placement, client)
-            for agent in self.agents.values()
-            if agent.id not in self.orders.drained
+        """Whether any agent may have such a job now, or may when it is back; see `eligible` and `returning`."""
+        here = (a for a in self.agents.values() if family in a.offers and a.id not in self.orders.drained)
+        return any(self.may_have(agent, family, variant, placement, client) for agent in here) or any(
+            self.returning(family, placement, client, since)
         )
+
+    def returning(self, family: str, placement: Placement, client: str | None, since: float) -> Iterator[Agent]:
+        """Give those that offered a family since then (monotonic seconds) and may have such a job when back."""
+        for agent in self.agents.values():
+            if family in agent.offers or agent.last_offered.get(family, float("-inf")) < since:
+                continue
+            if agent.id in self.orders.drained or not self.admitted(agent.id):
+                continue
+            if self._placed(agent, placement, None) and self._takes(agent, placement, client):
+                yield agent

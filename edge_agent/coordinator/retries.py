@@ -59,7 +59,9 @@ def blame_of_poison(accepted: int, poisoned: int) -> Blame:
     return Blame.REQUESTER if accepted > poisoned else Blame.MODEL
 
 
-def verdict(job: Job, why: str, message: str, blame: Blame, poison_blame: Blame) -> JobError | None:
+def verdict(  # noqa: PLR0913, PLR0917 what there is to say about an attempt that ended
+    job: Job, why: str, message: str, blame: Blame, poison_blame: Blame, lost_by: str | None = None
+) -> JobError | None:
     """Say with which error a job ends whose attempt ended without a result, or None if it may be tried again.
 
     Args:
@@ -68,6 +70,7 @@ def verdict(job: Job, why: str, message: str, blame: Blame, poison_blame: Blame)
         message: the same in words, if there are any.
         blame: whose fault the last attempt was, should it be the last.
         poison_blame: whose fault it is, should the job be poison.
+        lost_by: the owner of the machine with which it ended; None where that machine refused it.
     """
     if len(job.killed) >= POISON_AGENTS:
         return JobError(
@@ -77,5 +80,10 @@ def verdict(job: Job, why: str, message: str, blame: Blame, poison_blame: Blame)
         )
     if job.failures >= job.max_attempts:
         text = f"gave up after {job.failures} attempt{'s' if job.failures != 1 else ''}; the last one ended with {why}"
-        return JobError("attempts-exhausted", f"{text}: {message}" if message else text, blame)
+        text = f"{text}: {message}" if message else text
+        refused = [code for owner, code in job.refusals.items() if owner != lost_by]
+        if refused:  # one says that it can never succeed, the others could not say: nobody knows whose fault it is
+            text = f"{text.removesuffix('.')}; one owner's machine refused it ({refused[0]}), and no other could say"
+            blame = Blame.COORDINATOR
+        return JobError("attempts-exhausted", text, blame)
     return None

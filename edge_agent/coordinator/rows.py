@@ -146,7 +146,9 @@ def restored_job(
 ) -> Job:
     """Make a job of its row and those of its attempts."""
     live = [attempt for attempt in tried if attempt["outcome"] is None]
-    failed = [attempt for attempt in tried if attempt["outcome"] is not None and counts(attempt["outcome"])]
+    ended = [attempt for attempt in tried if attempt["outcome"] is not None]
+    refused = [attempt for attempt in ended if attempt["refused_by"] is not None]
+    failed = [attempt for attempt in ended if attempt["refused_by"] is None and counts(attempt["outcome"])]
     return Job(
         id=row["id"],
         family=row["family"],
@@ -177,8 +179,9 @@ def restored_job(
             for attempt in live
         ],
         failures=len(failed),
-        failed_on={attempt["agent_id"] for attempt in failed},
-        killed={attempt["agent_id"] for attempt in failed if attempt["outcome"] in DEADLY},
+        failed_on={attempt["agent_id"] for attempt in (*failed, *refused)},
+        killed={attempt["agent_id"] for attempt in (*failed, *refused) if attempt["outcome"] in DEADLY},
+        refusals={attempt["refused_by"]: attempt["outcome"] for attempt in refused},
     )
 
 

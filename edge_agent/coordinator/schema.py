@@ -17,7 +17,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """A change of a table is a step in `migrations`; a test compares the two."""
 
 metadata = MetaData()
@@ -115,6 +115,7 @@ attempts = Table(
     Column("leased_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
     Column("outcome", String),
+    Column("refused_by", String),  # whose machine said that the job can never succeed, and was not believed yet
 )
 
 results = Table(

@@ -39,7 +39,7 @@ def take_over(  # noqa: PLR0913 each is a fact of this start
             key = PublicKey.from_bytes(agent.public_key)
             core.registry.restore(agent.id, key, agent.session, served.get(agent.id, set()), now.monotonic)
     core.registry.adopt(store.standing(registrar, now.wall_ms))
-    core.leasing.accepted.update(store.accepted())
+    core.leasing.verdicts.accepted.update(store.accepted())
     core.checking.trust.restore(store.read(standing_rows))
     core.checking.ledger.restore(store.read(ledger_table.balances))
     jobs = store.open_jobs(monotonic=now.monotonic, wall_ms=now.wall_ms, lease_seconds=lease_seconds, boot=boot)

@@ -102,7 +102,8 @@ def apply(  # noqa: C901 one branch a record
             leased = {"b_id": record.job_id, "state": record.state.value, "epoch": record.epoch}
             connection.execute(_LEASE_JOB, leased)
         case EndAttempt():
-            _end_attempt(connection, record.job_id, record.epoch, record.outcome, record.ended_ms)
+            how = record.outcome, record.refused_by
+            _end_attempt(connection, record.job_id, record.epoch, how, record.ended_ms)
             if record.state is not None:
                 connection.execute(_MOVE_JOB, {"b_id": record.job_id, "state": record.state.value})
         case EndJob():
@@ -133,8 +134,11 @@ def apply(  # noqa: C901 one branch a record
                 connection.execute(_FORGET_STRANGERS)
 
 
-def _end_attempt(connection: Connection | Bulk, job_id: bytes, epoch: int, outcome: str, ended_ms: int) -> None:
-    ended = {"b_job": job_id, "b_epoch": epoch, "outcome": outcome, "ended_ms": ended_ms}
+def _end_attempt(
+    connection: Connection | Bulk, job_id: bytes, epoch: int, how: tuple[str, str | None], ended_ms: int
+) -> None:
+    outcome, refused_by = how
+    ended = {"b_job": job_id, "b_epoch": epoch, "outcome": outcome, "refused_by": refused_by, "ended_ms": ended_ms}
     connection.execute(_END_ATTEMPT, ended)
 
 
@@ -155,7 +159,7 @@ def _end_job(connection: Connection | Bulk, record: EndJob, log: Appender, chain
     )
     if ended.rowcount != 1:
         raise StateError(f"the job {outcome.job_id.hex()} would end twice")
-    _end_attempt(connection, outcome.job_id, record.epoch, outcome.state.value, record.ended_ms)
+    _end_attempt(connection, outcome.job_id, record.epoch, (outcome.state.value, None), record.ended_ms)
     if outcome.receipt is not None:
         connection.execute(
             _INSERT_RESULT,
@@ -215,7 +219,7 @@ _END_ATTEMPT = (
     sa.update(attempts)
     .where(attempts.c.job_id == sa.bindparam("b_job"), attempts.c.epoch == sa.bindparam("b_epoch"))
     .where(attempts.c.outcome.is_(None))  # a job that ends while it is queued has no running attempt
-    .values(outcome=sa.bindparam("outcome"), ended_ms=sa.bindparam("ended_ms"))
+    .values({name: sa.bindparam(name) for name in ("outcome", "refused_by", "ended_ms")})
 )
 
 

@@ -78,6 +78,11 @@ _CHECK_JOBS = "edge_agent.coordinator.check_jobs"
 _VETTING = "edge_agent.coordinator.vetting"
 _AGENT = "edge_agent.agent.core"
 _ENDING = "edge_agent.agent.ending"
+REFUSED_AND_LOST = (
+    '{"seed": 5, "profile": "everything", "agents": 2, "max_attempts": 1, "owners": 2, "bad": 1, "steps": ['
+    '{"at": 1.0, "kind": "submit", "who": -1, "seconds": 60.0, "count": 1}, '
+    '{"at": 1.38, "kind": "crash", "who": 1, "seconds": 1.0}]}'
+)
 
 MUTATIONS = (
     Mutation(
@@ -134,7 +139,7 @@ MUTATIONS = (
         1,
         "A job stays open when its result is accepted, so that the other attempt's result is accepted, too",
         _LEASING,
-        "        job.apply(JobEvent.ACCEPT)\n        self.accepted[attempt.variant] += 1\n",
+        "        job.apply(JobEvent.ACCEPT)\n        self.verdicts.accepted[attempt.variant] += 1\n",
         "        job.state = JobState.SUCCEEDED\n        return [], []\n",
         "kills",
     ),
@@ -367,5 +372,16 @@ MUTATIONS = (
         "",
         "kills",
         first=26,
+    ),
+    Mutation(
+        "refusal-not-heard",
+        1,
+        "An agent is blamed for losing a job that another owner's machine had refused",
+        "edge_agent.coordinator.retries",
+        "        if refused:  #",
+        "        if not job.refusals:  #",
+        "kills",
+        scripts=0,
+        directed=(REFUSED_AND_LOST,),
     ),
 )

@@ -166,7 +166,7 @@ def test_every_kind_of_fault_is_drawn(wire: TokenWire) -> None:
 
 def _facts(job: Job) -> tuple[object, ...]:
     held = [(a.epoch, a.agent_id, a.variant, a.agent_session, a.lease_until) for a in job.attempts]
-    tried = (job.failures, sorted(job.failed_on), sorted(job.killed))
+    tried = (job.failures, sorted(job.failed_on), sorted(job.killed), job.refusals)
     return (job.id, job.inputs, job.salt, job.deadline, job.max_attempts, job.state, job.epoch, held, tried)
 
 
@@ -277,6 +277,19 @@ BROKEN_ONCE = {
         'son": 0, "bad": 0, "owners": 2, "mode": "rechecked", "steps": [{"at": 12.4, "kind": "submit", "who": '
         '-1, "seconds": 300.0, "count": 4, "sync": true}, {"at": 17.7, "kind": "power-cut", "who": -1, "second'
         's": 12.39}, {"at": 19.1, "kind": "power-cut", "who": 1, "seconds": 1.0}]}'
+    ),
+    "a job that one owner's machine refuses is lost by the other's": (
+        '{"seed": 6100074, "profile": "everything", "agents": 2, "lease_seconds": 6.0, "max_attempts": 5, "max_'
+        'queued_jobs": 100, "agent_room": 4, "worker_idle_seconds": 0.0, "spool": true, "hedge_share": 1.0, "p'
+        'oison": 0, "bad": 3, "owners": 2, "mode": "rechecked", "steps": [{"at": 1.5, "kind": "submit", "who":'
+        ' -1, "seconds": 1.0, "count": 1, "text": "k1"}, {"at": 5.2, "kind": "submit", "who": -1, "seconds": 1'
+        '.0, "count": 2, "text": "k2"}, {"at": 6.6, "kind": "broker-restart", "who": -1, "seconds": 1.0}, {"at'
+        '": 6.8, "kind": "submit", "who": -1, "seconds": 60.0, "count": 3}, {"at": 8.0, "kind": "lose", "who":'
+        ' 1, "seconds": 1.0, "count": 3, "text": "jobs"}, {"at": 12.5, "kind": "submit", "who": -1, "seconds":'
+        ' 1.0, "count": 4, "text": "k4"}, {"at": 12.9, "kind": "submit", "who": -1, "seconds": 1.0, "count": 5'
+        '}, {"at": 15.7, "kind": "submit", "who": -1, "seconds": 120.0, "count": 6, "text": "k6"}, {"at": 16.9'
+        ', "kind": "submit", "who": -1, "seconds": 1.0, "count": 7, "text": "k7"}, {"at": 18.7, "kind": "crash'
+        '", "who": 1, "seconds": 1.0}]}'
     ),
     "a power cut takes back attempts that an agent was given": (
         '{"seed": 62233, "profile": "coordinator", "agents": 1, "lease_seconds": 4.0, "max_attempts": 5, "max'

@@ -68,6 +68,8 @@ SPOOL_SECONDS = 0.02
 RUN_SECONDS = 0.4
 """The longest that a run takes that is not slow."""
 SLOW_RUN_SECONDS = 2.5
+REFUSAL = "wrong-input"
+"""How an attempt ends whose input is refused."""
 
 
 class Worker:
@@ -352,7 +354,7 @@ class AgentProcess(Process):
         if self._script.poison and image == scan(self._script.poison):
             self._do(seconds, None)
         elif self._script.bad and image == scan(self._script.bad):
-            self._do(seconds, RunFailed(command.token, "wrong-input", "This input is refused.", "requester"))
+            self._do(seconds, RunFailed(command.token, REFUSAL, "This input is refused.", "requester"))
         else:
             self._do(seconds, RunDone(command.token, answer_to(image), 300))
 

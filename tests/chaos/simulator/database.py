@@ -63,6 +63,7 @@ class AttemptRow:
 
     inserted: InsertAttempt
     outcome: str | None = None
+    refused_by: str | None = None
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class Tables:
                 if (row := self._open(record.job_id)) is not None:
                     row.state, row.epoch = record.state, record.epoch
             case EndAttempt():
-                self._end_attempt(record.job_id, record.epoch, record.outcome)
+                self._end_attempt(record.job_id, record.epoch, record.outcome, record.refused_by)
                 if record.state is not None and (row := self._open(record.job_id)) is not None:
                     row.state = record.state
             case EndJob(outcome=outcome):
@@ -133,10 +134,10 @@ class Tables:
         row = self.jobs.get(job_id)
         return row if row is not None and row.state not in FINAL_STATES else None
 
-    def _end_attempt(self, job_id: bytes, epoch: int, outcome: str) -> None:
+    def _end_attempt(self, job_id: bytes, epoch: int, outcome: str, refused_by: str | None = None) -> None:
         row = self.attempts.get((job_id, epoch))
         if row is not None and row.outcome is None:
-            row.outcome = outcome
+            row.outcome, row.refused_by = outcome, refused_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,4 +314,5 @@ def _attempt_columns(row: AttemptRow) -> dict[str, Any]:
         "agent_session": inserted.agent_session,
         "coordinator_session": inserted.coordinator_session,
         "outcome": row.outcome,
+        "refused_by": row.refused_by,
     }

@@ -12,12 +12,13 @@ from fakes import COORDINATOR_KEY, MAX_BYTES, NETWORK, answer_to, scan
 from edge_agent.coordinator.events import Outcome
 from edge_agent.coordinator.jobs import FINAL_STATES, Blame, JobState
 from edge_agent.coordinator.registry import Presence
-from edge_agent.coordinator.retries import DEADLY, POISON_AGENTS
+from edge_agent.coordinator.retries import DEADLY, POISON_AGENTS, counts
 from edge_agent.wire import envelope
 from edge_agent.wire.ledger import FORFEIT, WORK
 from edge_agent.wire.messages import Result
 from edge_agent.wire.receipts import verify_receipt
 from edge_agent.wire.tensors import Tensor
+from simulator.agent import REFUSAL
 from simulator.database import AttemptRow
 from simulator.script import COORDINATOR, Kind
 from simulator.simulation import PROBE, Simulation
@@ -170,7 +171,11 @@ def _epoch_in(simulation: Simulation, outcome: Outcome) -> int:
 
 
 def poison_is_contained(simulation: Simulation) -> Found:
-    """Promise 1: what kills workers is tried on two agents at most and blames none; what is refused blames none."""
+    """Promise 1: what kills workers is tried on two agents at most and blames none; what is refused blames none.
+
+    Unless nobody refused it, since those that held it lost it; or who refused it lost it, too: a word about a job does
+    not excuse what becomes of it.
+    """
     script, tables = simulation.script, simulation.coordinator.database.tables
     for job_id, row in tables.jobs.items():
         tried = [a for (tried_id, _), a in tables.attempts.items() if tried_id == job_id]
@@ -182,8 +187,18 @@ def poison_is_contained(simulation: Simulation) -> Found:
                 yield Promise.ENDS_ONCE, f"the poison of {_name(simulation, job_id)} was given to {len(killed)} agents"
             if len(killed) >= POISON_AGENTS and error is not None and error.blame is Blame.AGENT:
                 yield Promise.STANDING, f"the poison of {_name(simulation, job_id)} blames an agent"
-        elif number == script.bad and (error is None or error.blame is Blame.AGENT):
+        elif number == script.bad and (
+            error is None or (error.blame is Blame.AGENT and _refused_by_others(simulation, tried))
+        ):
             yield Promise.ENDS_ONCE, f"the refused {_name(simulation, job_id)} ended with {error}"
+
+
+def _refused_by_others(simulation: Simulation, tried: list[AttemptRow]) -> bool:
+    """Whether whoever lost the job, another owner's machine had refused it."""
+    owner = simulation.coordinator.owners.get
+    refused = {owner(a.inserted.agent_id) for a in tried if a.outcome == REFUSAL}
+    lost = {owner(a.inserted.agent_id) for a in tried if a.outcome and a.outcome != REFUSAL and counts(a.outcome)}
+    return len(refused) > 1 or bool(refused - lost)
 
 
 def everything_drains(simulation: Simulation) -> Found:

@@ -8,7 +8,7 @@ import pytest
 from fakes import jobs_for, of_type, outcomes, records, settled_for
 from scenes import Setting
 
-from edge_agent.coordinator.events import CancelJob, Commit, EndAttempt, EndJob, SendFailed
+from edge_agent.coordinator.events import AgentsChanged, CancelJob, Commit, EndAttempt, EndJob, SendFailed
 from edge_agent.coordinator.jobs import Blame, JobState
 from edge_agent.coordinator.retries import BACKOFF_FIRST_SECONDS
 from edge_agent.coordinator.rules import Rules
@@ -82,8 +82,9 @@ def test_a_job_may_have_its_own_number_of_attempts() -> None:
 
 
 def test_the_one_who_is_blamed_at_the_end_is_the_one_the_last_failure_blames() -> None:
-    """An agent that says that the model failed is believed as far as that."""
+    """A machine of the operator's that says that the model failed is believed as far as that."""
     here = Setting("a", rules=Rules(max_attempts=1))
+    here.script.tell(AgentsChanged(frozenset({here.agents["a"].id})))
     _, commands = here.script.submit()
     (opened,) = jobs_for(here.agents["a"], commands)
     failed = here.script.tell(here.agents["a"].failure(opened.statement, code="model-run", blame="model"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,22 @@ def test_a_job_ends_exactly_when_it_is_poison_or_its_attempts_are_used_up(  # no
     else:
         assert error is None
     assert error is None or why in error.message
+
+
+@pytest.mark.parametrize(
+    ("lost_by", "blame"),
+    [("=ada", Blame.COORDINATOR), ("=mal", Blame.AGENT), (None, Blame.COORDINATOR)],
+)
+def test_where_one_owner_refused_a_job_that_others_lost_nobody_knows_whose_fault_it_is(
+    lost_by: str | None, blame: Blame
+) -> None:
+    """But for who refused it and lost it, too. A refusal that comes last is still the word of one."""
+    job = _job(failures=5, killed=0, max_attempts=5)
+    job.refusals = {"=mal": "bad-input"}
+    error = verdict(job, "not-held", "", Blame.AGENT, Blame.MODEL, lost_by)
+    assert error is not None
+    assert (error.code, error.blame) == ("attempts-exhausted", blame)
+    assert ("(bad-input)" in error.message) == (blame is Blame.COORDINATOR)
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

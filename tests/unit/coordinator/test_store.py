@@ -386,6 +386,14 @@ def test_workers_that_died_over_a_job_are_remembered(store: Store) -> None:
     assert (job.state, job.failures, job.failed_on, job.killed) == (JobState.QUEUED, 1, {AGENT.id}, {AGENT.id})
 
 
+def test_who_refused_a_job_is_remembered(store: Store) -> None:
+    """A restart of ours asks no owner twice, and a refusal still costs the job no attempt."""
+    refused = EndAttempt(JOB, 1, "bad-input", 2500, refused_by="=ada")
+    _write(store, _insert(), _attempt(1), refused, _attempt(2), EndAttempt(JOB, 2, "lease-expired", 2600))
+    (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+    assert (job.failures, job.failed_on, job.refusals) == (1, {AGENT.id}, {"=ada": "bad-input"})
+
+
 @pytest.mark.parametrize("jump_ms", [0, 3_600_000, -3_600_000, 50 * 365 * 86_400_000])
 def test_deadlines_survive_restarts_of_the_process_whatever_the_wall_clock_does(store: Store, jump_ms: int) -> None:
     """Inside one boot they are exact: 20 of 60 seconds have passed."""

@@ -1,0 +1,163 @@
+"""Machines that say of a job that it can never succeed, in good faith or not: whose word ends it, and who is blamed."""
+
+from __future__ import annotations
+
+import pytest
+from pools import Member, Pool
+
+from edge_agent.coordinator.events import EndAttempt, Outcome
+from edge_agent.coordinator.jobs import Blame, Job, JobError
+from edge_agent.coordinator.refusals import BACK_SECONDS
+
+LONG_SECONDS = BACK_SECONDS + 1.0
+"""A machine that went away is not expected back by then."""
+
+
+def _silent(*names: str, **owners: str | None) -> Pool:
+    """Make a pool of machines of these owners, the first ones quicker, that answer nothing by themselves."""
+    pool = Pool(owners, quick=names)
+    for member in pool.members.values():
+        member.silent = True
+    return pool
+
+
+def _refuse(pool: Pool, member: Member, *, code: str = "bad-input", retry: bool = False) -> list[Outcome]:
+    """Let a member say that its job can never succeed, and time pass until another is asked."""
+    job = member.waiting.pop().statement
+    commands = pool.script.tell(member.agent.failure(job, code=code, blame="requester", retry=retry))
+    return [*pool.carry_out(commands), *pool.carry_out(pool.script.tick_until(1.0))]
+
+
+def _lose(pool: Pool, member: Member) -> list[Outcome]:
+    """Let the machine of a member come back without what it held."""
+    member.waiting.clear()
+    reborn = member.agent.birth(answers=pool.script.session, session=member.agent.session + 1)
+    member.agent.session += 1
+    ended = pool.carry_out(pool.script.tell(reborn))
+    pool.come(member)
+    return [*ended, *pool.carry_out(pool.script.tick_until(1.0))]
+
+
+def _job(pool: Pool) -> Job:
+    (job,) = pool.script.core.leasing.jobs.values()
+    return job
+
+
+def _error(ended: list[Outcome]) -> JobError:
+    (outcome,) = ended
+    assert outcome.error is not None
+    return outcome.error
+
+
+def test_an_owner_that_refuses_a_job_is_not_asked_again_on_its_other_machines() -> None:
+    """Nor once more on the same one: another owner's is waited for, though it is slow, busy, or lost the job before."""
+    pool = _silent("m1", "m2", "m3", m1="mal", m2="mal", m3="mal", a1="ada")
+    honest = pool.members["a1"]
+    pool.only("a1")
+    assert pool.ask(1) is None
+    assert _lose(pool, honest) == []
+    job = _job(pool)
+    assert job.failed_on == {honest.agent.id}
+    pool.carry_out(pool.script.tell(*(m.agent.offers(pool.offer_of(m)) for m in pool.members.values())))
+    honest.waiting.clear()
+    mals = [pool.members[name] for name in ("m1", "m2", "m3")]
+    while not any(member.waiting for member in mals):
+        assert _lose(pool, honest) == []
+    (refuser,) = (member for member in mals if member.waiting)
+    assert _refuse(pool, refuser) == []
+    assert not any(member.waiting for member in mals)
+    assert [opened.statement.job for opened in honest.waiting] == [job.id]
+    assert [m.told for m in mals if m is not refuser] == [[], []]
+
+
+def test_a_refusal_takes_none_of_a_jobs_attempts() -> None:
+    """Also where it has only one: who refuses everything ends nothing alone."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    assert pool.ask(1, max_attempts=1) is None
+    assert _refuse(pool, pool.members["mallory"]) == []
+    job, honest = _job(pool), pool.members["a1"]
+    assert (job.failures, list(job.refusals.values())) == (0, ["bad-input"])
+    (opened,) = honest.waiting
+    pool.members["mallory"].silent = False  # it checks the result, and finds it right
+    assert pool.true(pool.carry_out(pool.answer(honest, opened))[0], 1)
+
+
+def test_a_job_that_one_refused_and_others_lost_blames_neither_its_client_nor_them() -> None:
+    """Nobody knows who is right: the client may ask again, and is told what was said."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    honest = pool.members["a1"]
+    assert pool.ask(1, max_attempts=2) is None
+    assert _refuse(pool, pool.members["mallory"]) == []
+    assert _lose(pool, honest) == []
+    error = _error(_lose(pool, honest))
+    assert (error.code, error.blame) == ("attempts-exhausted", Blame.COORDINATOR)
+    assert error.message.startswith("gave up after 2 attempts; the last one ended with not-held; ")
+    assert "one owner's machine refused it (bad-input)" in error.message
+
+
+def test_who_refuses_a_job_and_then_loses_it_is_blamed_for_that() -> None:
+    """A word about the job does not excuse what became of it afterwards."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    cheat = pool.members["mallory"]
+    assert pool.ask(1, max_attempts=2) is None
+    job = cheat.waiting.pop().statement
+    pool.carry_out(pool.script.tell(cheat.agent.failure(job, code="bad-input", blame="requester", retry=False)))
+    pool.only("mallory")
+    ended = pool.carry_out(pool.script.tick_until(LONG_SECONDS))
+    for _ in range(2):
+        assert ended == []
+        assert len(cheat.waiting) == 1
+        ended = _lose(pool, cheat)
+    assert (_error(ended).code, _error(ended).blame) == ("attempts-exhausted", Blame.AGENT)
+
+
+@pytest.mark.parametrize(("owner", "blame"), [("mal", Blame.AGENT), (None, Blame.REQUESTER)])
+def test_a_stranger_that_lets_others_try_cannot_lay_its_failure_on_the_client(owner: str | None, blame: Blame) -> None:
+    """It says that they may succeed. The operator's own machine is believed."""
+    pool = _silent("mallory", mallory=owner, a1="ada")
+    assert pool.ask(1, max_attempts=1) is None
+    error = _error(_refuse(pool, pool.members["mallory"], retry=True))
+    assert (error.code, error.blame) == ("attempts-exhausted", blame)
+
+
+def test_an_owner_is_not_asked_again_because_another_one_is_away_for_a_moment() -> None:
+    """Its word ends the job only where nobody else could say for as long as a machine is expected back."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    cheat, honest = pool.members["mallory"], pool.members["a1"]
+    assert pool.ask(1, deadline=600.0) is None
+    pool.only("mallory")
+    assert _refuse(pool, cheat) == []  # the other is expected back
+    assert cheat.waiting == []
+    pool.come(honest)
+    assert len(honest.waiting) == 1
+    assert _lose(pool, honest) == []
+    pool.only("mallory")
+    honest.waiting.clear()
+    pool.carry_out(pool.script.tell(honest.agent.gone()))
+    assert pool.carry_out(pool.script.tick_until(LONG_SECONDS - 2.0)) == []
+    assert cheat.waiting == []
+    pool.carry_out(pool.script.tick_until(2.0))
+    error = _error(_refuse(pool, cheat))
+    assert (error.code, error.blame) == ("bad-input", Blame.REQUESTER)
+
+
+def test_a_refusal_is_stored_with_its_owner() -> None:
+    """So that a restart asks nobody twice; what ends a job is stored as its end."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    assert pool.ask(1) is None
+    assert _refuse(pool, pool.members["mallory"]) == []
+    error = _error(_refuse(pool, pool.members["a1"]))
+    assert (error.code, error.blame) == ("bad-input", Blame.REQUESTER)
+    ended = [(r.outcome, r.refused_by) for r in pool.records if isinstance(r, EndAttempt)]
+    assert ended == [("bad-input", "=mal"), ("bad-input", None)]
+
+
+def test_a_late_job_has_no_second_attempt_on_a_machine_of_who_refused_it() -> None:
+    """Its owner has had its say."""
+    pool = _silent("m1", m1="mal", m2="mal", a1="ada")
+    pool.script.core.leasing.hedges.earn()
+    assert pool.ask(1, deadline=600.0) is None
+    assert _refuse(pool, pool.members["m1"]) == []
+    assert len(pool.members["a1"].waiting) == 1
+    pool.carry_out(pool.script.tick_until(20.0))
+    assert pool.members["m2"].waiting == []
