@@ -17,7 +17,7 @@ from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, checked_addres
 from edge_agent.client.procedures import NO_OPTIONS, Procedures, Result, Wish, jobs_path
 from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
-from edge_agent.errors import EdgeAgentError, PeerError
+from edge_agent.errors import EdgeAgentError
 from edge_agent.models.entries import Port
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
@@ -122,10 +122,10 @@ class AsyncClient:
                     step = steps.send(None)
                     continue
                 try:
-                    reply = await self._send(step)
+                    reply = await self._send(step) if isinstance(step, Send) else await asyncio.to_thread(step.work)
                 except httpx.TransportError as error:
                     step = steps.throw(self._way.unreachable(error))
-                except PeerError as error:
+                except EdgeAgentError as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(reply)

@@ -16,7 +16,7 @@ from edge_agent.client import credentials
 from edge_agent.client.procedures import NO_OPTIONS, Answer, Procedures, Result, Wish, jobs_path
 from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
-from edge_agent.errors import EdgeAgentError, PeerError, UsageError
+from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.models.entries import Port
 from edge_agent.wire.identity import Certificate
 from edge_agent.wire.job_options import JobOptions
@@ -234,10 +234,10 @@ class Client:
                     step = steps.send(None)
                     continue
                 try:
-                    reply = self._send(step)
+                    reply = self._send(step) if isinstance(step, Send) else step.work()
                 except httpx.TransportError as error:
                     step = steps.throw(self._way.unreachable(error))
-                except PeerError as error:
+                except EdgeAgentError as error:
                     step = steps.throw(error)
                 else:
                     step = steps.send(reply)

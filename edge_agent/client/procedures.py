@@ -6,13 +6,14 @@ import base64
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from edge_agent.client import proof, revocations
 from edge_agent.client.credentials import Pins
 from edge_agent.client.proof import Verified
-from edge_agent.client.steps import MAX_ANSWER_BYTES, Reply, Send, Steps, Way, keyed
+from edge_agent.client.steps import MAX_ANSWER_BYTES, Aside, Reply, Send, Steps, Way, keyed
 from edge_agent.client.values import Inputs, Value, tensors_of, value_of
 from edge_agent.errors import EdgeAgentError, InputError, MalformedError, RefusedError, TooLargeError, UsageError
 from edge_agent.models.entries import Port
@@ -294,9 +295,10 @@ class Procedures:
         except (TooLargeError, MalformedError):  # this is none, as one that somebody else signed
             raise
         except EdgeAgentError as error:  # what that means is said with the result
-            self._known.miss(error, signers, network, self._way.clock())
+            take = partial(self._known.miss, error, signers, network, self._way.clock())
         else:
-            self._known.take(reply.body, signers, network, self._way.clock())
+            take = partial(self._known.take, reply.body, signers, network, self._way.clock())
+        yield Aside(take)  # another process may have the file
 
     def _now_ms(self) -> int:
         return int(self._wall() * 1000)

@@ -54,13 +54,17 @@ class KnownRevocations:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self._lock = threading.Lock()
+        self._turn = threading.Lock()  # of who takes a list: may be kept as long as the file takes
+        self._lock = threading.Lock()  # of when to ask
         self._newest: Revocations | None = None
         self._due = float("-inf")
         self._problem = ""
 
     def claim(self, now: float) -> bool:
-        """Whether it is time to ask, at this monotonic second: then it is the caller's turn, and nobody else's."""
+        """Whether it is time to ask, at this monotonic second: then it is the caller's turn, and nobody else's.
+
+        Never waits for who takes a list.
+        """
         with self._lock:
             if now < self._due:
                 return False
@@ -81,7 +85,7 @@ class KnownRevocations:
             PeerError: it is none of theirs, or of another network; `old-revocations`: it lacks what was seen before.
             StateError: the file cannot be read or written, or another process does not let go of it.
         """
-        with self._lock, self._alone():
+        with self._turn, self._alone():
             kept = self._recall(signers, network)
             said = open_revocations(data, signers, network=network)
             for before in (kept, self._newest):  # neither need continue the other, if the file was put back
@@ -89,7 +93,7 @@ class KnownRevocations:
             self._newest = _newer(self._newest, said)
             if _newer(kept, said) is said:
                 self._keep(data)
-            self._problem, self._due = "", now + ASK_SECONDS
+            self._ask_again("", now + ASK_SECONDS)
 
     def miss(self, error: EdgeAgentError, signers: Sequence[PublicKey], network: str, now: float) -> None:
         """No list came; what was seen before holds on.
@@ -97,9 +101,9 @@ class KnownRevocations:
         Raises:
             PeerError, StateError: as `take`, of the file.
         """
-        with self._lock:
+        with self._turn:
             self._recall(signers, network)
-            self._problem, self._due = error.message, now + PATIENCE_SECONDS
+            self._ask_again(error.message, now + PATIENCE_SECONDS)
 
     def check(self, receipt: VerifiedReceipt, now_ms: int) -> RevocationsSeen:
         """Return what a result is held against.
@@ -117,6 +121,10 @@ class KnownRevocations:
         """Return why an agent's key counts no more, by the newest list; None if it does, or nobody knows."""
         entries = self._newest.revoked if self._newest is not None else ()
         return next((entry.reason for entry in entries if entry.id == agent_id), None)
+
+    def _ask_again(self, problem: str, due: float) -> None:
+        with self._lock:
+            self._problem, self._due = problem, due
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

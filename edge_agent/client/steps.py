@@ -1,7 +1,8 @@
 """What one call to a coordinator takes, without a socket or a clock: what to send, when to wait, and what to raise.
 
 A procedure is a generator: it yields a `Send` and is given the `Reply`, or thrown the error of the way there; it yields
-a `Wait` and goes on when that is over; what it returns is the result. The clients drive it, waiting or with asyncio.
+a `Wait` and goes on when that is over, or an `Aside` and goes on when that is done; what it returns is the result. The
+clients drive it, waiting or with asyncio.
 """
 
 from __future__ import annotations
@@ -66,6 +67,13 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Aside:
+    """Do this, which may wait for a disk or another process, on no thread that others need; give what it returns."""
+
+    work: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """An answer of HTTP.
 
@@ -125,7 +133,7 @@ class Incoming:
         return Reply(self._status, self._headers, whole)
 
 
-Step: TypeAlias = Send | Wait
+Step: TypeAlias = Send | Wait | Aside
 Steps: TypeAlias = Generator[Step, Any, T]
 
 

@@ -6,12 +6,14 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
+from brokers import PATIENCE_SECONDS
 from fakes import COORDINATOR_KEY, NETWORK, START_MS, answer_to, key, scan
 from gateways import served
 from signing import AGENT, SigningService, signed_receipt
@@ -283,6 +285,44 @@ def test_list_that_is_rolled_back_between_the_look_and_the_writing(
     assert codes == ["state-in-use"]
     KnownRevocations(kept).take(all_, signers, NETWORK, 0.0)
     assert kept.read_bytes() == all_
+
+
+def test_file_of_the_list_that_another_process_does_not_let_go_of(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With asyncio nobody but the call that fetched the list waits for it: the loop goes on, and other calls end."""
+    kept = tmp_path / "revoked"
+    waits = threading.Event()
+    wait_for = folders._wait_for
+
+    def seen_waiting(lock: IO[str], patience_seconds: float) -> None:
+        waits.set()
+        wait_for(lock, patience_seconds)
+
+    async def infer(client: AsyncClient) -> Verified:
+        verified = (await client.infer("digits", IMAGE, options=JobOptions(idempotency_key="the one job"))).verified
+        assert verified is not None
+        return verified
+
+    async def ask() -> None:
+        keys = {"coordinator_key": COORDINATOR_KEY.public, "registrar_key": REGISTRAR.public}
+        async with AsyncClient(scene.url, revocations_file=kept, **keys) as client:  # type: ignore[arg-type] # as named
+            scene._set(client)
+            await infer(client)
+            scene.seconds += ASK_SECONDS
+            scene.desk.says = lambda: listed(OTHER)
+            with folders.alone_with(kept):
+                monkeypatch.setattr(folders, "_wait_for", seen_waiting)
+                first = asyncio.create_task(infer(client))
+                assert await asyncio.to_thread(waits.wait, PATIENCE_SECONDS)
+                seen = (await infer(client)).revocations
+                assert seen is not None
+                assert seen.count == 0
+                assert not first.done()
+            assert (await first).revocations == revocations.RevocationsSeen(START_MS, 1)
+        assert kept.read_bytes() == listed(OTHER)
+
+    asyncio.run(ask())
 
 
 def test_file_of_the_list_is_put_back_or_taken_away(tmp_path: Path) -> None:
