@@ -19,7 +19,7 @@ from edge_agent.inference.events import (
 )
 from edge_agent.inference.installed import runtime_name
 from edge_agent.inference.launch import Options
-from edge_agent.inference.optimising import CALLED_OFF, Optimising, Request, judge
+from edge_agent.inference.optimising import CALLED_OFF, Failed, Optimising, Request, judge
 from edge_agent.models.optimised import OptimisedFiles, Scratch
 from edge_agent.models.store import Store
 
@@ -141,12 +141,15 @@ class Making:
             report = self._optimising.run()
             if report == CALLED_OFF:
                 return None
-            judged = report if isinstance(report, str) else judge(report)
-            why = judged if isinstance(judged, str) else ""
+            judged = report if isinstance(report, Failed) else judge(report)
+            why = ""
             fields = {"action": "optimised", "digest": self._variant}
-            if isinstance(judged, str):
-                self._files.refuse(self._variant, why)
-                log.info("No optimised copy of model %s: %s", self._variant[:12], why, extra=fields)
+            if isinstance(judged, Failed):
+                why = judged.why
+                passing = judged.passing or (judged is report and self._files.is_cramped(self._scratch))
+                hours = self._files.refuse(self._variant, why, passing=passing) / 3600
+                text = "No optimised copy of model %s, nor another try within %.3g h: %s"
+                log.info(text, self._variant[:12], hours, why, extra=fields)
             elif not self._files.keep(self._variant, self._scratch, in_place=judged.in_place):
                 why = "it cannot be kept"
             else:

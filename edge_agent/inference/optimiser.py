@@ -13,7 +13,7 @@ import json
 import os
 import sys
 
-from edge_agent.errors import EdgeAgentError
+from edge_agent.errors import EdgeAgentError, ResourceError
 from edge_agent.inference import containment, limits
 
 NICE = 10
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         answer = copy(options.model, options.into, sys.stdin.buffer.read(MAX_ASKED_BYTES + 1))
     except (EdgeAgentError, MemoryError) as error:
-        answer = {"why": (str(error) or "There is not enough memory.")[:500]}
+        why = (str(error) or "There is not enough memory.")[:500]
+        answer = {"why": why, "passing": isinstance(error, ResourceError | MemoryError)}
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)  # nothing is left to be done, least of all by a library that has seen foreign bytes

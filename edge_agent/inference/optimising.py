@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -33,7 +34,6 @@ WORTH_MEMORY_SHARE = 0.1
 MORE_SHARE, MORE_BYTES = 1.05, 1024 * 1024
 """A copy may hold so many times the memory of the model, and so much more."""
 
-CALLED_OFF = "it was called off"
 
 log = logging.getLogger("edge_agent.optimised")
 
@@ -77,6 +77,18 @@ class Report(NamedTuple):
     copied: Found
 
 
+class Failed(NamedTuple):
+    """Why there is no copy, in words, and whether that may be otherwise within the hour."""
+
+    why: str
+    passing: bool = False
+
+
+CALLED_OFF = Failed("it was called off", passing=True)
+_ENDED_BY_OTHERS = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
+"""Exit statuses of who was ended by people, with the machine, or by the kernel for want of memory."""
+
+
 class Worth(NamedTuple):
     """How a copy is to be used, and what is won by it, in words."""
 
@@ -84,13 +96,13 @@ class Worth(NamedTuple):
     text: str
 
 
-def judge(report: Report) -> Worth | str:
+def judge(report: Report) -> Worth | Failed:
     """Return how a copy is to be used, or why it is not."""
     if not report.model.same:
-        return "the model itself gives other bits each time"
+        return Failed("the model itself gives other bits each time")
     if why := _why_not(report.model, report.in_place):
         if _why_not(report.model, report.copied):
-            return why
+            return Failed(why)
         return Worth(in_place=False, text=_won(report.model, report.copied))
     return Worth(in_place=True, text=_won(report.model, report.in_place))
 
@@ -126,9 +138,9 @@ class Optimising:
         self._limit_seconds = limit_seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._why = ""
+        self._failed: Failed | None = None
 
-    def run(self) -> Report | str:
+    def run(self) -> Report | Failed:
         """Have it made, and wait for it: in bounded time there is a report, or why there is none; and no process."""
         asked = os.memfd_create("asked", os.MFD_CLOEXEC)
         try:
@@ -139,7 +151,7 @@ class Optimising:
                 file.seek(0)
             return self._run(asked)
         except OSError as error:
-            return f"the process could not be started: {error}"
+            return Failed(f"the process could not be started: {error}", passing=True)
         finally:
             os.close(asked)
             os.close(self._request.model)
@@ -148,13 +160,13 @@ class Optimising:
         """Call it off, from any thread."""
         self._end(CALLED_OFF)
 
-    def _run(self, asked: int) -> Report | str:
+    def _run(self, asked: int) -> Report | Failed:
         options, request = self._options, self._request
-        bounds = Bounds(options.delegated, options.memory_limit_bytes, 1, self._end, options.cpus)
+        bounds = Bounds(options.delegated, options.memory_limit_bytes, 1, self._end_for_memory, options.cpus)
         try:
             with self._lock:
-                if self._why:
-                    return self._why
+                if self._failed:
+                    return self._failed
                 scratch = request.scratch
                 process = self._process = launch.spawn_optimiser(
                     options, request.model, scratch.fd, scratch.max_bytes, asked
@@ -163,36 +175,42 @@ class Optimising:
             try:
                 status = process.wait(self._limit_seconds)
             except subprocess.TimeoutExpired:
-                self._end(f"it took longer than {self._limit_seconds:g} s")
+                self._end(Failed(f"it took longer than {self._limit_seconds:g} s"))
                 status = process.wait()
             assert process.stdout is not None  # noqa: S101 - a pipe was asked for
             with process.stdout:
                 said = os.read(process.stdout.fileno(), MAX_ANSWER_BYTES)
         finally:
             bounds.let_go()
-        return self._why or (_report(said) if status == 0 else f"the process that made it ended with {status}")
+        if status:
+            why = f"the process that made it ended with {status}"
+            return self._failed or Failed(why, passing=status in _ENDED_BY_OTHERS)
+        return self._failed or _report(said)
 
-    def _end(self, why: str) -> None:
+    def _end_for_memory(self, why: str) -> None:
+        self._end(Failed(why, passing=True))
+
+    def _end(self, failed: Failed) -> None:
         with self._lock:
-            self._why = self._why or why
+            self._failed = self._failed or failed
             if self._process is not None:
                 self._process.kill()
 
 
-def _report(said: bytes) -> Report | str:
+def _report(said: bytes) -> Report | Failed:
     """Return what the process said; it has read a foreign model."""
     try:
         answer = json.loads(said)
     except (ValueError, RecursionError):
         answer = None
     match answer:
-        case {"why": str(why)}:
-            return plain(why, 300)
+        case {"why": str(why), "passing": bool(passing)}:
+            return Failed(plain(why, 300), passing)
         case {"model": model, "in-place": in_place, "copied": copied}:
             found = [_found(entry) for entry in (model, in_place, copied)]
             if None not in found:
                 return Report(*(entry for entry in found if entry is not None))
-    return "the process that made it said nothing that can be understood"
+    return Failed("the process that made it said nothing that can be understood")
 
 
 def _found(entry: object) -> Found | None:

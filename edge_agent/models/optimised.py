@@ -29,7 +29,9 @@ from edge_agent.models.content import Content, same_file
 FORMAT = 1
 """Of the pair of files, and of how the model's file is made and loaded: another number, and all are made again."""
 RETRY_SECONDS = 7 * 24 * 3600.0
-"""A model that could not be optimised, or did not gain by it, is tried again after so long."""
+"""A model that cannot be optimised, or does not gain by it, is tried again after so long."""
+PASSING_SECONDS, PASSING_FACTOR = 15 * 60.0, 4.0
+"""One that could not be for a reason that passes, after the one; then after the other times as long, up to that."""
 MAX_FACTOR, MAX_MORE_BYTES = 4, 16 * 1024 * 1024
 """A file of more than the model's size times the one, plus the other, is given up."""
 MAX_RECORD_BYTES = 4096
@@ -58,11 +60,13 @@ class Scratch:
         fd: of an empty file; whoever has this closes it.
         max_bytes: what it may become.
         path: its name, which nobody else makes anything under.
+        short: whether it might become more if there were more room.
     """
 
     fd: int
     max_bytes: int
     path: Path
+    short: bool = False
 
     def close(self) -> None:
         """Let go of the file."""
@@ -80,6 +84,7 @@ class Record:
         sha256: of the file.
         in_place: whether its weights are used where the file is mapped, or copied.
         why_not: why there is none, in words; empty if there is one.
+        passing: how many times in a row that was for a reason that passes; 0 for one that lasts.
     """
 
     key: str
@@ -88,6 +93,14 @@ class Record:
     sha256: str = ""
     in_place: bool = True
     why_not: str = ""
+    passing: int = 0
+
+    @property
+    def retry_seconds(self) -> float:
+        """How long after `made` there is to be no other try."""
+        if not self.passing:
+            return RETRY_SECONDS
+        return min(RETRY_SECONDS, PASSING_SECONDS * PASSING_FACTOR ** min(self.passing - 1, 10))
 
 
 class OptimisedFiles:
@@ -136,18 +149,19 @@ class OptimisedFiles:
     def wants(self, variant: str) -> bool:
         """Whether a variant's file is to be made: there is none, and nothing is known to speak against it."""
         record = self._record(variant)
-        return record is None or bool(record.why_not and time.time() - record.made > RETRY_SECONDS)
+        return record is None or bool(record.why_not and time.time() - record.made > record.retry_seconds)
 
     def scratch(self, model_bytes: int) -> Scratch | None:
         """Return a new file for what is made of a model of this size; None if the disk, or the owner, has no room."""
         self._content.remove_abandoned()
         room = min(self._max_bytes - self._content.used_bytes(), self._content.free_bytes() - self._keep_free_bytes)
-        most = min(MAX_FACTOR * model_bytes + MAX_MORE_BYTES, room)
+        wanted = MAX_FACTOR * model_bytes + MAX_MORE_BYTES
+        most = min(wanted, room)
         if most < model_bytes:
             return None
         try:
             descriptor, path = self._content.new_optimised()
-            return Scratch(descriptor, most, path)
+            return Scratch(descriptor, most, path, most < wanted)
         except (OSError, EdgeAgentError) as error:
             log.debug("No file for an optimised model: %s", error, extra={"action": "optimised"})
             return None
@@ -167,11 +181,26 @@ class OptimisedFiles:
             return False
         return True
 
-    def refuse(self, variant: str, why: str) -> None:
-        """Take note, for some days, that there is to be no file for a variant."""
+    def is_cramped(self, scratch: Scratch) -> bool:
+        """Whether a file that could not be filled may have had too little room: at its start, or on the disk by now."""
+        written = os.fstat(scratch.fd).st_size
+        return scratch.short or self._content.free_bytes() < scratch.max_bytes - written
+
+    def refuse(self, variant: str, why: str, *, passing: bool = False) -> float:
+        """Take note that there is to be no file for a variant, and return for how many seconds.
+
+        Args:
+            variant: the digest.
+            why: in words.
+            passing: whether that may be otherwise soon: the first time it is tried again soon, then later and later.
+        """
+        before = self._record(variant)
+        times = (before.passing if before is not None else 0) + 1 if passing else 0
+        record = Record(self._key, time.time(), why_not=why[:500], passing=times)
         self._forget(variant)
         with contextlib.suppress(OSError, EdgeAgentError):
-            self._write(variant, Record(self._key, time.time(), why_not=why[:500]))
+            self._write(variant, record)
+        return record.retry_seconds
 
     def drop(self, variant: str, why: str) -> None:
         """Remove a file that cannot be used; it is made again."""
@@ -196,6 +225,7 @@ class OptimisedFiles:
                 found = json.loads(file.read(MAX_RECORD_BYTES))
             record = Record(**found)
             sizes = type(record.size_bytes) is int and isinstance(record.made, (int, float))
+            sizes &= type(record.passing) is int and record.passing >= 0
             sizes &= isinstance(record.in_place, bool)
             texts = all(isinstance(text, str) for text in (record.key, record.sha256, record.why_not))
         except FileNotFoundError:

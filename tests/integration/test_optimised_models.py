@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import needs
 import numpy as np
@@ -17,11 +19,11 @@ import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.inference import containment, optimising, samples, sessions
+from edge_agent.inference import containment, launch, optimising, samples, sessions
 from edge_agent.inference.events import LoadFailed, ModelLoaded, RunDone, WorkerEvent, WorkerStarted
 from edge_agent.inference.handle import Worker
 from edge_agent.inference.launch import Options
-from edge_agent.inference.optimising import Optimising, Report, Request
+from edge_agent.inference.optimising import Failed, Optimising, Report, Request
 from edge_agent.models import custom_ops
 from edge_agent.models.catalogue import BUILTIN_DIR, builtin
 from edge_agent.models.content import Content
@@ -83,7 +85,7 @@ class Kitchen:
 
     def copy(
         self, model: bytes, *, most_bytes: int | None = None, limit_bytes: int | None = None, seconds: float = 60.0
-    ) -> Report | str:
+    ) -> Report | Failed:
         """Have a copy made, and kept if there is a report."""
         scratch = self.files.scratch(len(model))
         assert scratch is not None
@@ -191,20 +193,56 @@ def test_models_with_custom_operators_have_no_copy(kitchen: Kitchen) -> None:
     ids=["garbage", "external", "crash"],
 )
 def test_a_hostile_model_costs_its_own_copy(kitchen: Kitchen, model: bytes, why: str) -> None:
-    """And nothing is kept."""
-    assert why in str(kitchen.copy(model))
+    """And nothing is kept; another try would end no better."""
+    found = kitchen.copy(model)
+    assert isinstance(found, Failed)
+    assert why in found.why
+    assert not found.passing
     assert kitchen.content.optimised() == {}
 
 
 def test_an_endless_model_is_given_up(kitchen: Kitchen) -> None:
-    """Its process is ended."""
-    assert "longer than" in str(kitchen.copy(onnx_models.endless(), seconds=3.0))
+    """Its process is ended, and would be the next time."""
+    found = kitchen.copy(onnx_models.endless(), seconds=3.0)
+    assert found == Failed("it took longer than 3 s")
+
+
+def test_a_copy_that_there_is_no_memory_for_may_be_had_later(kitchen: Kitchen) -> None:
+    """Other models may have had it."""
+    found = kitchen.copy(MODELS["convolution"], limit_bytes=1)
+    assert isinstance(found, Failed)
+    assert "memory" in found.why
+    assert found.passing
+
+
+@pytest.mark.parametrize(
+    ("number", "passing"),
+    [(signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGSEGV, False)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_copy_whose_process_is_ended_from_outside_may_be_had_later(
+    kitchen: Kitchen,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    passing: bool,  # noqa: FBT001 what is expected
+) -> None:
+    """By people, with the machine, or for memory; a crash is the model's own."""
+    spawn = launch.spawn_optimiser
+
+    def ended(*asked: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 as it is
+        process = spawn(*asked)
+        process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(launch, "spawn_optimiser", ended)
+    found = kitchen.copy(onnx_models.endless())
+    assert found == Failed(f"the process that made it ended with -{number.value}", passing)
 
 
 def test_a_copy_may_not_grow_beyond_its_bound(kitchen: Kitchen) -> None:
     """The kernel refuses the byte that is one too many; what was written is thrown away."""
     report = kitchen.copy(MODELS["float16"], most_bytes=10_000)
-    assert isinstance(report, str)
+    assert isinstance(report, Failed)
     assert kitchen.content.optimised() == {}
 
 

@@ -24,7 +24,7 @@ from edge_agent.inference.events import (
     WorkerStarted,
 )
 from edge_agent.inference.launch import Options
-from edge_agent.inference.optimising import CALLED_OFF, Found, Report
+from edge_agent.inference.optimising import CALLED_OFF, Failed, Found, Report
 from edge_agent.models.content import Content
 from edge_agent.models.optimised import OptimisedFiles
 from edge_agent.models.store import Store
@@ -248,14 +248,19 @@ FAST = Found(10_000, 10**8, same=True)
     [
         (Report(FOUND, FAST, FAST), True, ""),
         (Report(FOUND, FOUND, FOUND), False, "it loads in 100.0 ms instead of 100.0"),
-        ("the process that made it ended with -9", False, "the process that made it ended with -9"),
+        (Failed("it ended with -11"), False, "it ended with -11"),
+        (
+            Failed("it ended with -9", passing=True),
+            False,
+            "it ended with -9",
+        ),
     ],
-    ids=["kept", "not-worth-it", "failed"],
+    ids=["kept", "not-worth-it", "failed", "killed"],
 )
 def test_what_becomes_of_a_copy(
     agent: Agent,
     monkeypatch: pytest.MonkeyPatch,
-    report: Report | str,
+    report: Report | Failed,
     kept: bool,  # noqa: FBT001 as above
     why: str,
 ) -> None:

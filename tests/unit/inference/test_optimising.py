@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_agent.inference import optimising
-from edge_agent.inference.optimising import Found, Report, Worth, judge
+from edge_agent.inference.optimising import Failed, Found, Report, Worth, judge
 
 MB = 10**6
 MODEL = Found(100_000, 100 * MB, same=True)
@@ -39,7 +39,9 @@ def test_only_what_is_measured_to_gain_is_used(in_place: Found, copied: Found, u
 
 def test_a_model_that_answers_by_chance_has_no_copy() -> None:
     """Nothing could be told from a comparison."""
-    assert isinstance(judge(Report(MODEL._replace(same=False), GOOD, GOOD)), str)
+    assert judge(Report(MODEL._replace(same=False), GOOD, GOOD)) == Failed(
+        "the model itself gives other bits each time"
+    )
 
 
 @given(
@@ -55,7 +57,7 @@ def test_a_model_that_answers_by_chance_has_no_copy() -> None:
 )
 def test_a_process_that_talks_nonsense_has_made_nothing(said: bytes) -> None:
     """Whatever it is."""
-    assert isinstance(optimising._report(said), str)
+    assert isinstance(optimising._report(said), Failed)
 
 
 def test_what_a_process_says_is_read_as_it_is_meant() -> None:
@@ -65,4 +67,7 @@ def test_what_a_process_says_is_read_as_it_is_meant() -> None:
     expected = Found(5, 7, same=True)
     assert optimising._report(said) == Report(expected, expected, Found(5, 7, same=False))
     negative = {"model": {**entry, "load_us": -1}, "in-place": entry, "copied": entry}
-    assert isinstance(optimising._report(json.dumps(negative).encode()), str)
+    assert isinstance(optimising._report(json.dumps(negative).encode()), Failed)
+    for passing in (True, False):
+        said = json.dumps({"why": "No.", "passing": passing}).encode()
+        assert optimising._report(said) == Failed("No.", passing)

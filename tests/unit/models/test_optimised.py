@@ -145,6 +145,57 @@ def test_what_is_not_worth_a_copy_is_remembered_for_days(tmp_path: Path, monkeyp
     assert files.wants(VARIANT)
 
 
+def test_a_variant_that_could_not_be_optimised_for_now_is_tried_again_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then later and later, so that who always fails in passing costs no more in the end than who always fails."""
+    now = optimised.time.time()
+    monkeypatch.setattr(optimised.time, "time", lambda: now)
+    waits = []
+    for _ in range(30):
+        waits.append(files_in(tmp_path).refuse(VARIANT, "the disk is full", passing=True))
+        now += waits[-1]
+        assert not files_in(tmp_path).wants(VARIANT)
+        now += 1
+        assert files_in(tmp_path).wants(VARIANT)
+    assert waits[:3] == [900.0, 3600.0, 14_400.0]
+    assert set(waits[6:]) == {optimised.RETRY_SECONDS}
+    keep(files_in(tmp_path))
+    assert files_in(tmp_path).refuse(VARIANT, "the disk is full", passing=True) == waits[0]
+    assert files_in(tmp_path).refuse(VARIANT, "it saves nothing") == optimised.RETRY_SECONDS
+
+
+def test_what_was_noted_before_reasons_could_pass_counts(tmp_path: Path) -> None:
+    """As one that lasts."""
+    files_in(tmp_path).refuse(VARIANT, "it saves nothing")
+    note = Content(tmp_path).optimised_path(VARIANT).with_suffix(".json")
+    fields = json.loads(note.read_bytes())
+    del fields["passing"]
+    note.write_text(json.dumps(fields))
+    assert not files_in(tmp_path).wants(VARIANT)
+
+
+def test_a_file_that_had_too_little_room_is_told_from_one_that_had_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its start, or because somebody else has filled the disk since."""
+    most = optimised.MAX_FACTOR * 1000 + optimised.MAX_MORE_BYTES
+    for room, cramped in ((most, False), (most - 1, True)):
+        files = files_in(tmp_path, max_bytes=room)
+        scratch = files.scratch(1000)
+        assert scratch is not None
+        assert files.is_cramped(scratch) is cramped
+        files.discard(scratch)
+        scratch.close()
+    scratch = files_in(tmp_path).scratch(1000)
+    assert scratch is not None
+    os.write(scratch.fd, bytes(100))
+    for free, cramped in ((most - 100, False), (most - 101, True)):
+        monkeypatch.setattr(Content, "free_bytes", lambda _, free=free: free)
+        assert files_in(tmp_path).is_cramped(scratch) is cramped
+    scratch.close()
+
+
 @pytest.mark.parametrize("character", ["\U0001f600", "\x1b", '"', "\udcff", "x"], ids=ascii)
 def test_whatever_is_said_against_a_copy_can_be_read_again(tmp_path: Path, character: str) -> None:
     """Of the longest, too: else the copy would be made at each load, and not each week."""
@@ -276,5 +327,5 @@ def test_a_note_says_nothing_but_what_is_needed(tmp_path: Path) -> None:
     """It is read by every later version."""
     keep(files_in(tmp_path))
     note = json.loads(Content(tmp_path).optimised_path(VARIANT).with_suffix(".json").read_text())
-    assert set(note) == {"key", "made", "size_bytes", "sha256", "in_place", "why_not"}
+    assert set(note) == {"key", "made", "size_bytes", "sha256", "in_place", "why_not", "passing"}
     assert note["sha256"] == hashlib.sha256(BYTES).hexdigest()
