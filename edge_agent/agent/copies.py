@@ -1,9 +1,13 @@
-"""Between the serving worker and the optimised copies of its models: which file it loads, and when a copy goes."""
+"""Between the serving worker and the optimised copies of its models: which file it loads, and when a copy goes.
+
+Reads, hashes and writes files, so it is asked in the agent's loop alone, and not on the threads that hear the worker.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from edge_agent.agent.events import LoadModel, MakeCopy
 from edge_agent.errors import ResourceError
@@ -13,6 +17,8 @@ from edge_agent.inference.events import (
     CopyWanted,
     LoadFailed,
     ModelLoaded,
+    RunDone,
+    RunFailed,
     WorkerDied,
     WorkerEvent,
     WorkerStarted,
@@ -26,8 +32,23 @@ from edge_agent.models.store import Store
 log = logging.getLogger("edge_agent.optimised")
 
 
+@dataclass(slots=True)
+class Given:
+    """A copy that the worker was given.
+
+    Attributes:
+        command: what it was given for.
+        has_run: whether a run of it had outputs.
+    """
+
+    command: LoadModel
+    has_run: bool = False
+
+
 class Copies:
-    """The copies that the serving worker was given.
+    """The copies that the serving worker was given, and what it was asked and has not answered.
+
+    What a worker dies of is held against a copy only if the worker was loading it, or running it for the first time.
 
     Args:
         files: the copies of this machine; None if none are kept.
@@ -43,7 +64,9 @@ class Copies:
         self._store = store
         self._load = load
         self._runtime = runtime_name()
-        self._given: dict[bytes, LoadModel] = {}  # that the worker was given a copy of
+        self._pid: int | None = None  # of the worker that all this is about
+        self._given: dict[bytes, Given] = {}  # by model
+        self._owed: dict[bytes | int, bytes] = {}  # loads by model, and runs by token, in their order: the model
         self._plainly: set[bytes] = set()  # that are to be loaded from their own file the next time
 
     def open(self, command: LoadModel) -> tuple[int, str]:
@@ -53,42 +76,81 @@ class Copies:
             StateError, DigestMismatchError: as `Store.open_variant`.
         """
         variant = command.variant
+        self._given.pop(variant.digest_bytes, None)
         plainly = variant.digest_bytes in self._plainly
         self._plainly.discard(variant.digest_bytes)
         if self._files is not None and not plainly and self._store.has(variant):
             copy = self._files.open(variant.digest)
             if copy is not None:
                 self._store.touch(variant)
-                self._given[variant.digest_bytes] = command
                 return copy[0], "in-place" if copy[1] else "copied"
         return self._store.open_variant(variant), ""
 
+    def loads(self, command: LoadModel, pid: int | None, optimised: str) -> None:
+        """Take note that the worker was asked to load what `open` returned; `pid` is None if it has died."""
+        digest = command.variant.digest_bytes
+        if pid is not None:
+            self._pid = pid
+            self._owed[digest] = digest
+            if optimised:
+                self._given[digest] = Given(command)
+
+    def runs(self, runs: Iterable[tuple[int, bytes]]) -> None:
+        """Take note of the runs that the worker was asked for: the token and the model of each."""
+        if self._files is not None:
+            self._owed.update(runs)
+
+    def has_run(self, tokens: Iterable[int]) -> None:
+        """Take note of runs that had outputs."""
+        for token in tokens:
+            if (given := self._given.get(self._owed.pop(token, b""))) is not None:
+                given.has_run = True
+
     def heard(self, event: WorkerEvent) -> Sequence[WorkerEvent]:
-        """Return what is to be told of what the worker says; called on a thread of the worker's handle."""
+        """Return what is to be told of what the worker said."""
+        if isinstance(event, ModelLoaded | LoadFailed):
+            self._owed.pop(event.digest, None)
         if self._files is None:
             return (event,)
         match event:
+            case RunDone():
+                self.has_run((event.token,))
+            case RunFailed():
+                self._owed.pop(event.token, None)
             case WorkerStarted() if event.runtime != self._runtime:
                 # Installed anew beneath us; copies are made again by the agent's next start.
                 self._files = None
             case ModelLoaded() if event.digest not in self._given and self._files.wants(event.digest.hex()):
                 return (event, CopyWanted(event.digest))
-            case LoadFailed() if (command := self._given.pop(event.digest, None)) is not None:
+            case LoadFailed() if (given := self._given.pop(event.digest, None)) is not None:
                 if event.code == ResourceError.code:
                     # Says nothing against the copy: the next time there may be memory for it.
                     self._plainly.add(event.digest)
                 else:
                     self._refuse(event.digest, f"it cannot be loaded: {event.message}")
-                self._load(command)
+                self._load(given.command)
                 return ()
-            case WorkerDied():
-                for digest in tuple(self._given):
-                    self._refuse(digest, f"a worker that had loaded it ended: {event.message}")
-                self._given.clear()
+            case WorkerDied() if event.pid == self._pid:
+                self._died(event.message)
         return (event,)
+
+    def _died(self, message: str) -> None:
+        """Hold a death against the copy that the worker was at, if it had not yet run, and against no other."""
+        at, digest = next(iter(self._owed.items()), (0, b""))
+        given = self._given.get(digest)
+        self._owed.clear()
+        self._given.clear()
+        if given is None:
+            return
+        if given.has_run:  # it may be the inputs, the model, or a disk that fails: the model itself is tried next
+            self._plainly.add(digest)
+        else:
+            what = "ran it for the first time" if isinstance(at, int) else "loaded it"
+            self._refuse(digest, f"the worker ended when it {what}: {message}")
 
     def forget(self) -> None:
         """The worker was stopped: what it was given says nothing any more."""
+        self._owed.clear()
         self._given.clear()
         self._plainly.clear()
 

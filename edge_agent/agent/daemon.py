@@ -60,7 +60,7 @@ from edge_agent.agent.wanted import Ways
 from edge_agent.agent.workers import WorkerCommand, Workers
 from edge_agent.clock import boot_number, system_now, utc_stamp
 from edge_agent.enrolling.keeping import keep_certificates
-from edge_agent.inference.events import RunDone
+from edge_agent.inference.events import RunDone, WorkerEvent
 from edge_agent.models import experience_file
 from edge_agent.models.catalogue import Catalogue
 from edge_agent.models.store import Store
@@ -272,7 +272,10 @@ class Agent:
             case MessageReceived() | RunDone():
                 together = [event, *self._inbox.more()]
                 self._traces.saw(together, system_now())
+                self._workers.has_run(together)
                 self._execute(self._core.handle_together(together, system_now()))
+            case _ if isinstance(event, WorkerEvent):
+                self._tell(self._workers.heard(event))
             case _:
                 if isinstance(event, StopRequested):
                     self._supervisor.stopping(event.within_seconds + LEAVE_SECONDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from edge_agent.agent.copies import Copies
 from edge_agent.agent.events import (
@@ -22,7 +22,15 @@ from edge_agent.errors import EdgeAgentError, PeerError, UsageError
 from edge_agent.inference import bounds, control_group
 from edge_agent.inference.canary_run import Canaries
 from edge_agent.inference.containment import Containment
-from edge_agent.inference.events import CanaryFailed, CopyMade, LoadFailed, RunFailed, WorkerDied, WorkerEvent
+from edge_agent.inference.events import (
+    CanaryFailed,
+    CopyMade,
+    LoadFailed,
+    RunDone,
+    RunFailed,
+    WorkerDied,
+    WorkerEvent,
+)
 from edge_agent.inference.handle import Request, Worker
 from edge_agent.inference.launch import Options
 from edge_agent.inference.measurements import request
@@ -79,8 +87,15 @@ class Workers:
         self._canaries = Canaries(put, logging.getLogger("edge_agent.canary"))
 
     def _heard(self, event: WorkerEvent) -> None:
-        for told in self._copies.heard(event):
-            self._put(self._unsealing.closed(told))
+        self._put(self._unsealing.closed(event))
+
+    def heard(self, event: WorkerEvent) -> Sequence[WorkerEvent]:
+        """Take an event out of the queue; return what the core is to be told. To be called in the agent's loop."""
+        return self._copies.heard(event)
+
+    def has_run(self, events: Iterable[object]) -> None:
+        """Take note of the runs among these events that have their outputs, as `heard` does of one."""
+        self._copies.has_run(event.token for event in events if isinstance(event, RunDone))
 
     @property
     def pid(self) -> int | None:
@@ -166,6 +181,8 @@ class Workers:
             refused = self._worker.run_all(requests)
         except EdgeAgentError as error:
             refused, problem = requests, error
+        left_out = {left.token for left in refused}
+        self._copies.runs((each.token, each.digest) for each in requests if each.token not in left_out)
         for left in refused:
             why = problem or self._worker.full()
             self._put(self._unsealing.closed(RunFailed(left.token, why.error_code, why.message, "agent")))
@@ -197,6 +214,7 @@ class Workers:
             fd, optimised = self._copies.open(command)
             ways = {"lanes": command.lanes, "together": command.together}
             self._worker.load(digest, fd, command.threads, optimised=optimised, **ways)
+            self._copies.loads(command, self._worker.pid, optimised)
         except EdgeAgentError as error:
             self._put(LoadFailed(digest, error.error_code, error.message))
 

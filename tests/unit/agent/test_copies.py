@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import canary_done, digits, of_type
 
-from edge_agent.agent import copies
+from edge_agent.agent import copies, workers
 from edge_agent.agent.copies import Copies, Making
-from edge_agent.agent.events import CancelCanary, LoadModel, MakeCopy, RunCanary
+from edge_agent.agent.events import CancelCanary, LoadModel, MakeCopy, RunCanary, RunModel
 from edge_agent.agent.measuring import PATIENCE_SECONDS, QUIET_SECONDS
+from edge_agent.agent.unsealing import Unsealing
 from edge_agent.errors import ResourceError
 from edge_agent.inference.events import (
     CopyMade,
     CopyWanted,
     LoadFailed,
     ModelLoaded,
+    RunDone,
+    RunFailed,
     WorkerDied,
     WorkerEvent,
     WorkerStarted,
 )
+from edge_agent.inference.handle import Request
 from edge_agent.inference.launch import Options
 from edge_agent.inference.optimising import CALLED_OFF, Failed, Found, Report
 from edge_agent.models.content import Content
@@ -36,6 +41,8 @@ VARIANT = FAMILY.variants[0]
 DIGEST = VARIANT.digest_bytes
 LOAD = LoadModel(VARIANT, 1)
 LOADED = ModelLoaded(DIGEST, 5.0, (), (), 1)
+PID, OTHER = 17, bytes(32)
+DIED = WorkerDied(PID, "worker-died", "It was killed.", ())
 
 
 # -- when: the planner ------------------------------------------------------------------------------------------------
@@ -134,7 +141,17 @@ class Agent:
         """Return how the worker is to load what it is given."""
         fd, how = self.copies.open(LOAD)
         os.close(fd)
+        self.copies.loads(LOAD, PID, how)
         return how
+
+    def run(self, *tokens: int, digest: bytes = DIGEST) -> None:
+        """Have the worker run a model."""
+        self.copies.runs((token, digest) for token in tokens)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether there is no copy any more, nor to be one."""
+        return self.files.open(VARIANT.digest) is None and not self.files.wants(VARIANT.digest)
 
     def hear(self, event: WorkerEvent) -> list[WorkerEvent]:
         """Let the worker say something."""
@@ -187,15 +204,70 @@ def test_a_copy_that_there_is_no_memory_for_is_used_again_when_there_is(agent: A
     assert agent.hear(LOADED) == [LOADED]
 
 
-def test_a_worker_that_dies_takes_the_copies_with_it_that_it_had_loaded(agent: Agent) -> None:
-    """Whatever it died of: the next one goes by the models themselves."""
+def test_a_worker_that_dies_over_the_load_of_a_copy_takes_it_with_it(agent: Agent) -> None:
+    """Whatever it died of: the next one goes by the model itself."""
+    agent.made()
+    agent.open()
+    assert agent.hear(DIED) == [DIED]
+    assert agent.is_refused
+    assert agent.open() == ""
+
+
+@pytest.mark.parametrize("failed", [True, False], ids=["after-one-that-failed", "at-once"])
+def test_a_worker_that_dies_over_the_first_run_of_a_copy_takes_it_with_it(agent: Agent, failed: bool) -> None:  # noqa: FBT001 as above
+    """One without outputs was none."""
     agent.made()
     agent.open()
     agent.hear(LOADED)
-    died = WorkerDied(1, "worker-died", "It was killed.", ())
-    assert agent.hear(died) == [died]
+    if failed:
+        agent.run(1)
+        agent.hear(RunFailed(1, "model-run", "No.", "model"))
+    agent.run(2, 3)
+    agent.hear(DIED)
+    assert agent.is_refused
+
+
+def test_a_worker_that_dies_of_something_else_leaves_the_copies_as_they_were(agent: Agent) -> None:
+    """While it waits for work, loads or runs another model; the next one gets the same copy."""
+    agent.made()
+    for what in ("nothing", "another-load", "another-run", "not-yet-loaded", "not-yet-run"):
+        if what == "not-yet-loaded":
+            agent.run(1, digest=OTHER)
+        assert agent.open() == "in-place", what
+        if what != "not-yet-loaded":
+            agent.hear(LOADED)
+        if what == "another-load":
+            agent.copies.loads(LoadModel(FAMILY.variants[1], 1), PID, "")
+        if what in {"another-run", "not-yet-run"}:
+            agent.run(1, digest=OTHER)
+        if what == "not-yet-run":
+            agent.run(2)
+        assert agent.hear(DIED) == [DIED]
+
+
+def test_a_worker_that_dies_over_a_later_run_tries_the_model_itself_once(agent: Agent) -> None:
+    """So that no copy costs its variant what the model would not have; and the copy stays."""
+    agent.made()
+    agent.open()
+    agent.hear(LOADED)
+    agent.run(1, 2)
+    agent.copies.has_run([1])
+    agent.hear(DIED)
     assert agent.open() == ""
-    assert not agent.files.wants(VARIANT.digest)
+    assert agent.hear(LOADED) == [LOADED]
+    agent.copies.forget()
+    assert agent.open() == "in-place"
+
+
+@pytest.mark.parametrize("pid", [None, PID + 1], ids=["dead-before", "another-worker"])
+def test_a_death_that_is_heard_late_says_nothing_against_a_copy(agent: Agent, pid: int | None) -> None:
+    """It was that of a worker that had never been given it."""
+    agent.made()
+    fd, how = agent.copies.open(LOAD)
+    os.close(fd)
+    agent.copies.loads(LOAD, pid, how)
+    assert agent.hear(DIED) == [DIED]
+    assert agent.open() == "in-place"
 
 
 def test_a_worker_that_is_stopped_says_nothing_against_a_copy(agent: Agent) -> None:
@@ -203,7 +275,7 @@ def test_a_worker_that_is_stopped_says_nothing_against_a_copy(agent: Agent) -> N
     agent.made()
     agent.open()
     agent.copies.forget()
-    agent.hear(WorkerDied(1, "worker-died", "It was killed.", ()))
+    agent.hear(DIED)
     assert agent.open() == "in-place"
 
 
@@ -235,6 +307,112 @@ def test_a_model_that_is_gone_is_not_loaded_from_its_copy(agent: Agent, monkeypa
     agent.made()
     monkeypatch.setattr(Store, "has", lambda *_: False)
     assert agent.open() == ""
+
+
+# -- who asks: the agent's loop ---------------------------------------------------------------------------------------
+
+
+class Loading:
+    """In the place of the worker's handle: takes everything, and its test answers by `sink`."""
+
+    def __init__(self, sink: Callable[[WorkerEvent], None], **_: object) -> None:
+        self.sink = sink
+        self.pid = PID
+        self.loaded: list[str] = []
+        self.refuses = False
+
+    def load(self, _: bytes, fd: int, *__: object, optimised: str, **___: object) -> None:
+        """Take a model."""
+        os.close(fd)
+        if self.refuses:
+            raise ResourceError("Full.", code="queue-full")
+        self.loaded.append(optimised)
+
+    def run_all(self, requests: Sequence[Request]) -> list[Request]:
+        """Take the runs, but the last one if there are several."""
+        return list(requests[1:][-1:])
+
+    @staticmethod
+    def full() -> ResourceError:
+        """Say why not."""
+        return ResourceError("Full.", code="queue-full")
+
+
+class Machine:
+    """An agent's workers, with the events that wait for its loop."""
+
+    def __init__(self, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(workers, "Worker", Loading)
+        monkeypatch.setattr(workers.control_group, "enter", lambda: (None, "not here"))
+        self.waiting: list[WorkerEvent] = []
+        unsealing = Unsealing((), "home", "agent")
+        store = Store(content=agent.files._content)
+        self.workers = workers.Workers(self.waiting.append, store, 1, 0, unsealing, agent.files)
+        self.worker: Loading = self.workers._worker  # type: ignore[assignment] # as above
+
+    def loop(self) -> list[WorkerEvent]:
+        """Take out what waits; return what the core is told."""
+        told: list[WorkerEvent] = []
+        while self.waiting:
+            told += self.workers.heard(self.waiting.pop(0))
+        return told
+
+    def run(self, *tokens: int) -> None:
+        """Have runs made."""
+        for token in tokens:
+            self.workers.do(RunModel(token, DIGEST, (), (), 1))
+        self.workers.flush()
+
+
+@pytest.fixture
+def machine(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return one whose model has a copy."""
+    agent.made()
+    return Machine(agent, monkeypatch)
+
+
+@pytest.mark.parametrize("event", [LOADED, LoadFailed(DIGEST, "model-load", "No."), DIED])
+def test_the_thread_that_hears_the_worker_only_enqueues(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, event: WorkerEvent
+) -> None:
+    """It reads, hashes and writes no file, and asks the worker for nothing: a slow disk would keep runs waiting."""
+    machine.workers.do(LOAD)
+    with monkeypatch.context() as nowhere:
+        for name in ("open", "wants", "refuse"):
+            nowhere.delattr(OptimisedFiles, name)
+        machine.worker.sink(event)
+    assert machine.waiting == [event]
+    assert machine.worker.loaded == ["in-place"]
+    told = machine.loop()
+    assert told == ([] if isinstance(event, LoadFailed) else [event])
+    assert machine.worker.loaded == (["in-place", ""] if isinstance(event, LoadFailed) else ["in-place"])
+
+
+def test_a_copy_that_never_reached_the_worker_is_not_at_fault(agent: Agent, machine: Machine) -> None:
+    """The planner hears of it as of any model."""
+    machine.workers.do(LOAD)
+    machine.worker.sink(LOADED)
+    machine.loop()
+    machine.worker.refuses = True
+    machine.workers.do(LOAD)
+    assert machine.loop() == [LoadFailed(DIGEST, "queue-full", "Full.")]
+    assert agent.open() == "in-place"
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_runs_are_counted_as_the_worker_takes_and_answers_them(agent: Agent, machine: Machine, has_run: bool) -> None:  # noqa: FBT001 as above
+    """One that it had no room for is none."""
+    machine.workers.do(LOAD)
+    machine.worker.sink(LOADED)
+    machine.run(1, 2)
+    assert machine.waiting == [LOADED, RunFailed(2, "queue-full", "Full.", "agent")]
+    machine.loop()
+    if has_run:
+        machine.workers.has_run([CopyWanted(OTHER), RunDone(1, (), 5)])
+        machine.run(3)
+    machine.worker.sink(DIED)
+    assert machine.loop() == [DIED]
+    assert agent.is_refused is not has_run
 
 
 # -- one that is made -------------------------------------------------------------------------------------------------
