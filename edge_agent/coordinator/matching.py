@@ -73,6 +73,8 @@ class Matching:
             if not others and (wait := self._wait_for_others(job, now)) is not None:
                 return wait, 0.0
             agents = others or agents
+        if job.killed:  # one owner's machines are no two witnesses of poison, and enough of its workers died
+            agents = self._refusals.elsewhere(agents, job.killed) or agents
         candidates = {agent.id: self._candidate(agent, job, now) for agent in agents}
         choice = pick(candidates.values(), behind=behind)
         return choice, candidates[choice.agent_id].run_us if choice.agent_id else 0.0

@@ -34,6 +34,7 @@ class Shape(NamedTuple):
     Attributes:
         client: whose it is, where some owner's terms name that client; all others are alike.
         refused_by: owners whose machines said that it can never succeed.
+        killed: agents whose workers died over it.
     """
 
     family: str
@@ -42,6 +43,7 @@ class Shape(NamedTuple):
     shunned: frozenset[str]
     client: str | None = None
     refused_by: frozenset[str] = frozenset()
+    killed: frozenset[str] = frozenset()
 
 
 class Place(NamedTuple):
@@ -64,7 +66,8 @@ class Head(NamedTuple):
 def shape_of(job: Job, named: Container[str] = ()) -> Shape:
     """Return the shape of a job, where these clients are named in owners' terms."""
     client = job.client if job.client in named else None
-    return Shape(job.family, job.variant, job.placement, frozenset(job.failed_on), client, frozenset(job.refusals))
+    failed_on, refused_by, killed = map(frozenset, (job.failed_on, job.refusals, job.killed))
+    return Shape(job.family, job.variant, job.placement, failed_on, client, refused_by, killed)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ See docs/adr/0033-refusals.md for why one owner's word ends no job as long as an
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from edge_agent.coordinator.jobs import Job
@@ -29,6 +29,11 @@ class Refusals:
     def by_owner_of(self, agent: Agent, owners: Collection[str]) -> bool:
         """Whether the owner of an agent is among those that refused a job."""
         return bool(owners) and owner_of(self._registry, agent.id) in owners
+
+    def elsewhere(self, agents: Iterable[Agent], agent_ids: Iterable[str]) -> list[Agent]:
+        """Return those agents that are of other owners than these."""
+        owners = {owner_of(self._registry, agent_id) for agent_id in agent_ids}
+        return [agent for agent in agents if not self.by_owner_of(agent, owners)]
 
     def others(self, job: Job, owners: Collection[str]) -> list[Agent]:
         """Return the machines of other owners that may have a job now."""

@@ -21,10 +21,15 @@ def _silent(*names: str, **owners: str | None) -> Pool:
     return pool
 
 
-def _refuse(pool: Pool, member: Member, *, code: str = "bad-input", retry: bool = False) -> list[Outcome]:
+def _refuse(pool: Pool, member: Member) -> list[Outcome]:
     """Let a member say that its job can never succeed, and time pass until another is asked."""
+    return _fail(pool, member, code="bad-input", blame="requester", retry=False)
+
+
+def _fail(pool: Pool, member: Member, *, code: str, blame: str, retry: bool) -> list[Outcome]:
+    """Let a member fail its job, and time pass until another is asked."""
     job = member.waiting.pop().statement
-    commands = pool.script.tell(member.agent.failure(job, code=code, blame="requester", retry=retry))
+    commands = pool.script.tell(member.agent.failure(job, code=code, blame=blame, retry=retry))
     return [*pool.carry_out(commands), *pool.carry_out(pool.script.tick_until(1.0))]
 
 
@@ -116,8 +121,21 @@ def test_a_stranger_that_lets_others_try_cannot_lay_its_failure_on_the_client(ow
     """It says that they may succeed. The operator's own machine is believed."""
     pool = _silent("mallory", mallory=owner, a1="ada")
     assert pool.ask(1, max_attempts=1) is None
-    error = _error(_refuse(pool, pool.members["mallory"], retry=True))
+    error = _error(_fail(pool, pool.members["mallory"], code="bad-input", blame="requester", retry=True))
     assert (error.code, error.blame) == ("attempts-exhausted", blame)
+
+
+def test_an_owner_cannot_make_a_job_poison_with_two_machines() -> None:
+    """Where another owner's machine is there, that one is the second witness, though it is slower and busy."""
+    pool = _silent("m1", "m2", m1="mal", m2="mal", a1="ada")
+    mals, honest = [pool.members["m1"], pool.members["m2"]], pool.members["a1"]
+    assert pool.ask(1) is None
+    (first,) = (member for member in mals if member.waiting)
+    assert _fail(pool, first, code="worker-died", blame="agent", retry=True) == []
+    assert [len(member.waiting) for member in (*mals, honest)] == [0, 0, 1]
+    assert _job(pool).killed == {first.agent.id}
+    error = _error(_fail(pool, honest, code="worker-died", blame="agent", retry=True))
+    assert (error.code, error.blame) == ("poison", Blame.MODEL)
 
 
 def test_an_owner_is_not_asked_again_because_another_one_is_away_for_a_moment() -> None:
