@@ -6,6 +6,7 @@ import json
 import os
 import time
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator_keys
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import argparse
     import asyncio
     from collections.abc import Iterator
-    from pathlib import Path
 
     from edge_agent.cli.parsing import Subparsers
     from edge_agent.coordinator.daemon import Coordinator
@@ -62,6 +62,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="with keys add, revoke: the client")
     parser.add_argument("--owner", metavar="NAME", help="with token and approve: whose agent it is")
     parser.add_argument("--reason", metavar="TEXT", help="with revoke: why, for everybody to read")
+    parser.add_argument(
+        "--list", metavar="FILE", type=Path, help="with revoke: all keys on a list of `edge-agent registrar revoke`"
+    )
     parser.add_argument("--json", action="store_true", help="print what token, tokens, agents and keys say as JSON")
     coordinator_keys.add_flags(parser)
     coordinator_broker.add_flags(parser)

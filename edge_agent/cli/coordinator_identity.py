@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.coordinator_keys import ttl_seconds
-from edge_agent.errors import KeyFileError, PeerError, StateError, UsageError
+from edge_agent.errors import InputError, KeyFileError, PeerError, StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -165,10 +165,37 @@ def _revoke(args: argparse.Namespace, settings: Settings) -> int:
     reason = args.reason if args.reason is not None else "revoked by the operator"
     if not re.fullmatch(r"[ -~]{1,64}", reason):
         raise UsageError("--reason is a text of 1 to 64 printable ASCII characters.")
+    if args.list is not None:
+        return _revoke_all(args, settings)
     with closing(_open(settings)) as store:
         agent_id = _named(store, args.agent_id, "revoke")
         store.revoke(agent_id, reason, time.time_ns() // 1_000_000)
     print(f"The agent {agent_id} is no longer admitted, and its key is refused for ever: {reason}.")
+    return 0
+
+
+def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
+    """Revoke what the registrar did, from the same moment on, so that our list goes on from its."""
+    from edge_agent.own_keys import source_of  # noqa: PLC0415 as above
+    from edge_agent.wire.standing import MAX_LIST_BYTES, open_revocations  # noqa: PLC0415 as above
+
+    if args.agent_id is not None or args.reason is not None:
+        raise UsageError("--list goes with neither an id nor --reason: both stand in the list.")
+    registrar = registrar_of(settings, source_of(settings), make=False)
+    if registrar is None:
+        raise KeyFileError(
+            f"There is no registrar: neither half of {settings.coordinator.registrar_key_file} is there."
+        )
+    try:
+        with args.list.open("rb") as file:
+            data = file.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{args.list} cannot be read: {error.strerror}.") from error
+    listed = open_revocations(data, [registrar.public], network=settings.network.name)
+    with closing(_open(settings)) as store:
+        for entry in listed.revoked:
+            store.revoke(entry.id, entry.reason, entry.since_ms)
+    print(f"All {len(listed.revoked)} keys on the registrar's list are refused for ever; the coordinator's has them.")
     return 0
 
 

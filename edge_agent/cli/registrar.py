@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_agent.cli import registrar_revoke
 from edge_agent.cli.parsing import new_command, new_verb
 from edge_agent.errors import InputError, KeyFileError, PeerError, UsageError
 
@@ -25,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = new_command(
         subparsers,
         "registrar",
-        summary="sign agents' certificates, away from the coordinator",
+        summary="sign agents' certificates and which keys were revoked, away from the coordinator",
         description="The registrar's key says which agents belong to a network. By default the coordinator makes it\n"
         "beside its own. Made here instead, on a machine that need not be online, it keeps whoever steals the\n"
         "coordinator from inventing agents: give the coordinator registrar.pub alone, before its first start, in\n"
@@ -34,6 +35,7 @@ def add_parser(subparsers: Subparsers) -> None:
         examples=(
             "edge-agent registrar init ~/registrar",
             "edge-agent registrar sign requests.cbor --key registrar.key",
+            "edge-agent registrar revoke ID --key registrar.key --network home --out revoked.cose",
         ),
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs", required=True)
@@ -84,7 +86,7 @@ def add_parser(subparsers: Subparsers) -> None:
     broker.add_argument("--coordinator-key", metavar="FILE", type=Path, required=True, help="its public key")
     broker.add_argument("--server-name", metavar="NAME", required=True, help="by which agents reach the broker")
     broker.add_argument("--out-dir", metavar="DIR", type=Path, required=True, help="where the files go")
-    for verb in (sign, broker):
+    for verb in (sign, broker, registrar_revoke.add_verb(verbs)):
         _add_key(verb)
 
 
@@ -100,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
             return _init(args)
         case "sign":
             return _sign(args)
+        case "revoke":
+            return registrar_revoke.run(args, _key(args))
         case _:
             return _broker(args)
 

@@ -24,6 +24,7 @@ from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.oip_binary import LENGTH_HEADER
 from edge_agent.wire.oip_json import OutputForm, body_of, request_from_json, response_from_body, tensor_from_json
 from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES
+from edge_agent.wire.standing import MAX_LIST_BYTES
 from edge_agent.wire.tensors import Tensor
 
 NO_OPTIONS = JobOptions()
@@ -289,7 +290,7 @@ class Procedures:
             return
         signers = ((yield from self.coordinator_key()), registrar)
         end = self._way.clock() + revocations.PATIENCE_SECONDS
-        send = Send("GET", "/api/v1/revocations", most_bytes=revocations.MAX_LIST_BYTES)
+        send = Send("GET", "/api/v1/revocations", most_bytes=MAX_LIST_BYTES)
         try:
             reply = yield from self._way.call(send, end)
         except (TooLargeError, MalformedError):  # this is none, as one that somebody else signed

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from edge_agent.errors import EdgeAgentError, PeerError, RefusedError, StateError
 from edge_agent.folders import alone_with, write_atomically
-from edge_agent.wire import cose
-from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, Revocations
+from edge_agent.wire.identity import Revocations
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.receipts import VerifiedReceipt
-from edge_agent.wire.standing import check_not_revoked, open_revocations
+from edge_agent.wire.standing import MAX_LIST_BYTES, check_not_revoked, open_revocations
 
 ASK_SECONDS = 30.0
 """A list is asked for again when the one that is known was fetched so long ago."""
@@ -27,7 +26,6 @@ PATIENCE_SECONDS = 5.0
 """So long one is asked for, retries included."""
 FRESH_MS = 600_000
 """A list that was made so long ago, or in the future, by the client's clock, is not fresh: clocks differ, too."""
-MAX_LIST_BYTES = MAX_REVOCATIONS_BYTES + cose.MAX_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

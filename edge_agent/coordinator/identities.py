@@ -167,7 +167,7 @@ def approved_agent(connection: Connection, agent_id: str) -> RowMapping | None:
 
 
 def revoke(connection: Connection, agent_id: str, reason: str, now_ms: int, successor: str | None = None) -> bool:
-    """Let a key count no more, for ever. The first reason stays.
+    """Let a key count no more, for ever, from a moment on. The first reason stays, and the earliest moment.
 
     Returns:
         Whether the signed list has room for it. It is refused here in any case.
@@ -176,6 +176,8 @@ def revoke(connection: Connection, agent_id: str, reason: str, now_ms: int, succ
     found = find(connection, agent_id)
     if found is None or found.revoked_ms is None:
         keep(connection, agent_id, revoked_ms=now_ms, revoked_reason=reason, successor=successor)
+    elif now_ms < found.revoked_ms:
+        keep(connection, agent_id, revoked_ms=now_ms)
     return _count(connection, identities.c.revoked_ms.is_not(None)) <= MAX_REVOKED
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
-from edge_agent.errors import RefusedError, SignatureRefusedError
+from edge_agent.errors import RefusedError, SignatureRefusedError, TooLargeError
 from edge_agent.wire import cose
 from edge_agent.wire.certificates import check_certificate
 from edge_agent.wire.envelope import open_envelope
-from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, Certificate, Revocations
+from edge_agent.wire.identity import MAX_REVOCATIONS_BYTES, MAX_REVOKED, Certificate, Revocations, Revoked
 from edge_agent.wire.keys import PublicKey
 from edge_agent.wire.receipts import VerifiedReceipt
+
+MAX_LIST_BYTES: Final = MAX_REVOCATIONS_BYTES + cose.MAX_OVERHEAD_BYTES
 
 
 def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey, *, at_ms: int | None = None) -> Certificate:
@@ -41,13 +44,13 @@ def check_belonged(receipt: VerifiedReceipt, registrar: PublicKey, *, at_ms: int
     return checked.statement
 
 
-def open_revocations(data: bytes, signers: Sequence[PublicKey], *, network: str) -> Revocations:
-    """Open a list of revoked keys, signed by one of these keys.
+def open_revocations(data: bytes, signers: Sequence[PublicKey], *, network: str | None) -> Revocations:
+    """Open a list of revoked keys, signed by one of these keys, for this network, or for the one that its signer names.
 
     Raises:
         PeerError: it is none.
     """
-    limit = MAX_REVOCATIONS_BYTES + cose.MAX_OVERHEAD_BYTES
+    limit = MAX_LIST_BYTES
     for signer in signers[:-1]:
         try:
             return open_envelope(data, signer, Revocations, network=network, max_bytes=limit).statement
@@ -55,6 +58,27 @@ def open_revocations(data: bytes, signers: Sequence[PublicKey], *, network: str)
             if error.error_code != "unknown-key":
                 raise
     return open_envelope(data, signers[-1], Revocations, network=network, max_bytes=limit).statement
+
+
+def merge_revocations(
+    lists: Sequence[Revocations], more: Sequence[Revoked], *, network: str, now_ms: int
+) -> Revocations:
+    """Return a list with all keys of others and some more, which goes on from each of those.
+
+    Of a key that stands in several, the entry counts that revokes it the earliest: nothing is ever taken back.
+
+    Raises:
+        TooLargeError: there are too many for one list.
+    """
+    found: dict[str, Revoked] = {}
+    for entry in [*(entry for each in lists for entry in each.revoked), *more]:
+        if entry.id not in found or entry.since_ms < found[entry.id].since_ms:
+            found[entry.id] = entry
+    if len(found) > MAX_REVOKED:
+        raise TooLargeError(f"A list of revoked keys holds {MAX_REVOKED} at most, not {len(found)}.")
+    entries = tuple(sorted(found.values(), key=lambda each: (each.since_ms, each.id)))
+    number = max([len(entries), *(each.number for each in lists)])
+    return Revocations(network=network, issued_ms=now_ms, number=number, revoked=entries)
 
 
 def check_not_revoked(receipt: VerifiedReceipt, revocations: Revocations) -> None:

@@ -22,7 +22,7 @@ from edge_agent import folders
 from edge_agent.cli import main
 from edge_agent.client import AsyncClient, Client, JobOptions, revocations
 from edge_agent.client.proof import Verified
-from edge_agent.client.revocations import ASK_SECONDS, FRESH_MS, MAX_LIST_BYTES, KnownRevocations
+from edge_agent.client.revocations import ASK_SECONDS, FRESH_MS, KnownRevocations
 from edge_agent.coordinator.events import AgentCertificates
 from edge_agent.errors import EdgeAgentError, PeerError, StateError, TransportError
 from edge_agent.wire.certificates import issue
@@ -30,6 +30,7 @@ from edge_agent.wire.envelope import seal
 from edge_agent.wire.identity import Revocations, Revoked
 from edge_agent.wire.keys import SigningKey
 from edge_agent.wire.oip_json import tensor_to_json
+from edge_agent.wire.standing import MAX_LIST_BYTES
 
 REGISTRAR, OTHER = key("registrar"), key("other")
 IMAGE = np.full((1, 1, 8, 8), 3.0, np.float32)
@@ -430,3 +431,46 @@ def test_commands_refuse_or_say_it(
     scene.service._outcomes.clear()
     assert main(submit) == 76
     assert "older list of revoked keys" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("whose", ["agent", "coordinator"])
+def test_coordinator_that_keeps_quiet_about_what_the_registrar_revoked(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Whoever has the list that `edge-agent registrar revoke` signs refuses what that key signed, and keeps it."""
+    monkeypatch.setattr("time.time", lambda: START_MS / 1000)
+    monkeypatch.setattr("time.time_ns", lambda: START_MS * 1_000_000)
+    revoked = AGENT if whose == "agent" else COORDINATOR_KEY
+    kept, secret, registrar = tmp_path / "revoked.cose", tmp_path / "registrar.key", tmp_path / "registrar.pub"
+    REGISTRAR.write(secret)
+    REGISTRAR.public.write(registrar)
+    with scene.client(revocations_file=kept) as client:
+        assert scene.ask(client).agent_id == AGENT.public.id
+    kept.unlink()
+    command = ["registrar", "revoke", revoked.public.id, "--key", str(secret), "--network", NETWORK, "--out", str(kept)]
+    assert main([*command, "--reason", "stolen"]) == 0
+    given = kept.read_bytes()
+
+    def nothing() -> bytes:
+        raise TransportError("away", code="unreachable")
+
+    for says, code in ((nothing, "revoked"), (listed, "old-revocations"), (lambda: given, "revoked")):
+        scene.desk.says = says
+        with scene.client(revocations_file=kept) as client:
+            client._way.rng.uniform = lambda *_: 10.0  # type: ignore[method-assign] # no further try fits in
+            assert scene.refused(client) == code
+        assert kept.read_bytes() == given
+    scan_file, receipt, coordinator = tmp_path / "scan.json", tmp_path / "receipt.cose", tmp_path / "coordinator.pub"
+    scan_file.write_bytes(REQUEST)
+    receipt.write_bytes(scene.service.change["receipt"])  # type: ignore[arg-type] # as the scene made it
+    COORDINATOR_KEY.public.write(coordinator)
+    capsys.readouterr()
+    scene.service._outcomes.clear()
+    checked = ["--registrar", str(registrar), "--revocations", str(kept)]
+    assert main(["submit", "digits", "--input", str(scan_file), "--coordinator", scene.url, *checked]) == 76
+    verify = ["verify", str(receipt), "--coordinator-key", str(coordinator)]
+    assert main([*verify, *checked]) == 76
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count(f"The key of the {whose} {revoked.public.id} was revoked: stolen.") == 2
+    assert main(verify) == 0

@@ -44,6 +44,7 @@ HELPERS = {
     "parts",
     "passphrases",
     "reaching",
+    "registrar_revoke",
     "report_compare",
     "report_plot",
     "watching",
