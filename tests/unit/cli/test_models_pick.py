@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import onnx_models
 import pytest
 
 from edge_agent.cli import main
-from edge_agent.inference import containment, installed
+from edge_agent.inference import calibration, containment, installed
 from edge_agent.inference.containment import Containment
 from edge_agent.models.catalogue import BUILTIN_DIR, Catalogue, builtin
 from edge_agent.models.experience_file import FILE_NAME
@@ -19,13 +20,27 @@ FAMILY = builtin().family("digits")
 FIELDS = ("load_peak_bytes", "steady_bytes", "run_peak_bytes", "latency_ms")
 
 
+@pytest.fixture(scope="module")
+def rates(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return what the first command that wants to know how fast this machine is keeps of it."""
+    folder = tmp_path_factory.mktemp("rates")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(folder / "state"))
+        patch.setenv("EDGE_AGENT_MODELS_DIR", str(folder / "models"))
+        assert main(["models", "fit", "nowhere.onnx"]) != 0
+    return (folder / "state" / calibration.FILE_NAME).read_bytes()
+
+
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep what is measured, and fetched models, in a folder of the test."""
-    monkeypatch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(tmp_path / "state"))
+def state(tmp_path: Path, rates: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep what is measured, and fetched models, in a folder of the test; how fast the machine is, is known."""
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    (folder / calibration.FILE_NAME).write_bytes(rates)
+    monkeypatch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(folder))
     monkeypatch.setenv("EDGE_AGENT_MODELS_DIR", str(tmp_path / "models"))
     monkeypatch.setenv("EDGE_AGENT_AGENT_THREADS", "1")
-    return tmp_path / "state"
+    return folder
 
 
 def _file(tmp_path: Path, content: bytes) -> str:
@@ -36,6 +51,7 @@ def _file(tmp_path: Path, content: bytes) -> str:
 
 def test_pick_measures_chooses_and_remembers(capsys: pytest.CaptureFixture[str], state: Path) -> None:
     """The second time nothing is measured; `--again` measures all the same."""
+    shutil.rmtree(state)
     assert main(["models", "pick", "digits", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     (family,) = document["families"]
