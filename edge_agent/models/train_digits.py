@@ -30,7 +30,6 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnx.reference import ReferenceEvaluator
-from sklearn.datasets import load_digits
 
 from edge_agent.models import costs, train_graphs
 from edge_agent.models.catalogue import (
@@ -98,6 +97,8 @@ def split() -> tuple[Part, Part]:
     Raises:
         ValueError: scikit-learn carries other scans than these models were made from.
     """
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - brings the whole of SciPy: seconds on a small machine
+
     bundled = load_digits()
     pixels = np.asarray(bundled.data).astype(np.uint8)
     labels = np.asarray(bundled.target).astype(np.int64)
