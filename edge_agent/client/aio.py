@@ -15,7 +15,7 @@ import httpx
 from edge_agent.client import credentials
 from edge_agent.client.http import CALL_SECONDS, CONNECT_SECONDS, checked_address, http_options
 from edge_agent.client.procedures import NO_OPTIONS, Procedures, Result, Wish, jobs_path
-from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
+from edge_agent.client.steps import Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
 from edge_agent.errors import EdgeAgentError
 from edge_agent.models.entries import Port
@@ -135,11 +135,12 @@ class AsyncClient:
 
     async def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        headers = {**AS_IT_IS, **step.headers}
+        headers = {**self._way.accepted(step), **step.headers}
         async with self._http.stream(
             step.method, step.path, content=step.content, headers=headers, timeout=timeout
         ) as answer:
-            incoming = Incoming(step, answer.status_code, answer.headers)
+            packed = self._way.packs and step.packed
+            incoming = Incoming(step, answer.status_code, answer.headers, packed=packed)
             async for part in answer.aiter_raw():
                 if not incoming.add(part):
                     break

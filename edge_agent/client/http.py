@@ -14,7 +14,7 @@ import httpx
 
 from edge_agent.client import credentials
 from edge_agent.client.procedures import NO_OPTIONS, Answer, Procedures, Result, Wish, jobs_path
-from edge_agent.client.steps import AS_IT_IS, Incoming, Reply, Send, Steps, Wait, Way
+from edge_agent.client.steps import Incoming, Reply, Send, Steps, Wait, Way
 from edge_agent.client.values import Inputs
 from edge_agent.errors import EdgeAgentError, UsageError
 from edge_agent.models.entries import Port
@@ -247,11 +247,12 @@ class Client:
 
     def _send(self, step: Send) -> Reply:
         timeout = httpx.Timeout(step.seconds, connect=CONNECT_SECONDS)
-        headers = {**AS_IT_IS, **step.headers}
+        headers = {**self._way.accepted(step), **step.headers}
         with self._http.stream(
             step.method, step.path, content=step.content, headers=headers, timeout=timeout
         ) as answer:
-            incoming = Incoming(step, answer.status_code, answer.headers)
+            packed = self._way.packs and step.packed
+            incoming = Incoming(step, answer.status_code, answer.headers, packed=packed)
             for part in answer.iter_raw():
                 if not incoming.add(part):
                     break

@@ -160,7 +160,7 @@ class Procedures:
         """Run a job whose request is JSON already; with the registrar's key, check its receipt and its agent."""
         content, headers = _with_options(request, options, receipt_inline=self.pins.registrar is not None)
         started = self._way.clock()
-        send = Send("POST", f"{_model(family, version)}/infer", content, headers)
+        send = Send("POST", f"{_model(family, version)}/infer", content, headers, packed=True)
         reply = yield from self._way.call(send, started + self._seconds(options))
         try:
             answer = json.loads(reply.body)
@@ -249,7 +249,7 @@ class Procedures:
 
     def get(self, path: str, most_bytes: int = MAX_ANSWER_BYTES) -> Steps[bytes]:
         """Ask for something that has no procedure of its own."""
-        send = Send("GET", path, most_bytes=most_bytes)
+        send = Send("GET", path, most_bytes=most_bytes, packed=True)
         return (yield from self._way.call(send, self._way.clock() + self._deadline)).body
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -307,7 +307,7 @@ class Procedures:
     def _call(
         self, method: str, path: str, content: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Steps[Reply]:
-        send = Send(method, path, content, headers or {})
+        send = Send(method, path, content, headers or {}, packed=True)
         return (yield from self._way.call(send, self._way.clock() + self._deadline))
 
     def _json(self, kind: type[J], method: str, path: str, content: bytes | None = None) -> Steps[J]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import secrets
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 from edge_agent.errors import (
     DeniedError,
@@ -28,6 +30,7 @@ from edge_agent.errors import (
     UnknownFamilyError,
 )
 from edge_agent.wire.job_options import JobOptions
+from edge_agent.wire.unpacking import Unpacker
 
 RETRY_STATUSES = frozenset({408, 429, 502, 503, 504})
 RETRY_FIRST_SECONDS = 0.05
@@ -37,8 +40,7 @@ PATIENCE_SECONDS = 60.0
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """Of what is bounded by nothing closer: no result is longer that came over MQTT."""
-AS_IT_IS = {"Accept-Encoding": "identity"}
-"""Asked for with each call: what comes packed cannot be bounded by what is read of it."""
+_NEAR = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 T = TypeVar("T")
 
@@ -48,7 +50,8 @@ class Send:
     """Make this HTTP call, within so many seconds.
 
     Attributes:
-        most_bytes: of the answer; one that is longer is not read to its end.
+        most_bytes: of the answer, unpacked; one that is longer is not read to its end.
+        packed: whether it is long text at times, so that it may come packed.
     """
 
     method: str
@@ -57,6 +60,7 @@ class Send:
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     most_bytes: int = MAX_ANSWER_BYTES
+    packed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,47 +93,68 @@ class Reply:
 
 
 class Incoming:
-    """An answer as it arrives, held to the length that was asked for.
+    """An answer as it arrives, held to the length that was asked for, as it comes and as it is unpacked.
 
     Args:
         send: what is answered.
         status: of HTTP.
         headers: by their names in lower case.
+        packed: whether it was asked for packed with gzip.
     """
 
-    def __init__(self, send: Send, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, send: Send, status: int, headers: Mapping[str, str], *, packed: bool = False) -> None:
         self._send, self._status, self._headers = send, status, headers
-        self._coding = headers.get("content-encoding", "").strip().lower()
         self._body = io.BytesIO()
+        self._came_bytes = 0
         self._too_long = False
+        self._problem = ""
+        self._unpacker: Unpacker | None = None
+        coding = headers.get("content-encoding", "").strip().lower()
+        if packed and coding == "gzip":
+            self._unpacker = Unpacker(coding)
+        elif coding not in {"", "identity"}:
+            self._problem = f"is packed ({coding[:40]}), and was asked for {'in gzip or ' if packed else ''}as it is"
 
     def add(self, part: bytes) -> bool:
         """Take the next bytes as they came; whether more are wanted."""
-        if self._coding not in {"", "identity"}:
+        if self._problem or self._too_long:
             return False
-        self._too_long = self._body.tell() + len(part) > self._send.most_bytes
-        if not self._too_long:
-            self._body.write(part)
-        return not self._too_long
+        # Packed bytes need not unpack to any: an endless answer would be of no length.
+        self._came_bytes += len(part)
+        self._too_long = self._came_bytes > self._send.most_bytes
+        try:
+            for piece in (part,) if self._unpacker is None else self._unpacker.feed(part):
+                self._too_long = self._too_long or self._body.tell() + len(piece) > self._send.most_bytes
+                if self._too_long:
+                    return False
+                self._body.write(piece)
+        except InputError as error:
+            self._problem = f"cannot be unpacked: {error.message}"
+        return not self._problem
 
     def reply(self) -> Reply:
-        """Return the whole of it; of a refusal that is too long or packed, what its status says.
+        """Return the whole of it; of a refusal that cannot be read, what its status says.
 
         Raises:
             TooLargeError: it is longer than it may be.
-            MalformedError: it is packed, which was not asked for.
+            MalformedError: it is packed as was not asked for, or what it is packed in is none of that, or is cut.
         """
+        if self._unpacker is not None and not (self._too_long or self._problem):
+            try:
+                self._unpacker.end()
+            except InputError as error:
+                self._problem = f"cannot be unpacked: {error.message}"
         if 200 <= self._status < 300 and self._too_long:
             raise TooLargeError(
                 f"the answer to {self._send.path[:200]} is longer than {self._send.most_bytes} bytes",
                 hint="No coordinator sends so much: look at who answers at that address.",
             )
-        if 200 <= self._status < 300 and self._coding not in {"", "identity"}:
+        if 200 <= self._status < 300 and self._problem:
             raise MalformedError(
-                f"the answer to {self._send.path[:200]} is packed ({self._coding[:40]}), and was asked for as it is",
+                f"the answer to {self._send.path[:200]} {self._problem}",
                 hint="If a proxy stands before the coordinator, let it pack nothing for clients that do not accept it.",
             )
-        whole = b"" if self._too_long else self._body.getvalue()
+        whole = b"" if self._too_long or self._problem else self._body.getvalue()
         return Reply(self._status, self._headers, whole)
 
 
@@ -152,6 +177,15 @@ class Way:
     clock: Callable[[], float]
     rng: random.Random
     on_retry: Callable[[EdgeAgentError], None]
+    packs: bool = field(init=False)
+    """Whether long text is asked for packed: on this very machine that would only cost time."""
+
+    def __post_init__(self) -> None:
+        self.packs = not _NEAR.fullmatch(urlsplit(self.base_url).hostname or "")
+
+    def accepted(self, send: Send) -> dict[str, str]:
+        """Return the header that says how an answer may be packed."""
+        return {"Accept-Encoding": "gzip" if self.packs and send.packed else "identity"}
 
     def call(self, send: Send, end: float) -> Steps[Reply]:
         """Call until an answer comes that another try would not change, or until `end`, on the clock.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,14 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from fakes import COORDINATOR_KEY, key
+from fakes import COORDINATOR_KEY, key, scan
+from gateways import FakeService, served
 
-from edge_agent.client import AsyncClient, Client
+from edge_agent.client import AsyncClient, Client, JobOptions
 from edge_agent.client.steps import MAX_ANSWER_BYTES, Incoming, Send
+from edge_agent.coordinator.gateway import inference
 from edge_agent.errors import EdgeAgentError, MalformedError, TooLargeError, TransportError
+from edge_agent.wire.oip_json import tensor_to_json
 from edge_agent.wire.receipts import MAX_RECEIPT_FILE_BYTES
 
 MOST_BYTES = 200_000
@@ -65,17 +69,19 @@ def endless() -> Iterator[bytes]:
         yield bytes(65_536)
 
 
-def outcome(url: str, send: Send, *, waiting: bool) -> EdgeAgentError | int:
-    """Make a call with either client; return the error, or how long the answer was."""
+def outcome(url: str, send: Send, *, waiting: bool, far: bool = False) -> EdgeAgentError | int:
+    """Make a call with either client, as if from afar; return the error, or how long the answer was."""
 
     async def ask() -> int:
         async with AsyncClient(url) as client:
+            client._way.packs |= far
             return len((await client._send(send)).body)
 
     try:
         if not waiting:
             return asyncio.run(ask())
         with Client(url) as client:
+            client._way.packs |= far
             return len(client._send(send).body)
     except EdgeAgentError as error:
         return error
@@ -83,7 +89,7 @@ def outcome(url: str, send: Send, *, waiting: bool) -> EdgeAgentError | int:
 
 @pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "asyncio"])
 def test_a_packed_answer_is_not_unpacked(waiting: bool) -> None:  # noqa: FBT001 as pytest passes it
-    """64 KB that would be 64 MiB: refused as it stands, with no more memory than a short answer takes."""
+    """64 KB that would be 64 MiB, and were not asked for: refused as they stand, without more memory."""
     bomb = gzip.compress(bytes(UNPACKED_BYTES), mtime=0)
     assert len(bomb) < MOST_BYTES
     with answering(lambda: iter((bomb,)), coding="gzip") as (url, asked):
@@ -97,6 +103,92 @@ def test_a_packed_answer_is_not_unpacked(waiting: bool) -> None:  # noqa: FBT001
     assert "is packed (gzip)" in found.message
     assert peak < SLACK_BYTES
     assert asked == ["identity"]
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "asyncio"])
+def test_a_packed_answer_is_unpacked_to_its_limit(waiting: bool) -> None:  # noqa: FBT001 as pytest passes it
+    """The same bomb, where it may come packed: no more of it comes to be than an answer may be long."""
+    for unpacked_bytes, taken in ((MOST_BYTES, True), (MOST_BYTES + 1, False), (UNPACKED_BYTES, False)):
+        body = gzip.compress(bytes(unpacked_bytes), mtime=0)
+        with answering(lambda body=body: iter((body,)), coding="gzip") as (url, asked):  # type: ignore[misc] # bound now
+            tracemalloc.start()
+            try:
+                send = Send("GET", "/x", seconds=30.0, most_bytes=MOST_BYTES, packed=True)
+                found = outcome(url, send, waiting=waiting, far=True)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+        assert found == MOST_BYTES if taken else isinstance(found, TooLargeError)
+        assert peak < SLACK_BYTES
+        assert asked == ["gzip"]
+
+
+def endless_nothing() -> Iterator[bytes]:
+    """Go on, in blocks that unpack to no byte at all."""
+    yield gzip.compress(b"", mtime=0)[:10]
+    while True:
+        yield b"\0\0\0\xff\xff" * 10_000
+
+
+GOOD = gzip.compress(b"[" * 10_000, mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "error", "why"),
+    [
+        (endless_nothing, "gzip", TooLargeError, "longer than"),
+        (lambda: iter((GOOD[:-1],)), "gzip", MalformedError, "cannot be unpacked: the packed body is cut"),
+        (lambda: iter((GOOD + GOOD,)), "gzip", MalformedError, "bytes follow"),
+        (lambda: iter((b"no gzip",)), "gzip", MalformedError, "not in the coding"),
+        (lambda: iter((GOOD,)), "gzip, gzip", MalformedError, "is packed"),
+        (lambda: iter((GOOD,)), "br", MalformedError, "is packed"),
+        (lambda: iter(()), "gzip", MalformedError, "is cut"),
+    ],
+    ids=["endless", "cut", "followed", "no-gzip", "twice", "brotli", "empty"],
+)
+def test_a_packed_answer_that_is_none(
+    body: Callable[[], Iterator[bytes]], coding: str, error: type[EdgeAgentError], why: str
+) -> None:
+    """It is refused, and read no further than a whole one."""
+    with answering(body, coding=coding) as (url, _):
+        send = Send("GET", "/x", seconds=30.0, most_bytes=MOST_BYTES, packed=True)
+        found = outcome(url, send, waiting=True, far=True)
+    assert isinstance(found, error)
+    assert why in found.message
+
+
+@pytest.mark.parametrize(
+    ("address", "packs"),
+    [
+        ("http://localhost:8420", False),
+        ("http://127.0.0.1:8420", False),
+        ("https://[::1]", False),
+        ("https://club.example", True),
+        ("http://localhost.example", True),
+        ("http://192.168.0.7:8420", True),
+    ],
+)
+def test_long_text_is_asked_for_packed_from_afar(address: str, packs: bool) -> None:  # noqa: FBT001 as above
+    """On the same machine that would cost time and save none; binary answers, and what is short, come as they are."""
+    with Client(address) as client:
+        wanted = {"Accept-Encoding": "gzip" if packs else "identity"}
+        assert client._way.accepted(Send("GET", "/x", packed=True)) == wanted
+        assert client._way.accepted(Send("GET", "/x")) == {"Accept-Encoding": "identity"}
+
+
+def test_json_comes_packed_from_the_gateway_and_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From afar; the bytes beside the receipt are those of the answer, not of its packing."""
+    monkeypatch.setattr(inference, "PACKED_FROM_BYTES", 10)
+    request = json.dumps({"inputs": [tensor_to_json(scan(3))]}).encode()
+    codings: list[str | None] = []
+    with served(FakeService()) as url, Client(url) as client:
+        client._http.event_hooks = {"response": [lambda answer: codings.append(answer.headers.get("Content-Encoding"))]}
+        bodies = []
+        for client._way.packs in (False, True):
+            bodies.append(client.infer_json("digits", request, options=JobOptions(idempotency_key="one")).body)
+    assert bodies[0] == bodies[1]
+    assert json.loads(bodies[0])["outputs"]
+    assert codings == [None, "gzip"]
 
 
 @pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "asyncio"])

@@ -32,7 +32,7 @@ from edge_agent.agent.assistant.orders import ORDERS, parse
 from edge_agent.client.credentials import Pins
 from edge_agent.client.procedures import Procedures, Wish
 from edge_agent.client.rows import count_rows, read_rows
-from edge_agent.client.steps import Reply, Wait, Way
+from edge_agent.client.steps import Aside, Reply, Wait, Way
 from edge_agent.coordinator.gateway import reading_process
 from edge_agent.coordinator.gateway.mqtt_jobs import _key_inside
 from edge_agent.errors import EdgeAgentError, InputError, KeyFileError, PeerError, SettingsError, StateError
@@ -124,6 +124,8 @@ class _Talk:
                 if isinstance(step, Wait):
                     self.now += step.seconds
                     step = steps.send(None)
+                elif isinstance(step, Aside):
+                    step = steps.send(step.work())
                 else:
                     self.now += 1.0
                     step = steps.send(self.reply)

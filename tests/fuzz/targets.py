@@ -28,7 +28,7 @@ from wire_samples import AGENT, COORDINATOR
 
 from edge_agent.agent.control import parse_request
 from edge_agent.agent.gates import parse_reading
-from edge_agent.coordinator.gateway.encodings import Unpacker, wanted_coding
+from edge_agent.coordinator.gateway.encodings import wanted_coding
 from edge_agent.coordinator.gateway.json_numbers import in_binary_form
 from edge_agent.errors import EdgeAgentError, InputError, PeerError, SettingsError, StateError, UsageError, WorkerError
 from edge_agent.inference import frames, model_file
@@ -60,6 +60,7 @@ from edge_agent.wire.successions import is_one
 from edge_agent.wire.tensors import DataType, Tensor, TensorSpec, unpack_strings
 from edge_agent.wire.tokens import Token
 from edge_agent.wire.topics import Topics
+from edge_agent.wire.unpacking import Unpacker
 
 MAX_BYTES: Final = 1 << 20
 TOPICS: Final = Topics(NETWORK)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import ClientDisconnect, Request
 
-from edge_agent.coordinator.gateway.encodings import Unpacker
 from edge_agent.coordinator.gateway.reading import Reader
 from edge_agent.errors import InputError, ResourceError, TooLargeError, TransportError
+from edge_agent.wire.unpacking import Unpacker
 
 GRACE_SECONDS = 20.0
 """A body may take so long, and a second more for each `SLOWEST_BYTES_PER_SECOND` of it that have come."""
