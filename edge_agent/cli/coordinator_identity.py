@@ -195,7 +195,8 @@ def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
     with closing(_open(settings)) as store:
         for entry in listed.revoked:
             store.revoke(entry.id, entry.reason, entry.since_ms)
-    print(f"All {len(listed.revoked)} keys on the registrar's list are refused for ever; the coordinator's has them.")
+    count = len(listed.revoked)
+    print(f"{count} key{'' if count == 1 else 's'} on the registrar's list: refused here for ever, too.")
     return 0
 
 

@@ -181,10 +181,17 @@ def _newer(one: Revocations | None, other: Revocations) -> Revocations:
 
 
 def _check_continues(before: Revocations | None, said: Revocations) -> None:
-    """Refuse a list that lacks a key that an earlier one had: nothing is ever taken out of it."""
+    """Refuse a list that lacks a key that an earlier one had, or dates it later: nothing is ever taken out of it."""
     if before is None:
         return
-    gone = {entry.id for entry in before.revoked} - {entry.id for entry in said.revoked}
+    since_ms = {entry.id: entry.since_ms for entry in said.revoked}
+    gone = {entry.id for entry in before.revoked} - since_ms.keys()
+    if not gone and any(since_ms[entry.id] > entry.since_ms for entry in before.revoked):
+        raise RefusedError(
+            "A list of revoked keys is shown that dates one of them later than was seen before: less would be refused.",
+            code="old-revocations",
+            hint="Ask the coordinator's operator; `edge-agent coordinator revoke --list` sets the earlier moment.",
+        )
     if gone or said.number < before.number:
         raise RefusedError(
             f"An older list of revoked keys is shown than was seen before: {said.number} keys, after {before.number}.",

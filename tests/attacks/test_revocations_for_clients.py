@@ -192,11 +192,12 @@ def test_list_that_is_kept_back_at_an_old_state(scene: Scene) -> None:
 
 
 def test_list_that_is_rolled_back(scene: Scene) -> None:
-    """An older one lacks a key that was seen: nothing is given out, also when another key stands in its place."""
+    """It lacks a key that was seen, also with another one in its place, or dates it later: nothing is given out."""
     scene.desk.says = lambda: listed(OTHER, at_ms=START_MS + 1)
     with scene.client() as client:
         assert scene.ask(client).agent_id == AGENT.public.id
-        for older in (listed(), listed(key("third"), at_ms=START_MS + 2)):
+        later = listed(OTHER, key("third"), since_ms=START_MS + 1, at_ms=START_MS + 2)
+        for older in (listed(), listed(key("third"), at_ms=START_MS + 2), later):
             scene.desk.says = lambda older=older: older  # type: ignore[misc] # bound now
             assert scene.refused(client) == "old-revocations"
         scene.desk.says = lambda: listed(OTHER, key("third"), at_ms=START_MS + 3)
@@ -454,7 +455,13 @@ def test_coordinator_that_keeps_quiet_about_what_the_registrar_revoked(
     def nothing() -> bytes:
         raise TransportError("away", code="unreachable")
 
-    for says, code in ((nothing, "revoked"), (listed, "old-revocations"), (lambda: given, "revoked")):
+    later = listed(revoked, since_ms=START_MS + 10**9, at_ms=START_MS + 1)
+    for says, code in (
+        (nothing, "revoked"),
+        (listed, "old-revocations"),
+        (lambda: later, "old-revocations"),
+        (lambda: given, "revoked"),
+    ):
         scene.desk.says = says
         with scene.client(revocations_file=kept) as client:
             client._way.rng.uniform = lambda *_: 10.0  # type: ignore[method-assign] # no further try fits in

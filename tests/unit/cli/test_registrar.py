@@ -156,7 +156,7 @@ def test_a_coordinator_says_what_the_registrar_does(desk: Path, capsys: pytest.C
     with closing(Store(desk / "coordinator.db")) as store:
         assert [agent.approved for agent in store.agents() if agent.id == ONE] == [True]
     assert main(taken) == 0
-    assert "All 3 keys" in capsys.readouterr().out
+    assert "3 keys on the registrar's list" in capsys.readouterr().out
     with closing(Store(desk / "coordinator.db")) as store:
         found = store.read(revoked_keys)
         assert [agent.approved for agent in store.agents() if agent.id == ONE] == [False]
