@@ -41,6 +41,7 @@ from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.parties import Parties
 from edge_agent.coordinator.presence import PRESENCE_MAX_BYTES, Presence
 from edge_agent.coordinator.registry import Registry
+from edge_agent.coordinator.retries import unconfirmed
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.timers import Kind
@@ -342,6 +343,8 @@ def _too_late(job: Job, registry: Registry) -> str:
         where = "its result was still being checked"
     elif job.attempts:
         where = "it was still with an agent"
+    elif (refused := unconfirmed(job)) is not None:
+        where = refused
     elif job.failures:
         where = f"{job.failures} attempt{'s' if job.failures != 1 else ''} had failed"
     elif _taken_by_none(job, registry):

@@ -59,6 +59,12 @@ def blame_of_poison(accepted: int, poisoned: int) -> Blame:
     return Blame.REQUESTER if accepted > poisoned else Blame.MODEL
 
 
+def unconfirmed(job: Job, lost_by: str | None = None) -> str | None:
+    """Say in words that an owner's machine refused a job, another one than this owner's, if one did."""
+    refused = [code for owner, code in job.refusals.items() if owner != lost_by]
+    return f"one owner's machine refused it ({refused[0]}), and no other could say" if refused else None
+
+
 def verdict(  # noqa: PLR0913, PLR0917 what there is to say about an attempt that ended
     job: Job, why: str, message: str, blame: Blame, poison_blame: Blame, lost_by: str | None = None
 ) -> JobError | None:
@@ -81,9 +87,8 @@ def verdict(  # noqa: PLR0913, PLR0917 what there is to say about an attempt tha
     if job.failures >= job.max_attempts:
         text = f"gave up after {job.failures} attempt{'s' if job.failures != 1 else ''}; the last one ended with {why}"
         text = f"{text}: {message}" if message else text
-        refused = [code for owner, code in job.refusals.items() if owner != lost_by]
-        if refused:  # one says that it can never succeed, the others could not say: nobody knows whose fault it is
-            text = f"{text.removesuffix('.')}; one owner's machine refused it ({refused[0]}), and no other could say"
-            blame = Blame.COORDINATOR
+        refused = unconfirmed(job, lost_by)
+        if refused is not None:  # one says that it can never succeed, the others could not: who knows whose fault it is
+            text, blame = f"{text.removesuffix('.')}; {refused}", Blame.COORDINATOR
         return JobError("attempts-exhausted", text, blame)
     return None

@@ -100,6 +100,19 @@ def test_a_job_that_one_refused_and_others_lost_blames_neither_its_client_nor_th
     assert "one owner's machine refused it (bad-input)" in error.message
 
 
+def test_a_refused_job_that_nobody_else_had_room_for_says_so_at_its_deadline() -> None:
+    """The other owner's machine is there, and takes nothing: it is waited for, and who refused is not asked again."""
+    pool = _silent("mallory", mallory="mal", a1="ada")
+    cheat, honest = pool.members["mallory"], pool.members["a1"]
+    assert pool.ask(1, deadline=5.0) is None
+    pool.script.registry.agents[honest.agent.id].credit.pause(pool.clock.monotonic, 10.0)
+    assert _refuse(pool, cheat) == []
+    error = _error(pool.carry_out(pool.script.tick_until(5.0)))
+    assert (error.code, error.blame) == ("deadline", Blame.DEADLINE)
+    assert error.message.endswith("one owner's machine refused it (bad-input), and no other could say")
+    assert cheat.waiting == []
+
+
 def test_who_refuses_a_job_and_then_loses_it_is_blamed_for_that() -> None:
     """A word about the job does not excuse what became of it afterwards."""
     pool = _silent("mallory", mallory="mal", a1="ada")
