@@ -14,6 +14,7 @@ import httpx
 import needs
 import numpy as np
 import pytest
+import tied
 from networks import Network, clean_environment, running_network
 from repositories import DIGITS, digits_files, digits_named
 
@@ -43,7 +44,7 @@ def served(repository: Path) -> Iterator[str]:
     """Run `edge-agent catalogue serve` on a free port; give the address that it logs."""
     command = [sys.executable, "-m", "edge_agent", "catalogue", "serve", "--repository", str(repository)]
     command += ["--http", "127.0.0.1:0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=clean_environment()) as process:
+    with tied.start(command, stderr=subprocess.PIPE, text=True, env=clean_environment()) as process:
         assert process.stderr is not None
         try:
             found = re.search(r"Serving (http://\S+/)", process.stderr.readline())

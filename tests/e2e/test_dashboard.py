@@ -13,6 +13,7 @@ from pathlib import Path
 import browsers
 import httpx
 import pytest
+import tied
 from networks import Network, clean_environment, running_network
 from playwright.sync_api import Browser, Page, expect
 
@@ -38,7 +39,7 @@ class Fleet:
         command = [sys.executable, "-m", "edge_agent", "run", "--broker", about["mqtt"], "--state", str(folder)]
         command += ["--coordinator-key", about["coordinator_key"], "--labels", label, "--threads", "1"]
         log = stack.enter_context((folder / "log").open("wb"))
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=clean_environment())
+        process = tied.start(command, stdout=log, stderr=log, env=clean_environment())
         stack.callback(_end, process)
         return process
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import needs
 import psutil
 import pytest
+import tied
 from brokers import mosquitto
 from networks import clean_environment
 
@@ -53,9 +54,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, step: str) -> None:
     """Interrupted while starting or while the jobs run: status 130, and no process is left."""
     command = [sys.executable, "-m", "edge_agent", "demo", "--receipts", str(tmp_path / "r")]
     environment = {**clean_environment(), "TTY_COMPATIBLE": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    with tied.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         seen = ""
         while step not in seen:

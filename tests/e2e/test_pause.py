@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import tied
 from networks import READY_SECONDS, Network, clean_environment, running_network
 
 from edge_agent.agent.ask import ask
@@ -47,7 +48,7 @@ def second_agent(network: Network, folder: Path) -> Iterator[tuple[Path, str]]:
     run = [*command, "run", "--broker", about["mqtt"], "--state", str(state), "--ready-file", str(ready)]
     environment = {**clean_environment(), "EDGE_AGENT_POLICY_GRACE_SECONDS": "0.5"}
     with (folder / "second.log").open("w") as log:
-        process = subprocess.Popen(
+        process = tied.start(
             [*run, "--coordinator-key", about["coordinator_key"]], stdout=log, stderr=log, env=environment
         )
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tied
 from broker_processes import free_port
 from brokers import mosquitto
 from networks import clean_environment
@@ -61,7 +61,7 @@ def coordinator(folder: Path, port: int) -> Iterator[Running]:
     command = [sys.executable, "-m", "edge_agent", "coordinator", "--broker", f"mqtt://127.0.0.1:{port}"]
     command += ["--http", f"127.0.0.1:{free_port()}", "--state", str(state), "--ready-file", str(ready)]
     with log.open("wb") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=clean_environment())
+        process = tied.start(command, stdout=out, stderr=out, env=clean_environment())
     try:
         end = time.monotonic() + PATIENCE_SECONDS
         while not ready.exists() or not ready.read_text():

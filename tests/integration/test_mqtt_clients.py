@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tied
 from brokers import mosquitto
 from fakes import scan
 from gateways import NETWORK, REQUEST, FakeService
@@ -187,7 +188,7 @@ def test_an_answer_goes_nowhere_but_below_the_clients_own_topic(
     port: int, tmp_path: Path, service: FakeService, where: str
 ) -> None:
     """The coordinator may write where the client may not: it must not lend its hand."""
-    heard = subprocess.Popen(
+    heard = tied.start(
         [tool("stdbuf"), "-oL", tool("mosquitto_sub"), "-p", str(port), "-t", "#", "-v", "-d"],
         stdout=subprocess.PIPE,
         text=True,

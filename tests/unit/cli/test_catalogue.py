@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tied
 from repositories import digits_files, digits_named
 
 from edge_agent.cli import main
@@ -258,7 +259,7 @@ def test_serve_until_it_is_told_to_stop(desk: Desk) -> None:
     ready = desk.folder / "ready"
     command = [sys.executable, "-m", "edge_agent.cli", "catalogue", "serve", "--http", "127.0.0.1:0"]
     command += ["--repository", str(desk.repository), "--ready-file", str(ready), "--log-format", "json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with tied.start(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
             first = json.loads(process.stderr.readline())

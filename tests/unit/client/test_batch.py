@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tied
 from gateways import served
 from signing import SigningService
 
@@ -210,7 +211,7 @@ def test_the_command_goes_on_where_it_was_killed(
     results = tmp_path / "results.jsonl"
     source.write_text(source.read_text() * 20)
     arguments = ["batch", "run", str(source), "--model", "digits", "--output", str(results), "--coordinator", base_url]
-    process = subprocess.Popen([sys.executable, "-m", "edge_agent.cli", *arguments], stderr=subprocess.PIPE)
+    process = tied.start([sys.executable, "-m", "edge_agent.cli", *arguments], stderr=subprocess.PIPE)
     assert process.stderr is not None
     for line in process.stderr:
         if b"rows" in line and not line.startswith("… 0 of".encode()):
