@@ -32,8 +32,8 @@ from mutations import FIRST_SEED, MUTATIONS, Mutation  # noqa: E402 only now can
 
 FOREIGN = ("cbor2", "cryptography.hazmat.primitives.asymmetric.ed25519", "pydantic", "sqlalchemy")
 """What takes long to import and is the same for all."""
-SECONDS = 300.0
-"""A child that takes longer has hung."""
+SECONDS = 900.0
+"""A child that takes longer has hung: it needs some seconds of a processor, of which many may want a part."""
 
 
 @dataclass(slots=True)
