@@ -14,6 +14,7 @@ from edge_agent.coordinator.jobs import FINAL_STATES, Blame, JobState
 from edge_agent.coordinator.registry import Presence
 from edge_agent.coordinator.retries import DEADLY, POISON_AGENTS, counts
 from edge_agent.wire import envelope
+from edge_agent.wire.job_options import owners_wanted
 from edge_agent.wire.ledger import FORFEIT, WORK
 from edge_agent.wire.messages import Result
 from edge_agent.wire.receipts import verify_receipt
@@ -238,10 +239,15 @@ def everybody_is_back(simulation: Simulation) -> Found:
             may_be = may_be or number_in(inputs) in {simulation.script.poison, simulation.script.bad}
             may_be = may_be or (row.outcome.error.code == "poison" and _workers_failed(simulation) >= POISON_AGENTS)
             may_be = may_be or _clock_jumped_over_a_reboot(simulation)
-            may_be = may_be or all(agent.withdrew for agent in simulation.agents)
+            may_be = may_be or _owners_that_serve(simulation) < owners_wanted(submit.mode)
             if left > LIVENESS_SECONDS and not may_be:
                 error = row.outcome.error
                 yield Promise.ENDS_ONCE, f"{_name(simulation, job_id)} could have succeeded, but: {error.message}"
+
+
+def _owners_that_serve(simulation: Simulation) -> int:
+    """Say how many owners have a machine that still serves: who asks for two is given nothing on the word of one."""
+    return len({simulation.coordinator.owners.get(agent.id) for agent in simulation.agents if not agent.withdrew})
 
 
 def deadlines_hold(simulation: Simulation) -> Found:
