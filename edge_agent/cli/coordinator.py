@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edge_agent.cli import coordinator_broker, coordinator_identity, coordinator_keys
 from edge_agent.cli.parsing import add_settings, effective, new_command
 from edge_agent.cli.parts import add_ready_file, own_secret, ready_file, set_up_log, write_ready_file
-from edge_agent.errors import SettingsError
+from edge_agent.errors import SettingsError, UsageError
 from edge_agent.garbage import settle
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edge_agent.settings import Settings
 
 ACTIONS = ("run", "agents", "keys", "broker-config", *coordinator_identity.ACTIONS)
+FLAGS = {"owner": ("token", "approve"), "reason": ("revoke",), "list": ("revoke",)}
+"""Each goes with these actions alone: with another one it would say what is not done."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -83,8 +85,15 @@ def add_parser(subparsers: Subparsers) -> None:
     add_ready_file(parser, "the address, the public key's file and the process id")
 
 
+def _refuse_strays(args: argparse.Namespace) -> None:
+    for flag, actions in FLAGS.items():
+        if getattr(args, flag) is not None and args.action not in actions:
+            raise UsageError(f"--{flag} goes with {' and '.join(actions)}, not with {args.action}.")
+
+
 def run(args: argparse.Namespace) -> int:
     """Do the action."""
+    _refuse_strays(args)
     settings = effective(args).settings
     match args.action:
         case "run":

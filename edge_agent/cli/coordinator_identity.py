@@ -160,8 +160,6 @@ def _approve(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _revoke(args: argparse.Namespace, settings: Settings) -> int:
-    if args.owner is not None:
-        raise UsageError("--owner goes with token and approve.")
     reason = args.reason if args.reason is not None else "revoked by the operator"
     if not re.fullmatch(r"[ -~]{1,64}", reason):
         raise UsageError("--reason is a text of 1 to 64 printable ASCII characters.")
@@ -203,8 +201,6 @@ def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
 def _reinstate(args: argparse.Namespace, settings: Settings) -> int:
     from edge_agent.coordinator import identities  # noqa: PLC0415 as above
 
-    if args.owner is not None or args.reason is not None:
-        raise UsageError("reinstate takes an id, and neither --owner nor --reason.")
     now_ms = time.time_ns() // 1_000_000
     with closing(_open(settings)) as store:
         agent_id = _named(store, args.agent_id, "reinstate")

@@ -118,3 +118,20 @@ def test_an_agent_is_admitted_as_somebodys(tmp_path: Path, capsys: pytest.Captur
     assert "ada" in capsys.readouterr().out
     for wrong in (["revoke", AGENT, "--owner", "ada"], ["approve", AGENT, "--owner", ""]):
         assert main(["coordinator", *wrong, *state]) == 64
+
+
+@pytest.mark.parametrize(
+    ("action", "flag"),
+    [("approve", "reason"), ("approve", "list"), ("reinstate", "reason"), ("reinstate", "owner"), ("tokens", "list")],
+)
+def test_a_flag_of_another_action_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: str, flag: str
+) -> None:
+    """What would not be done is not passed over in silence, and nobody is admitted."""
+    Store(tmp_path / "coordinator.db").close()
+    given = [] if action == "tokens" else [AGENT]
+    state = ["--state", str(tmp_path)]
+    assert main(["coordinator", action, *given, f"--{flag}", "x", *state]) == 64
+    assert f"--{flag} goes with" in capsys.readouterr().err
+    assert main(["coordinator", "agents", "--json", *state]) == 0
+    assert json.loads(capsys.readouterr().out) == []
