@@ -95,9 +95,9 @@ class Copies:
             if optimised:
                 self._given[digest] = Given(command)
 
-    def runs(self, runs: Iterable[tuple[int, bytes]]) -> None:
-        """Take note of the runs that the worker was asked for: the token and the model of each."""
-        if self._files is not None:
+    def runs(self, runs: Iterable[tuple[int, bytes]], pid: int | None) -> None:
+        """Take note of the runs that this worker was asked for: the token and the model of each."""
+        if self._files is not None and pid is not None and pid == self._pid:
             self._owed.update(runs)
 
     def has_run(self, tokens: Iterable[int]) -> None:

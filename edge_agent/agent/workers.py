@@ -182,7 +182,8 @@ class Workers:
         except EdgeAgentError as error:
             refused, problem = requests, error
         left_out = {left.token for left in refused}
-        self._copies.runs((each.token, each.digest) for each in requests if each.token not in left_out)
+        taken = ((each.token, each.digest) for each in requests if each.token not in left_out)
+        self._copies.runs(taken, self._worker.pid)
         for left in refused:
             why = problem or self._worker.full()
             self._put(self._unsealing.closed(RunFailed(left.token, why.error_code, why.message, "agent")))

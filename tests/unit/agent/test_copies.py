@@ -146,7 +146,7 @@ class Agent:
 
     def run(self, *tokens: int, digest: bytes = DIGEST) -> None:
         """Have the worker run a model."""
-        self.copies.runs((token, digest) for token in tokens)
+        self.copies.runs(((token, digest) for token in tokens), PID)
 
     @property
     def is_refused(self) -> bool:
@@ -266,6 +266,17 @@ def test_a_death_that_is_heard_late_says_nothing_against_a_copy(agent: Agent, pi
     fd, how = agent.copies.open(LOAD)
     os.close(fd)
     agent.copies.loads(LOAD, pid, how)
+    assert agent.hear(DIED) == [DIED]
+    assert agent.open() == "in-place"
+
+
+@pytest.mark.parametrize("pid", [None, PID + 1], ids=["dead-before", "another-worker"])
+def test_a_run_that_no_worker_was_given_says_nothing_against_a_copy(agent: Agent, pid: int | None) -> None:
+    """Nobody answers it, so that it would count as the first thing that each later worker was at."""
+    agent.made()
+    agent.copies.runs([(1, DIGEST)], pid)
+    agent.open()
+    agent.hear(LOADED)
     assert agent.hear(DIED) == [DIED]
     assert agent.open() == "in-place"
 
