@@ -82,11 +82,14 @@ class Matching:
     def choose_second(self, job: Job, now: Now) -> str | None:
         """Pick an agent for a second attempt: neither the one that has the first, nor one that failed the job.
 
-        Nor one of an owner whose machine refused it.
+        Nor one of an owner whose machine refused it, or lost its worker over it; and of who has the first attempt only
+        where no other owner's machine may have it: one owner's machines are no two witnesses.
         """
-        agents = self._agents_for(job)
-        shunned = job.failed_on | {attempt.agent_id for attempt in job.attempts}
+        having = {attempt.agent_id for attempt in job.attempts}
+        shunned = job.failed_on | having
+        agents = self._refusals.elsewhere(self._agents_for(job), job.killed)
         others = [a for a in agents if a.id not in shunned and not self._refusals.by_owner_of(a, job.refusals)]
+        others = self._refusals.elsewhere(others, having) or others
         return pick(self._candidate(agent, job, now) for agent in others).agent_id
 
     def _agents_for(self, job: Job) -> list[Agent]:

@@ -51,5 +51,8 @@ class Refusals:
         return max(left, default=since) + BACK_SECONDS
 
     def can_ask(self, job: Job, owners: Collection[str], monotonic: float) -> bool:
-        """Whether machines of other owners may have a job now, or are expected back."""
+        """Whether machines of other owners have a job, may have it now, or are expected back."""
+        # Who is to be given nothing new may still finish what it has.
+        if any(owner_of(self._registry, attempt.agent_id) not in owners for attempt in job.attempts):
+            return True
         return bool(self.others(job, owners)) or self.expected_until(job, owners, monotonic) > monotonic

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pools import Member, Pool
 
@@ -41,6 +43,12 @@ def _lose(pool: Pool, member: Member) -> list[Outcome]:
     ended = pool.carry_out(pool.script.tell(reborn))
     pool.come(member)
     return [*ended, *pool.carry_out(pool.script.tick_until(1.0))]
+
+
+def _earn(pool: Pool) -> None:
+    """Let there have been jobs enough for one that is late to have a second attempt."""
+    while not pool.script.core.leasing.hedges.left:
+        pool.script.core.leasing.hedges.earn()
 
 
 def _job(pool: Pool) -> Job:
@@ -151,6 +159,55 @@ def test_an_owner_cannot_make_a_job_poison_with_two_machines() -> None:
     assert (error.code, error.blame) == ("poison", Blame.MODEL)
 
 
+def test_an_owner_cannot_make_a_job_poison_with_both_attempts_of_it() -> None:
+    """The second one is another owner's machine's, though that is slower."""
+    pool = _silent("m1", "m2", m1="mal", m2="mal", a1="ada")
+    mals, honest = [pool.members["m1"], pool.members["m2"]], pool.members["a1"]
+    _earn(pool)
+    assert pool.ask(1, deadline=600.0) is None
+    pool.carry_out(pool.script.tick_until(20.0))
+    assert sorted(len(member.waiting) for member in mals) == [0, 1]
+    assert len(honest.waiting) == 1
+
+
+def test_an_owner_whose_worker_died_over_a_job_has_no_second_attempt_of_it() -> None:
+    """Another owner's machine has it, and is the witness."""
+    pool = _silent("m1", m1="mal", m2="mal", a1="ada")
+    m1, m2, honest = pool.members.values()
+    pool.only("m1")
+    _earn(pool)
+    assert pool.ask(1, deadline=600.0) is None
+    pool.only("a1")
+    assert _fail(pool, m1, code="worker-died", blame="agent", retry=True) == []
+    pool.come(m2)
+    pool.carry_out(pool.script.tick_until(20.0))
+    assert (m2.waiting, len(honest.waiting)) == ([], 1)
+
+
+def test_a_late_job_of_the_only_owner_has_its_second_attempt_on_another_machine_of_it() -> None:
+    """There is nobody else, and two of its machines are better than one."""
+    pool = _silent("m1", m1="mal", m2="mal")
+    _earn(pool)
+    assert pool.ask(1, deadline=600.0) is None
+    pool.carry_out(pool.script.tick_until(20.0))
+    assert [len(member.waiting) for member in pool.members.values()] == [1, 1]
+
+
+def test_a_refusal_does_not_end_a_job_that_another_owners_machine_is_at() -> None:
+    """Though that one is to be given nothing new: it may finish what it has."""
+    pool = _silent("a1", m1="mal", a1="ada")
+    cheat, honest = pool.members["m1"], pool.members["a1"]
+    _earn(pool)
+    assert pool.ask(1, deadline=600.0) is None
+    orders = pool.script.registry.orders
+    pool.script.registry.orders = replace(orders, drained=frozenset({honest.agent.id}))
+    pool.carry_out(pool.script.tick_until(20.0))
+    assert [len(cheat.waiting), len(honest.waiting)] == [1, 1]
+    assert _refuse(pool, cheat) == []
+    cheat.silent = False  # it checks the result, and finds it right
+    assert pool.true(pool.carry_out(pool.answer(honest, honest.waiting.pop()))[0], 1)
+
+
 def test_an_owner_is_not_asked_again_because_another_one_is_away_for_a_moment() -> None:
     """Its word ends the job only where nobody else could say for as long as a machine is expected back."""
     pool = _silent("mallory", mallory="mal", a1="ada")
@@ -183,12 +240,16 @@ def test_a_refusal_is_stored_with_its_owner() -> None:
     assert ended == [("bad-input", "=mal"), ("bad-input", None)]
 
 
-def test_a_late_job_has_no_second_attempt_on_a_machine_of_who_refused_it() -> None:
-    """Its owner has had its say."""
-    pool = _silent("m1", m1="mal", m2="mal", a1="ada")
-    pool.script.core.leasing.hedges.earn()
+@pytest.mark.parametrize(("owner", "second"), [("mal", 0), ("eve", 1)])
+def test_a_late_job_has_no_second_attempt_on_a_machine_of_who_refused_it(owner: str, second: int) -> None:
+    """Its owner has had its say; a third one's machine has the second attempt."""
+    pool = _silent("m1", m1="mal", a1="ada", m2=owner)
+    _earn(pool)
+    pool.only("m1", "a1")
     assert pool.ask(1, deadline=600.0) is None
     assert _refuse(pool, pool.members["m1"]) == []
     assert len(pool.members["a1"].waiting) == 1
+    pool.come(pool.members["m2"])
     pool.carry_out(pool.script.tick_until(20.0))
-    assert pool.members["m2"].waiting == []
+    assert len(pool.members["m2"].waiting) == second
+    assert pool.members["m1"].waiting == []
