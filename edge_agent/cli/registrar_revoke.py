@@ -55,7 +55,7 @@ def add_verb(verbs: Subparsers) -> Parser:
 
 def run(args: argparse.Namespace, key: SigningKey) -> int:
     """Sign the list."""
-    from edge_agent.folders import write_atomically  # noqa: PLC0415 the parser of every command imports this module
+    from edge_agent.folders import alone_with, write_atomically  # noqa: PLC0415 the parser of every command imports this module
     from edge_agent.wire.envelope import seal  # noqa: PLC0415 as above
     from edge_agent.wire.identity import Revoked  # noqa: PLC0415 as above
     from edge_agent.wire.keys import PublicKey  # noqa: PLC0415 as above
@@ -73,14 +73,15 @@ def run(args: argparse.Namespace, key: SigningKey) -> int:
             )
     since_ms = now_ms if args.since is None else _moment_ms(args.since, now_ms)
     others = [key.public] if args.coordinator_key is None else [PublicKey.from_file(args.coordinator_key), key.public]
-    lists = [_read(path, others, args.network) for path in args.merge]
-    if args.out.exists():
-        lists.append(_read(args.out, [key.public], args.network))
-    network = _network(args.network, lists)
     more = [Revoked(id=each, since_ms=since_ms, reason=reason) for each in args.ids]
-    made = merge_revocations(lists, more, network=network, now_ms=now_ms)
+    lists = [_read(path, others, args.network) for path in args.merge]
     try:
-        write_atomically(args.out, seal(key, made))
+        with alone_with(args.out):  # of two at once, one would take out what the other has put in
+            if args.out.exists():
+                lists.append(_read(args.out, [key.public], args.network))
+            network = _network(args.network, lists)
+            made = merge_revocations(lists, more, network=network, now_ms=now_ms)
+            write_atomically(args.out, seal(key, made))
     except OSError as error:
         raise InputError(f"{args.out} cannot be written: {error.strerror}.") from error
     for entry in made.revoked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -12,6 +13,8 @@ from fakes import COORDINATOR_KEY, NETWORK, START_MS, key
 from edge_agent.cli import main
 from edge_agent.coordinator.identities import revoked_keys
 from edge_agent.coordinator.store import Store
+from edge_agent.errors import StateError
+from edge_agent.wire import standing
 from edge_agent.wire.envelope import seal
 from edge_agent.wire.identity import MAX_REVOKED, Revocations, Revoked
 from edge_agent.wire.keys import SigningKey
@@ -62,6 +65,23 @@ def signed(desk: Path) -> Revocations:
 def listed(*entries: Revoked, signer: SigningKey = COORDINATOR_KEY, network: str = NETWORK) -> bytes:
     """Return a list of revoked keys."""
     return seal(signer, Revocations(network=network, issued_ms=START_MS, number=len(entries), revoked=entries))
+
+
+def test_two_who_revoke_at_once_take_nothing_out_of_the_list(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between one's look at the list and its writing, the other cannot write."""
+    assert revoke(desk, ONE, "--network", NETWORK) == 0
+    monkeypatch.setattr("edge_agent.folders.PATIENCE_SECONDS", 0.0)
+    merge, others = standing.merge_revocations, []
+
+    def meanwhile(*given: Any, **more: Any) -> Revocations:  # noqa: ANN401 passed through
+        monkeypatch.setattr(standing, "merge_revocations", merge)
+        others.append(revoke(desk, TWO))
+        return merge(*given, **more)
+
+    monkeypatch.setattr(standing, "merge_revocations", meanwhile)
+    assert revoke(desk, THREE) == 0
+    assert others == [StateError.exit_status]
+    assert {each.id for each in signed(desk).revoked} == {ONE, THREE}
 
 
 def test_a_list_of_revoked_keys_is_gone_on_with(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
