@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     extents = _extents(args.symbol)
     if args.verb == "canary" and not 1 <= args.repeat <= MAX_REPEATS:
         raise UsageError(f"--repeat {args.repeat} is not from 1 to {MAX_REPEATS}.")
+    os.close(_open(args.file)[0])  # what can't be read is said before anything is measured
     machine = this_machine(settings)
     if args.verb == "fit":
         figures = _predict(args.file, extents, machine)

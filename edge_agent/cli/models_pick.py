@@ -13,7 +13,7 @@ from edge_agent.errors import EdgeAgentError, ResourceError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from edge_agent.cli.parsing import Parser, Subparsers
     from edge_agent.inference.picking import Picked
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edge_agent.models.fit import Fit, Interval, MachineFacts
     from edge_agent.models.rates import Rates
     from edge_agent.models.selection import Measured
+    from edge_agent.models.store import Store
     from edge_agent.settings import Settings
     from hardware import Profile
 
@@ -105,9 +106,16 @@ def _rates(found: Profile, settings: Settings) -> Rates | None:
 
 def run(args: argparse.Namespace) -> int:
     """Choose, and print what came of it."""
+    from edge_agent.models.content import Content  # noqa: PLC0415 - what is for this command alone
+    from edge_agent.models.store import Store  # noqa: PLC0415 - as above
+
     settings = effective(args).settings
+    catalogue = known_catalogue(settings).catalogue
+    named = [catalogue.family(name) for name in args.families]  # an unknown one is said before anything is measured
     machine = this_machine(settings)
-    picked = list(_pick(args, settings, machine))
+    store = Store(content=Content(settings.models.dir))
+    families = named or [f for f in catalogue.families if any(store.has(variant) for variant in f.variants)]
+    picked = list(_pick(settings, machine, store, families, again=args.again))
     if args.json:
         print(json.dumps(_document(machine, picked), indent=2))
     else:
@@ -121,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if served else ResourceError.exit_status
 
 
-def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Iterator[Picked]:
+def _pick(
+    settings: Settings, machine: Machine, store: Store, families: Iterable[Family], *, again: bool
+) -> Iterator[Picked]:
     import logging  # noqa: PLC0415 - for this command alone
     import time  # noqa: PLC0415 - as above
 
@@ -131,15 +141,10 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
     from edge_agent.inference.installed import here, runtime_name  # noqa: PLC0415 - as above
     from edge_agent.inference.picking import Limits, Past, pick  # noqa: PLC0415 - as above
     from edge_agent.models import experience_file  # noqa: PLC0415 - as above
-    from edge_agent.models.content import Content  # noqa: PLC0415 - as above
     from edge_agent.models.experience import Experience, Place  # noqa: PLC0415 - as above
-    from edge_agent.models.store import Store  # noqa: PLC0415 - as above
     from hardware import profile  # noqa: PLC0415 - as above
 
     logging.getLogger("edge_agent.canary").setLevel(logging.CRITICAL)  # what is worth telling stands in the table
-    catalogue, store = known_catalogue(settings).catalogue, Store(content=Content(settings.models.dir))
-    named = [catalogue.family(name) for name in args.families]
-    families = named or [f for f in catalogue.families if any(store.has(variant) for variant in f.variants)]
     experience, problem = experience_file.read(settings.agent.state_dir)
     if problem:
         print(f"note: {problem}", file=sys.stderr)
@@ -151,7 +156,7 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
         print(f"measuring {variant.name} …", file=sys.stderr)
 
     for family in families:
-        known = Experience() if args.again else experience
+        known = Experience() if again else experience
         past = Past(known, place, time.time_ns() // 1_000_000)
         yield pick(
             family,
@@ -163,7 +168,7 @@ def _pick(args: argparse.Namespace, settings: Settings, machine: Machine) -> Ite
             past=past,
             on_run=on_run,
         )
-        if args.again:
+        if again:
             experience.take(known)
         try:
             make_private(settings.agent.state_dir)

@@ -27,7 +27,7 @@ def rates(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGE_AGENT_AGENT_STATE_DIR", str(folder / "state"))
         patch.setenv("EDGE_AGENT_MODELS_DIR", str(folder / "models"))
-        assert main(["models", "fit", "nowhere.onnx"]) != 0
+        assert main(["models", "fit", str(BUILTIN_DIR / FAMILY.variants[0].file)]) == 0
     return (folder / "state" / calibration.FILE_NAME).read_bytes()
 
 
@@ -170,6 +170,21 @@ def test_wrong_use_is_told(arguments: list[str], status: int, words: str, capsys
     err = capsys.readouterr().err
     assert words in err
     assert "hint: " in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["pick", "unheard-of"], ["fit", "nowhere.onnx"], ["canary", "nowhere.onnx"]],
+    ids=lambda given: given[0],
+)
+def test_wrong_use_is_told_before_anything_is_measured(
+    arguments: tuple[str, str], state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a machine of which nothing is known yet, too: nobody waits to read that a name is wrong."""
+    (state / calibration.FILE_NAME).unlink()
+    assert main(["models", *arguments]) != 0
+    assert "measuring" not in capsys.readouterr().err
+    assert not (state / calibration.FILE_NAME).exists()
 
 
 @pytest.mark.parametrize("verb", ["fit", "canary"])
