@@ -188,8 +188,14 @@ def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
         with args.list.open("rb") as file:
             data = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{args.list} cannot be read: {error.strerror}.") from error
-    listed = open_revocations(data, [registrar.public], network=settings.network.name)
+        raise InputError(f"{args.list} cannot be read: {error.strerror}.", hint="Check the path.") from error
+    try:
+        listed = open_revocations(data, [registrar.public], network=settings.network.name)
+    except PeerError as error:
+        raise InputError(
+            f"{args.list} holds no list of revoked keys by the registrar {registrar.public.id}: {error.message}",
+            hint="Give what `edge-agent registrar revoke` wrote for this network.",
+        ) from error
     with closing(_open(settings)) as store:
         for entry in listed.revoked:
             store.revoke(entry.id, entry.reason, entry.since_ms)

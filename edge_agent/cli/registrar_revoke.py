@@ -83,7 +83,7 @@ def run(args: argparse.Namespace, key: SigningKey) -> int:
             made = merge_revocations(lists, more, network=network, now_ms=now_ms)
             write_atomically(args.out, seal(key, made))
     except OSError as error:
-        raise InputError(f"{args.out} cannot be written: {error.strerror}.") from error
+        raise InputError(f"{args.out} cannot be written: {error.strerror}.", hint="Look at its folder.") from error
     for entry in made.revoked:
         when = datetime.fromtimestamp(entry.since_ms / 1000, UTC).isoformat(timespec="seconds")
         print(f"{entry.id}  since {when}  {entry.reason}")
@@ -102,7 +102,7 @@ def _read(path: Path, signers: Sequence[PublicKey], network: str | None) -> Revo
         with path.open("rb") as file:
             data = file.read(MAX_LIST_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+        raise InputError(f"{path} cannot be read: {error.strerror}.", hint="Check the path.") from error
     try:
         return open_revocations(data, signers, network=network)
     except PeerError as error:

@@ -40,6 +40,8 @@ PATIENCE_SECONDS = 60.0
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 """Of what is bounded by nothing closer: no result is longer that came over MQTT."""
+PACKED_SPARE_BYTES = 1024
+"""So much longer, and a thousandth, may the packed form of an answer be than the answer: the format's own bytes."""
 _NEAR = re.compile(r"localhost|127(\.\d+){3}|::1")
 
 T = TypeVar("T")
@@ -119,9 +121,10 @@ class Incoming:
         """Take the next bytes as they came; whether more are wanted."""
         if self._problem or self._too_long:
             return False
-        # Packed bytes need not unpack to any: an endless answer would be of no length.
+        # Packed bytes need not unpack to any: an endless answer would be of no length. Random ones grow by packing.
         self._came_bytes += len(part)
-        self._too_long = self._came_bytes > self._send.most_bytes
+        spare = 0 if self._unpacker is None else PACKED_SPARE_BYTES + self._send.most_bytes // 1000
+        self._too_long = self._came_bytes > self._send.most_bytes + spare
         try:
             for piece in (part,) if self._unpacker is None else self._unpacker.feed(part):
                 self._too_long = self._too_long or self._body.tell() + len(piece) > self._send.most_bytes

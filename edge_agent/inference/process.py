@@ -126,11 +126,11 @@ class WorkerProcess:
             # The kernel grants what the system allows. What fits is sent without another thread's help.
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
         self._outbox = Outbox(self._ours)
-        self._inputs = SharedInputs(log)
         self._popen: subprocess.Popen[bytes] | None = None
         self._too_much = ""
         limits = (options.delegated, options.memory_limit_bytes, options.threads)
         self._bounds = Bounds(*limits, self._end_for_memory, options.cpus)
+        self._inputs = SharedInputs(log)
         self._failure: Exception | None = None
         self._is_started = threading.Event()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)

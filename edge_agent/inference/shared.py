@@ -37,23 +37,23 @@ class SharedInputs:
     def __init__(self, log: logging.Logger) -> None:
         self.fd: int | None = None
         self._memory: mmap.mmap | None = None
+        self._file = -1
+        self._there = 0  # bytes whose pages are there
         self._taken: dict[int, tuple[int, int]] = {}  # by token, from where to where; in no order
         try:
             self._make()
         except OSError as error:
             log.debug("Inputs go through the socket: %s", error, extra={"action": "worker-inputs"})
+            self.close()
 
     def _make(self) -> None:
-        writable = os.memfd_create("inputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        try:
-            os.ftruncate(writable, SHARED_BYTES)
-            memory = mmap.mmap(writable, SHARED_BYTES)
-            fcntl.fcntl(writable, _ADD_SEALS, _SEALS)
-            # Python keeps a descriptor as long as its mapping, in the worker, too.
-            self.fd = os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
-            self._memory = memory
-        finally:
-            os.close(writable)
+        self._file = os.memfd_create("inputs", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self._file, SHARED_BYTES)
+        memory = mmap.mmap(self._file, SHARED_BYTES)
+        fcntl.fcntl(self._file, _ADD_SEALS, _SEALS)
+        # Python keeps a descriptor as long as its mapping, in the worker, too: there one to read alone.
+        self.fd = os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+        self._memory = memory
 
     def passed_on(self) -> None:
         """Close the descriptor: the worker has its own, or there will be none."""
@@ -74,13 +74,23 @@ class SharedInputs:
             if begin + size <= first:
                 break
             begin = end
-        if begin + size > SHARED_BYTES:
+        if begin + size > SHARED_BYTES or not self._pages(begin + size):
             return None
         self._taken[token] = (begin, begin + size)
         for offset, part in zip(offsets, parts, strict=True):
             view = memoryview(part).cast("B")
             self._memory[begin + offset : begin + offset + len(view)] = view
         return begin
+
+    def _pages(self, end: int) -> bool:
+        """Have all pages up to there; a write to one that the kernel then had none for would end this process."""
+        if end > self._there:
+            try:
+                os.posix_fallocate(self._file, 0, end)
+            except OSError:
+                return False
+            self._there = end
+        return True
 
     def free(self, token: int) -> None:
         """Give up what was written for a run, if anything was: it is answered, or was not sent."""
@@ -92,6 +102,9 @@ class SharedInputs:
         if self._memory is not None:
             self._memory.close()
             self._memory = None
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class Inputs:

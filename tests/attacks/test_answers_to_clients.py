@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,6 +104,18 @@ def test_a_packed_answer_is_not_unpacked(waiting: bool) -> None:  # noqa: FBT001
     assert "is packed (gzip)" in found.message
     assert peak < SLACK_BYTES
     assert asked == ["identity"]
+
+
+def test_an_answer_that_packing_makes_longer_may_have_its_whole_length() -> None:
+    """Random bytes, exactly as many as may come: their packed form is longer than they are. One more is too many."""
+    data = random.Random(1).randbytes(MOST_BYTES)
+    packed = gzip.compress(data, mtime=0)
+    assert len(packed) > MOST_BYTES
+    with answering(lambda: iter((packed,)), coding="gzip") as (url, _):
+        send = Send("GET", "/x", seconds=30.0, most_bytes=MOST_BYTES, packed=True)
+        assert outcome(url, send, waiting=True, far=True) == MOST_BYTES
+        one_less = Send("GET", "/x", seconds=30.0, most_bytes=MOST_BYTES - 1, packed=True)
+        assert isinstance(outcome(url, one_less, waiting=True, far=True), TooLargeError)
 
 
 @pytest.mark.parametrize("waiting", [True, False], ids=["waiting", "asyncio"])

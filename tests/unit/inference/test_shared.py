@@ -100,6 +100,20 @@ def test_a_kernel_without_it_has_no_room(monkeypatch: pytest.MonkeyPatch) -> Non
     assert psutil.Process().num_fds() == before
 
 
+def test_where_there_is_no_memory_inputs_find_no_room(inputs: SharedInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write to a page that the kernel has no memory for would end the agent; what is there already is used."""
+    assert inputs.put(1, [b"\1" * FROM_BYTES]) == 0
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no memory")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert inputs.put(2, [bytes(FROM_BYTES)]) is None
+    assert bytes(read_end(inputs).parts(0, [FROM_BYTES])[0]) == b"\1" * FROM_BYTES
+    inputs.free(1)
+    assert inputs.put(3, [b"\3" * FROM_BYTES]) == 0
+
+
 def _write(fd: int) -> None:
     os.write(fd, b"broken")
 
