@@ -12,7 +12,7 @@ from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
 from edge_agent.coordinator.leasing import Leasing
 from edge_agent.coordinator.parties import Parties
 from edge_agent.coordinator.registry import Agent, Registry
-from edge_agent.coordinator.retries import Draw
+from edge_agent.coordinator.retries import BACKOFF_MAX_SECONDS, Draw, as_said
 from edge_agent.coordinator.rules import Rules
 from edge_agent.coordinator.statements import Statements
 from edge_agent.coordinator.trust import Party
@@ -118,10 +118,12 @@ class Answers:
 
     def _on_failure(self, agent: Agent, failure: Failure, job: Job, attempt: Attempt, now: Now) -> list[Command]:
         settled = self._statements.settled(agent.id, failure, "accepted", None, now)
-        after_seconds = failure.retry_after_ms / 1000
-        if failure.code == "queue-full":
+        after_seconds, code = failure.retry_after_ms / 1000, as_said(failure.code)
+        if code == "queue-full":
             agent.credit.refuse(len(agent.in_flight) - 1, now.monotonic, self._draw, after_seconds)
         else:
+            if job.excused[agent.id, code]:  # it handed the same job back before: its offers got lost, or are not meant
+                after_seconds = BACKOFF_MAX_SECONDS
             agent.credit.pause(now.monotonic, after_seconds)
         failed = note(logging.WARNING, f"An attempt failed: {failure.message}", "attempt-failed", job, attempt)
         party = self._parties.party(agent.id)
@@ -131,7 +133,7 @@ class Answers:
             lost = self._leasing.lose(
                 job,
                 attempt,
-                failure.code,
+                code,
                 now,
                 message=failure.message,
                 blame=blame,
@@ -139,7 +141,7 @@ class Answers:
                 then=settled,
             )
             return [failed, *lost]
-        error = JobError(failure.code, failure.message, Blame(failure.blame))
+        error = JobError(code, failure.message, Blame(failure.blame))
         return [failed, *self._leasing.fail(job, attempt, error, now, then=settled)]
 
     def _believed(self, party: Party, job: Job, now: Now) -> bool:

@@ -8,6 +8,7 @@ Whatever is not in `TRANSITIONS` raises: there is no other way to change a job's
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -148,7 +149,8 @@ class Job:
         epoch: of its newest attempt, 0 before the first.
         attempts: the live ones, oldest first: at most two.
         failures: attempts that count against `max_attempts`.
-        failed_on: agents that failed it; others are preferred.
+        failed_on: agents that failed it or handed it back; others are preferred.
+        excused: how often it ended on an agent in a way that is nobody's fault, by the agent and the code.
         killed: agents whose workers died over it.
         refusals: with which code a machine said that it can never succeed, by the machine's owner; unconfirmed.
         mode: how its result is verified before it is given out; see `wire.job_options.JobOptions`.
@@ -176,6 +178,7 @@ class Job:
     attempts: list[Attempt] = field(default_factory=list)
     failures: int = 0
     failed_on: set[str] = field(default_factory=set)
+    excused: Counter[tuple[str, str]] = field(default_factory=Counter)
     killed: set[str] = field(default_factory=set)
     refusals: dict[str, str] = field(default_factory=dict)
     mode: str = "signed"

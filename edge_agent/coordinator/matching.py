@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_agent.clock import Now
 from edge_agent.coordinator.jobs import Job
-from edge_agent.coordinator.queues import FairQueue
+from edge_agent.coordinator.queues import FairQueue, Shape
 from edge_agent.coordinator.refusals import Refusals
 from edge_agent.coordinator.registry import Agent, Registry
 from edge_agent.coordinator.scheduling import NOBODY, Candidate, Choice, pick
@@ -102,11 +102,21 @@ class Matching:
             return False
         return any(
             shape.family in agent.offers
-            and agent.id not in shape.shunned
             and not self._refusals.by_owner_of(agent, shape.refused_by)
             and self._registry.may_have(agent, shape.family, shape.variant, shape.placement, shape.client)
+            and not self._is_for_others(agent, shape)
             for shape in self._queue.apart(agent.terms.first)
         )
+
+    def _is_for_others(self, agent: Agent, shape: Shape) -> bool:
+        """Whether jobs that an agent may have wait for others rather: as `choose` and `pick` see to it."""
+        if not shape.shunned and not shape.killed:
+            return False
+        agents = self._registry.eligible(shape.family, shape.variant, shape.placement, shape.client)
+        agents = [one for one in agents if not self._refusals.by_owner_of(one, shape.refused_by)]
+        agents = self._refusals.elsewhere(agents, shape.killed) or agents
+        agents = [one for one in agents if one.id not in shape.shunned] or agents
+        return all(one.id != agent.id for one in agents)
 
     def _wait_for_others(self, job: Job, now: Now) -> Choice | None:
         """Let a job wait whose refusal another owner could confirm or prove wrong; None if nobody could."""

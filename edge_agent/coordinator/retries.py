@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from edge_agent.coordinator.jobs import Blame, Job, JobError
+from edge_agent.coordinator.jobs import Blame, Job, JobError, JobState
 
 Draw: TypeAlias = Callable[[], float]
 """Gives a random number from 0 to 1."""
@@ -21,6 +21,20 @@ INNOCENT: Final = frozenset({"queue-full", "handed-back", "not-enrolled", "not-s
 
 LOST: Final = frozenset({"not-held", "not-arrived", "handed-back", "not-enrolled", "wrong-result", "not-confirmed"})
 """Ways to end that are no reason to wait: the agent is away, says that it will not do it, or did something else."""
+
+AGENTS_OWN: Final = frozenset({"queue-full", "handed-back"})
+"""Those of `INNOCENT` that agents say themselves."""
+
+OUR_WORDS: Final = ((INNOCENT | LOST) - AGENTS_OWN) | {"lease-expired", *JobState}
+"""What we alone can know of an attempt: said by an agent of its own, some of it would count for nothing."""
+
+NOT_ITS_WORD: Final = "wrong-code"
+"""How an attempt ended whose agent gave one of `OUR_WORDS` as the code of its failure."""
+
+EXCUSED: Final = 3
+"""So often a job may end in the same innocent way on the same agent before more follows than that others are preferred.
+
+An honest agent hands it back once each time that it stops or rests."""
 
 DEADLY: Final = frozenset({"worker-died", "worker-hung"})
 """Failures that cost an agent its worker."""
@@ -39,9 +53,37 @@ def backoff_seconds(failures: int, draw: Draw) -> float:
     return draw() * bound
 
 
+def as_said(code: str) -> str:
+    """Return how an attempt ended whose agent gives this code."""
+    return NOT_ITS_WORD if code in OUR_WORDS else code
+
+
 def counts(why: str) -> bool:
-    """Whether an attempt that ended so counts against the job's attempts, and the agent is avoided for it."""
+    """Whether an attempt that ended so counts against the job's attempts, however seldom it does."""
     return why not in INNOCENT
+
+
+def take_note(job: Job, agent_id: str, why: str) -> None:
+    """Count an attempt that ended without a result, and that its agent did not refuse.
+
+    Others are preferred to who failed the job or handed it back, and to who had no room for it, or did not hear of it,
+    too often. That alone fails no attempt, since it is nobody's fault; to hand it back again and again does.
+
+    Args:
+        job: whose attempt it was.
+        agent_id: who had it.
+        why: the code with which it ended.
+    """
+    failed = counts(why)
+    if why in AGENTS_OWN or why == "not-arrived":
+        job.excused[agent_id, why] += 1
+        too_often = job.excused[agent_id, why] > EXCUSED
+        failed = too_often and why == "handed-back"
+        if too_often or why == "handed-back":
+            job.failed_on.add(agent_id)
+    if failed:
+        job.failures += 1
+        job.failed_on.add(agent_id)
 
 
 def waits(why: str) -> bool:

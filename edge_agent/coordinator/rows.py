@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from edge_agent.coordinator.events import Outcome, Verification
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError, JobState
-from edge_agent.coordinator.retries import DEADLY, counts
+from edge_agent.coordinator.retries import DEADLY, take_note
 from edge_agent.coordinator.schema import standings
 from edge_agent.coordinator.trust import Standing, Subject
 from edge_agent.wire import strict_cbor
@@ -148,8 +148,7 @@ def restored_job(
     live = [attempt for attempt in tried if attempt["outcome"] is None]
     ended = [attempt for attempt in tried if attempt["outcome"] is not None]
     refused = [attempt for attempt in ended if attempt["refused_by"] is not None]
-    failed = [attempt for attempt in ended if attempt["refused_by"] is None and counts(attempt["outcome"])]
-    return Job(
+    job = Job(
         id=row["id"],
         family=row["family"],
         inputs=unpack_tensors(row["inputs"]),
@@ -178,11 +177,14 @@ def restored_job(
             )
             for attempt in live
         ],
-        failures=len(failed),
-        failed_on={attempt["agent_id"] for attempt in (*failed, *refused)},
-        killed={attempt["agent_id"] for attempt in (*failed, *refused) if attempt["outcome"] in DEADLY},
+        failed_on={attempt["agent_id"] for attempt in refused},
+        killed={attempt["agent_id"] for attempt in ended if attempt["outcome"] in DEADLY},
         refusals={attempt["refused_by"]: attempt["outcome"] for attempt in refused},
     )
+    for attempt in ended:
+        if attempt["refused_by"] is None:
+            take_note(job, attempt["agent_id"], attempt["outcome"])
+    return job
 
 
 def stored_job(row: RowMapping) -> StoredJob:

@@ -7,7 +7,7 @@ from collections import Counter
 from edge_agent.coordinator.jobs import Attempt, Blame, Job, JobError
 from edge_agent.coordinator.owners import owner_of
 from edge_agent.coordinator.registry import Registry
-from edge_agent.coordinator.retries import DEADLY, blame_of_poison, counts, verdict
+from edge_agent.coordinator.retries import DEADLY, blame_of_poison, take_note, verdict
 
 
 class Verdicts:
@@ -42,9 +42,8 @@ class Verdicts:
         if refused_by is not None:
             job.refusals[refused_by] = why
             job.failed_on.add(attempt.agent_id)
-        elif counts(why):
-            job.failures += 1
-            job.failed_on.add(attempt.agent_id)
+        else:
+            take_note(job, attempt.agent_id, why)
         if why in DEADLY:
             job.killed.add(attempt.agent_id)
         poison_blame = blame_of_poison(self.accepted[attempt.variant], self._poisoned[attempt.variant])

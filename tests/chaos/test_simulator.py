@@ -166,7 +166,7 @@ def test_every_kind_of_fault_is_drawn(wire: TokenWire) -> None:
 
 def _facts(job: Job) -> tuple[object, ...]:
     held = [(a.epoch, a.agent_id, a.variant, a.agent_session, a.lease_until) for a in job.attempts]
-    tried = (job.failures, sorted(job.failed_on), sorted(job.killed), job.refusals)
+    tried = (job.failures, sorted(job.failed_on), sorted(job.excused.items()), sorted(job.killed), job.refusals)
     return (job.id, job.inputs, job.salt, job.deadline, job.max_attempts, job.state, job.epoch, held, tried)
 
 

@@ -31,6 +31,7 @@ from edge_agent.coordinator.events import (
     Submit,
 )
 from edge_agent.coordinator.jobs import Blame, JobError, JobState
+from edge_agent.coordinator.retries import EXCUSED
 from edge_agent.coordinator.rows import pack_tensors, unpack_tensors
 from edge_agent.coordinator.store import CACHE_KIB, READERS, Store, reading_threads
 from edge_agent.coordinator.writer import Writer
@@ -384,6 +385,15 @@ def test_workers_that_died_over_a_job_are_remembered(store: Store) -> None:
     _write(store, _insert(), _attempt(1), died, replace(_attempt(2), agent_id="other"), full)
     (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
     assert (job.state, job.failures, job.failed_on, job.killed) == (JobState.QUEUED, 1, {AGENT.id}, {AGENT.id})
+
+
+def test_who_handed_a_job_back_is_remembered(store: Store) -> None:
+    """A restart of ours gives nobody more excuses than there are, and others are still preferred."""
+    for epoch in range(1, EXCUSED + 2):
+        _write(store, *([] if epoch > 1 else [_insert()]), _attempt(epoch), EndAttempt(JOB, epoch, "handed-back", 2500))
+        (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
+        assert (job.failures, job.failed_on) == (int(epoch > EXCUSED), {AGENT.id})
+        assert job.excused == {(AGENT.id, "handed-back"): epoch}
 
 
 def test_who_refused_a_job_is_remembered(store: Store) -> None:
