@@ -104,6 +104,7 @@ class Idle:
     """In the place of the worker's handle: takes runs while it is up, and never answers."""
 
     up = True
+    pid = 1
 
     def __init__(self, *_: object, **__: object) -> None:
         self.runs: list[int] = []
