@@ -63,7 +63,9 @@ class Store:
         self.older_copy: Path | None = None
         url = sa.URL.create("sqlite", database=str(path))  # a path may hold ? and #
         self.engine: Engine = sa.create_engine(url, connect_args={"timeout": 30})
+        self._closed = False
         sa.event.listen(self.engine, "connect", _bound_cache)
+        sa.event.listen(self.engine, "checkin", self._given_back)
         try:
             self._open_schema(upgrade=upgrade)
         except OSError as error:
@@ -100,8 +102,13 @@ class Store:
             connection.execute(sa.insert(meta).values(name="schema", value=SCHEMA_VERSION))
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; one that a thread still reads with, when it gives it back."""
+        self._closed = True
         self.engine.dispose()
+
+    def _given_back(self, connection: sqlite3.Connection | None, _record: object) -> None:
+        if self._closed and connection is not None:
+            connection.close()
 
     def _unusable(self, why: object) -> StateError:
         return StateError(

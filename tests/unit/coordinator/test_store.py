@@ -9,7 +9,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -385,6 +385,20 @@ def test_workers_that_died_over_a_job_are_remembered(store: Store) -> None:
     _write(store, _insert(), _attempt(1), died, replace(_attempt(2), agent_id="other"), full)
     (job,) = store.open_jobs(monotonic=50.0, wall_ms=31_000, lease_seconds=30.0)
     assert (job.state, job.failures, job.failed_on, job.killed) == (JobState.QUEUED, 1, {AGENT.id}, {AGENT.id})
+
+
+def test_a_connection_that_is_still_read_with_is_closed_when_it_is_given_back(tmp_path: Path) -> None:
+    """A reading thread may be the last to leave."""
+    store = Store(tmp_path / "coordinator.db")
+
+    def question(connection: sa.Connection) -> sqlite3.Connection:
+        store.close()
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+        return cast("sqlite3.Connection", connection.connection.dbapi_connection)
+
+    left = store.read(question)
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        left.execute("SELECT 1")
 
 
 def test_who_handed_a_job_back_is_remembered(store: Store) -> None:
