@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 import time
 from collections.abc import Sequence
@@ -177,6 +178,11 @@ def fuzz(target: Target, runs: int, seed: int, most: int = 5) -> Tally:
 
 
 def _watch_memory() -> int:
-    """Return the memory in use now, in bytes, and count peaks from there: an earlier one would hide them."""
+    """Return the memory in use now, in bytes, and count peaks from there: an earlier one would hide them.
+
+    What was freed before goes back first: given back meanwhile, it would make room for what is to be seen.
+    """
+    gc.collect()
+    limits.trim()
     limits.reset_peak()
     return limits.status_bytes("VmRSS")
