@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.cli.coordinator_keys import ttl_seconds
-from edge_agent.errors import InputError, KeyFileError, PeerError, StateError, UsageError
+from edge_agent.cli.registrar_revoke import read_list
+from edge_agent.errors import KeyFileError, PeerError, StateError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +176,6 @@ def _revoke(args: argparse.Namespace, settings: Settings) -> int:
 def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
     """Revoke what the registrar did, from the same moment on, so that our list goes on from its."""
     from edge_agent.own_keys import source_of  # noqa: PLC0415 as above
-    from edge_agent.wire.standing import MAX_LIST_BYTES, open_revocations  # noqa: PLC0415 as above
 
     if args.agent_id is not None or args.reason is not None:
         raise UsageError("--list goes with neither an id nor --reason: both stand in the list.")
@@ -184,18 +184,8 @@ def _revoke_all(args: argparse.Namespace, settings: Settings) -> int:
         raise KeyFileError(
             f"There is no registrar: neither half of {settings.coordinator.registrar_key_file} is there."
         )
-    try:
-        with args.list.open("rb") as file:
-            data = file.read(MAX_LIST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{args.list} cannot be read: {error.strerror}.", hint="Check the path.") from error
-    try:
-        listed = open_revocations(data, [registrar.public], network=settings.network.name)
-    except PeerError as error:
-        raise InputError(
-            f"{args.list} holds no list of revoked keys by the registrar {registrar.public.id}: {error.message}",
-            hint="Give what `edge-agent registrar revoke` wrote for this network.",
-        ) from error
+    hint = "Give what `edge-agent registrar revoke` wrote for this network."
+    listed = read_list(args.list, [registrar.public], settings.network.name, hint)
     with closing(_open(settings)) as store:
         for entry in listed.revoked:
             store.revoke(entry.id, entry.reason, entry.since_ms)

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from edge_agent.wire.identity import Revocations
     from edge_agent.wire.keys import PublicKey, SigningKey
 
+_WHERE = (
+    "A coordinator's list goes to --merge, with its key to --coordinator-key; --out is a list of this\n"
+    "registrar's, or a new file."
+)
+
 
 def add_verb(verbs: Subparsers) -> Parser:
     """Describe the verb, but for the key."""
@@ -74,11 +79,11 @@ def run(args: argparse.Namespace, key: SigningKey) -> int:
     since_ms = now_ms if args.since is None else _moment_ms(args.since, now_ms)
     others = [key.public] if args.coordinator_key is None else [PublicKey.from_file(args.coordinator_key), key.public]
     more = [Revoked(id=each, since_ms=since_ms, reason=reason) for each in args.ids]
-    lists = [_read(path, others, args.network) for path in args.merge]
+    lists = [read_list(path, others, args.network, _WHERE) for path in args.merge]
     try:
         with alone_with(args.out):  # of two at once, one would take out what the other has put in
             if args.out.exists():
-                lists.append(_read(args.out, [key.public], args.network))
+                lists.append(read_list(args.out, [key.public], args.network, _WHERE))
             network = _network(args.network, lists)
             made = merge_revocations(lists, more, network=network, now_ms=now_ms)
             write_atomically(args.out, seal(key, made))
@@ -93,8 +98,12 @@ def run(args: argparse.Namespace, key: SigningKey) -> int:
     return 0
 
 
-def _read(path: Path, signers: Sequence[PublicKey], network: str | None) -> Revocations:
-    """Read a list; nothing in it is believed that is not signed."""
+def read_list(path: Path, signers: Sequence[PublicKey], network: str | None, hint: str) -> Revocations:
+    """Read a list of revoked keys; nothing in it is believed that is not signed by one of these.
+
+    Raises:
+        InputError: the file cannot be read, or holds none; then with this hint.
+    """
     from edge_agent.errors import PeerError  # noqa: PLC0415 as above
     from edge_agent.wire.standing import MAX_LIST_BYTES, open_revocations  # noqa: PLC0415 as above
 
@@ -108,8 +117,7 @@ def _read(path: Path, signers: Sequence[PublicKey], network: str | None) -> Revo
     except PeerError as error:
         raise InputError(
             f"{path} holds no list of revoked keys by {' or '.join(each.id for each in signers)}: {error.message}",
-            hint="A coordinator's list goes to --merge, with its key to --coordinator-key; --out is a list of this\n"
-            "registrar's, or a new file.",
+            hint=hint,
         ) from error
 
 
